@@ -1,0 +1,74 @@
+//! The commands. `serve` owns the directory of simulators; the others talk to it.
+
+mod client;
+mod demo;
+mod events;
+mod load;
+mod reindex;
+mod serve;
+mod sims;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+
+/// Many isolated FHIR simulators in one fast server.
+#[derive(Debug, Parser)]
+#[command(name = "fhirsim", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the simulators of a directory
+    Serve(serve::ServeArgs),
+    /// Make, list, show, empty and delete simulators
+    #[command(subcommand)]
+    Sim(sims::SimCommand),
+    /// Load Bundles, resources and NDJSON into a simulator
+    Load(load::LoadArgs),
+    /// Build a simulator's index anew from its events
+    Reindex(reindex::ReindexArgs),
+    /// List a simulator's events, or show one
+    Events(events::EventsArgs),
+}
+
+/// How to reach the server.
+#[derive(Clone, Debug, Args)]
+struct Remote {
+    /// URL of the server
+    #[arg(long, env = "FHIRSIM_SERVER", default_value = "http://127.0.0.1:8080")]
+    server: String,
+    /// The server's admin token
+    #[arg(long, env = "FHIRSIM_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+}
+
+impl Remote {
+    fn client(&self) -> Client {
+        Client::new(&self.server, self.admin_token.clone())
+    }
+}
+
+/// Runs the command that was given.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Sim(command) => sims::run(command),
+        Command::Load(args) => load::run(&args),
+        Command::Reindex(args) => reindex::run(&args),
+        Command::Events(args) => events::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("fhirsim: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! What a FHIR version defines: types, elements, required codes, search parameters, compartments.
+//!
+//! The tables are made by `scripts/definitions.py`, which also says their format. They are part of the binary; the ones
+//! of a version are read at its first use, in about two milliseconds.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
+
+use super::id::clip;
+use super::{Failure, Kind};
+
+/// A FHIR version that a simulator can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum FhirVersion {
+    /// 3.0.2.
+    Stu3,
+    /// 4.0.1.
+    #[default]
+    R4,
+    /// 4.3.0.
+    R4b,
+    /// 5.0.0.
+    R5,
+}
+
+impl FhirVersion {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 4] = [Self::Stu3, Self::R4, Self::R4b, Self::R5];
+
+    /// The name people use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stu3 => "STU3",
+            Self::R4 => "R4",
+            Self::R4b => "R4B",
+            Self::R5 => "R5",
+        }
+    }
+
+    /// The number in `CapabilityStatement.fhirVersion`.
+    #[must_use]
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::Stu3 => "3.0.2",
+            Self::R4 => "4.0.1",
+            Self::R4b => "4.3.0",
+            Self::R5 => "5.0.0",
+        }
+    }
+
+    /// The value of the `fhirVersion` MIME parameter, <https://hl7.org/fhir/R4/http.html#version-parameter>.
+    #[must_use]
+    pub fn mime_parameter(self) -> &'static str {
+        &self.number()[..3]
+    }
+
+    fn tables(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stu3 => (include_str!("definitions/stu3.elements.tsv"), include_str!("definitions/stu3.search.tsv")),
+            Self::R4 => (include_str!("definitions/r4.elements.tsv"), include_str!("definitions/r4.search.tsv")),
+            Self::R4b => (include_str!("definitions/r4b.elements.tsv"), include_str!("definitions/r4b.search.tsv")),
+            Self::R5 => (include_str!("definitions/r5.elements.tsv"), include_str!("definitions/r5.search.tsv")),
+        }
+    }
+}
+
+impl FromStr for FhirVersion {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let known = |v: &Self| v.name().eq_ignore_ascii_case(text) || v.number() == text || v.mime_parameter() == text;
+        let found = Self::ALL.into_iter().find(known).or((text.eq_ignore_ascii_case("R3") || text == "3.0.1").then_some(Self::Stu3));
+        found.ok_or_else(|| Failure::new(Kind::BadValue, format!("unknown FHIR version '{}'; use STU3, R4, R4B or R5", clip(text))))
+    }
+}
+
+impl fmt::Display for FhirVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a type is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TypeKind {
+    /// A resource type.
+    Resource,
+    /// A data type with elements.
+    Complex,
+    /// A data type that is one value.
+    Primitive,
+}
+
+/// A type of a FHIR version.
+#[derive(Debug)]
+pub struct TypeDef {
+    /// Its name.
+    pub name: &'static str,
+    /// The type it specialises; empty for the roots.
+    pub base: &'static str,
+    /// What it is.
+    pub kind: TypeKind,
+    /// Whether no instance of it exists.
+    pub is_abstract: bool,
+    /// Its elements by path without the type's name, in the specification's order.
+    pub elements: Vec<Element>,
+    by_path: FxHashMap<&'static str, usize>,
+}
+
+impl TypeDef {
+    /// The element at `path`, `contact.name` for example.
+    #[must_use]
+    pub fn element(&self, path: &str) -> Option<&Element> {
+        self.by_path.get(path).map(|i| &self.elements[*i])
+    }
+}
+
+/// An element of a type.
+#[derive(Debug)]
+pub struct Element {
+    /// Path without the type's name; a choice ends in `[x]`.
+    pub path: &'static str,
+    /// Least number of occurrences.
+    pub min: u8,
+    /// Greatest number; `None` is unbounded.
+    pub max: Option<u8>,
+    /// Type names joined by `|`; `#path` is a reference to another element of the same type.
+    pub types: &'static str,
+    /// Name of the value set it is bound to as required, where that can be enumerated.
+    pub codes: Option<&'static str>,
+}
+
+/// How a search parameter compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParamType {
+    /// Numbers.
+    Number,
+    /// Dates and periods.
+    Date,
+    /// Text.
+    String,
+    /// Codes and identifiers.
+    Token,
+    /// References.
+    Reference,
+    /// Several values at once.
+    Composite,
+    /// Measured quantities.
+    Quantity,
+    /// URIs.
+    Uri,
+    /// Defined by its own text.
+    Special,
+}
+
+impl ParamType {
+    /// The code of <http://hl7.org/fhir/search-param-type>.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Date => "date",
+            Self::String => "string",
+            Self::Token => "token",
+            Self::Reference => "reference",
+            Self::Composite => "composite",
+            Self::Quantity => "quantity",
+            Self::Uri => "uri",
+            Self::Special => "special",
+        }
+    }
+
+    fn from_code(code: &str) -> Option<Self> {
+        use ParamType::{Composite, Date, Number, Quantity, Reference, Special, String, Token, Uri};
+        [Number, Date, String, Token, Reference, Composite, Quantity, Uri, Special].into_iter().find(|t| t.code() == code)
+    }
+}
+
+/// A search parameter of a FHIR version.
+#[derive(Debug)]
+pub struct SearchParam {
+    /// The name used in a URL.
+    pub code: &'static str,
+    /// How it compares.
+    pub kind: ParamType,
+    /// The types it is defined for.
+    pub bases: Vec<&'static str>,
+    /// The last part of its canonical URL.
+    pub id: &'static str,
+    /// For references: the types that can be meant; empty if any.
+    pub targets: Vec<&'static str>,
+    /// FHIRPath of the values.
+    pub expression: &'static str,
+    /// For composites: id of the component's parameter and the FHIRPath of its values.
+    pub components: Vec<(&'static str, &'static str)>,
+}
+
+impl SearchParam {
+    /// Its canonical URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://hl7.org/fhir/SearchParameter/{}", self.id)
+    }
+}
+
+/// The systems and codes of an enumerated value set.
+pub type Codes = Vec<(&'static str, Vec<&'static str>)>;
+
+/// The tables of one FHIR version.
+#[derive(Debug)]
+pub struct Definitions {
+    version: FhirVersion,
+    types: FxHashMap<&'static str, TypeDef>,
+    resource_types: Vec<&'static str>,
+    codes: FxHashMap<&'static str, Codes>,
+    search: Vec<SearchParam>,
+    compartments: FxHashMap<&'static str, FxHashMap<&'static str, Vec<&'static str>>>,
+}
+
+impl Definitions {
+    /// The tables of `version`, read at the first call.
+    #[must_use]
+    pub fn of(version: FhirVersion) -> &'static Self {
+        static READ: [OnceLock<Definitions>; 4] = [const { OnceLock::new() }; 4];
+        READ[version as usize].get_or_init(|| Self::read(version))
+    }
+
+    /// The FHIR version these are of.
+    #[must_use]
+    pub fn version(&self) -> FhirVersion {
+        self.version
+    }
+
+    /// The name, proven to be a resource type that instances exist of.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownType`], with the nearest name.
+    pub fn resource_type(&self, name: &str) -> Result<&'static str, Failure> {
+        match self.types.get(name) {
+            Some(t) if t.kind == TypeKind::Resource && !t.is_abstract => Ok(t.name),
+            Some(t) if t.kind == TypeKind::Resource => {
+                Err(Failure::new(Kind::UnknownType, format!("resource type '{name}' is abstract in FHIR {}", self.version)))
+            }
+            _ => {
+                let mut message = format!("unknown resource type '{}' in FHIR {}", clip(name), self.version);
+                if let Some(near) = nearest(name, self.resource_types.iter().copied()) {
+                    message.push_str(&format!("; did you mean '{near}'?"));
+                }
+                Err(Failure::new(Kind::UnknownType, message))
+            }
+        }
+    }
+
+    /// All resource types that instances exist of, sorted.
+    #[must_use]
+    pub fn resource_types(&self) -> &[&'static str] {
+        &self.resource_types
+    }
+
+    /// A type by its name.
+    #[must_use]
+    pub fn type_def(&self, name: &str) -> Option<&TypeDef> {
+        self.types.get(name)
+    }
+
+    /// Whether `name` is `ancestor` or specialises it.
+    #[must_use]
+    pub fn is_a(&self, name: &str, ancestor: &str) -> bool {
+        let mut here = name;
+        loop {
+            if here == ancestor {
+                return true;
+            }
+            match self.types.get(here) {
+                Some(t) if !t.base.is_empty() => here = t.base,
+                _ => return false,
+            }
+        }
+    }
+
+    /// The systems and codes of a value set that [`Element::codes`] names.
+    #[must_use]
+    pub fn codes(&self, name: &str) -> Option<&Codes> {
+        self.codes.get(name)
+    }
+
+    /// The search parameters defined for resources of type `type_name`, its ancestors' included.
+    pub fn search_params<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a SearchParam> {
+        self.search.iter().filter(move |p| p.bases.iter().any(|b| *b == type_name || (matches!(*b, "Resource" | "DomainResource") && self.is_a(type_name, b))))
+    }
+
+    /// The parameters by which resources of `type_name` belong to a compartment.
+    #[must_use]
+    pub fn compartment(&self, compartment: &str, type_name: &str) -> Option<&[&'static str]> {
+        self.compartments.get(compartment)?.get(type_name).map(Vec::as_slice)
+    }
+
+    fn read(version: FhirVersion) -> Self {
+        let (elements, search) = version.tables();
+        let mut all = Self {
+            version,
+            types: FxHashMap::default(),
+            resource_types: Vec::new(),
+            codes: FxHashMap::default(),
+            search: Vec::new(),
+            compartments: FxHashMap::default(),
+        };
+        all.read_elements(elements);
+        all.read_search(search);
+        all.resource_types = all.types.values().filter(|t| t.kind == TypeKind::Resource && !t.is_abstract).map(|t| t.name).collect();
+        all.resource_types.sort_unstable();
+        all
+    }
+
+    fn read_elements(&mut self, table: &'static str) {
+        let mut current = "";
+        for line in table.lines() {
+            let mut fields = line.split('\t');
+            let mut next = || fields.next().unwrap_or_default();
+            match next() {
+                "T" => {
+                    let (name, base, kind) = (next(), next(), next());
+                    let is_abstract = kind.starts_with('!');
+                    let kind = match kind.trim_start_matches('!') {
+                        "resource" => TypeKind::Resource,
+                        "complex" => TypeKind::Complex,
+                        _ => TypeKind::Primitive,
+                    };
+                    current = name;
+                    self.types.insert(name, TypeDef { name, base, kind, is_abstract, elements: Vec::new(), by_path: FxHashMap::default() });
+                }
+                "E" => {
+                    let (path, cardinality, types, codes) = (next(), next(), next(), next());
+                    let min = cardinality.bytes().next().map_or(0, |b| b - b'0');
+                    let max = cardinality.get(1..).and_then(|m| m.parse().ok());
+                    if let Some(t) = self.types.get_mut(current) {
+                        t.by_path.insert(path, t.elements.len());
+                        t.elements.push(Element { path, min, max, types, codes: (!codes.is_empty()).then_some(codes) });
+                    }
+                }
+                "V" => {
+                    let (name, groups) = (next(), next());
+                    let groups = groups.split(';').map(|group| {
+                        let mut words = group.split(' ');
+                        (words.next().unwrap_or_default(), words.collect())
+                    });
+                    self.codes.insert(name, groups.collect());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read_search(&mut self, table: &'static str) {
+        fn list(text: &'static str) -> Vec<&'static str> {
+            text.split(',').filter(|s| !s.is_empty()).collect()
+        }
+        for line in table.lines() {
+            let mut fields = line.split('\t');
+            let mut next = || fields.next().unwrap_or_default();
+            match next() {
+                "S" => {
+                    let (code, kind, bases, id, targets, expression, components) = (next(), next(), next(), next(), next(), next(), next());
+                    if let Some(kind) = ParamType::from_code(kind) {
+                        let components = list(components).into_iter().filter_map(|c| c.split_once('=')).collect();
+                        self.search.push(SearchParam { code, kind, bases: list(bases), id, targets: list(targets), expression, components });
+                    }
+                }
+                "C" => {
+                    let (compartment, type_name, params) = (next(), next(), next());
+                    self.compartments.entry(compartment).or_default().insert(type_name, list(params));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The candidate most like `name`, if one is like enough to suggest.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let short: String = name.chars().take(100).collect();
+    let scored = candidates.map(|c| (strsim::damerau_levenshtein(&short.to_lowercase(), &c.to_lowercase()), c));
+    scored.min_by_key(|(distance, c)| (*distance, c.len())).filter(|(distance, c)| *distance <= 1 + c.len().min(short.len()) / 3).map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_version_is_whole() {
+        let facts: Vec<String> = FhirVersion::ALL
+            .iter()
+            .map(|v| {
+                let d = Definitions::of(*v);
+                let elements: usize = d.types.values().map(|t| t.elements.len()).sum();
+                format!("{v} {} types, {} resources, {elements} elements, {} value sets, {} parameters", d.types.len(), d.resource_types.len(), d.codes.len(), d.search.len())
+            })
+            .collect();
+        insta::assert_snapshot!(facts.join("\n"), @r"
+        STU3 172 types, 117 resources, 5485 elements, 191 value sets, 1212 parameters
+        R4 209 types, 146 resources, 7406 elements, 211 value sets, 1381 parameters
+        R4B 206 types, 141 resources, 7519 elements, 219 value sets, 1415 parameters
+        R5 231 types, 158 resources, 9261 elements, 241 value sets, 1226 parameters
+        ");
+    }
+
+    #[test]
+    fn suggestions_are_near() {
+        let d = Definitions::of(FhirVersion::R4);
+        assert_eq!(nearest("patients", d.resource_types().iter().copied()), Some("Patient"));
+        assert_eq!(nearest("zzzzzzzzzzzzz", d.resource_types().iter().copied()), None);
+        assert!(d.is_a("Patient", "DomainResource") && d.is_a("Patient", "Resource") && !d.is_a("Bundle", "DomainResource"));
+        assert!(d.search_params("Patient").any(|p| p.code == "family") && d.search_params("Patient").any(|p| p.code == "_id"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Why a request is refused, without a word about HTTP: `http` maps a [`Kind`] to a status.
+
+use std::fmt;
+
+/// What kind of refusal it is. Each has a stable id that a client's test may assert on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The body is not well-formed JSON, or not a resource at all.
+    Malformed,
+    /// The content contradicts the request or itself.
+    Invalid,
+    /// A header, parameter or search value cannot be understood.
+    BadValue,
+    /// A search parameter, modifier or feature this server does not have.
+    NotSupported,
+    /// No resource type of this name in the simulator's FHIR version.
+    UnknownType,
+    /// No simulator of this name.
+    UnknownSimulator,
+    /// Nothing at this URL.
+    NotFound,
+    /// The resource was deleted.
+    Deleted,
+    /// The method is not allowed at this URL.
+    MethodNotAllowed,
+    /// None of the accepted media types can be produced.
+    NotAcceptable,
+    /// The state forbids it.
+    Conflict,
+    /// `If-Match` or the like did not hold.
+    PreconditionFailed,
+    /// A condition that must match at most one resource matched several.
+    MultipleMatches,
+    /// The body is over the limit.
+    TooLarge,
+    /// The request asks for more work than the limit allows.
+    TooCostly,
+    /// The media type of the body is not understood.
+    UnsupportedMediaType,
+    /// The content is well-formed and cannot be processed.
+    Unprocessable,
+    /// The caller is not who may do this.
+    Forbidden,
+    /// Credentials are missing or wrong.
+    Unauthorized,
+    /// The client was too slow or hung up.
+    Timeout,
+    /// The disk refused, for example because it is full.
+    Storage,
+    /// What was stored cannot be read back whole.
+    Damaged,
+    /// A fault of the server.
+    Internal,
+}
+
+impl Kind {
+    /// The id in `OperationOutcome.issue.details.coding.code`.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed-body",
+            Self::Invalid => "invalid-content",
+            Self::BadValue => "bad-value",
+            Self::NotSupported => "not-supported",
+            Self::UnknownType => "unknown-resource-type",
+            Self::UnknownSimulator => "unknown-simulator",
+            Self::NotFound => "not-found",
+            Self::Deleted => "deleted",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::NotAcceptable => "not-acceptable",
+            Self::Conflict => "conflict",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::MultipleMatches => "multiple-matches",
+            Self::TooLarge => "body-too-large",
+            Self::TooCostly => "too-costly",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::Unprocessable => "unprocessable",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "unauthorized",
+            Self::Timeout => "timeout",
+            Self::Storage => "storage-failed",
+            Self::Damaged => "damaged-event",
+            Self::Internal => "internal-error",
+        }
+    }
+
+    /// The `OperationOutcome.issue.code`, from <http://hl7.org/fhir/issue-type>, as every FHIR version has it.
+    #[must_use]
+    pub fn issue_code(self) -> &'static str {
+        match self {
+            Self::Malformed => "structure",
+            Self::Invalid => "invalid",
+            Self::BadValue => "value",
+            Self::NotSupported | Self::UnknownType | Self::MethodNotAllowed | Self::NotAcceptable | Self::UnsupportedMediaType => "not-supported",
+            // `deleted` and `multiple-matches` are issue types only from R4 on; `for_version` picks the older word.
+            Self::UnknownSimulator | Self::NotFound => "not-found",
+            Self::Deleted => "deleted",
+            Self::MultipleMatches => "multiple-matches",
+            Self::Conflict | Self::PreconditionFailed => "conflict",
+            Self::TooLarge => "too-long",
+            Self::TooCostly => "too-costly",
+            Self::Unprocessable => "processing",
+            Self::Forbidden => "forbidden",
+            Self::Unauthorized => "login",
+            Self::Timeout => "timeout",
+            Self::Storage => "no-store",
+            Self::Damaged | Self::Internal => "exception",
+        }
+    }
+}
+
+/// A refusal: what is wrong, with which element, and the way out, in one sentence for a person.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What kind of refusal it is.
+    pub kind: Kind,
+    /// The sentence: lowercase, names the value, says what would be accepted.
+    pub diagnostics: String,
+    /// FHIRPath of the element, or the name of the header or parameter (`http.If-Match`), if there is one.
+    pub expression: Option<String>,
+    /// For [`Kind::MethodNotAllowed`]: what is allowed.
+    pub allow: Option<&'static str>,
+}
+
+impl Failure {
+    /// A refusal of `kind`.
+    pub fn new(kind: Kind, diagnostics: impl Into<String>) -> Self {
+        Self { kind, diagnostics: diagnostics.into(), expression: None, allow: None }
+    }
+
+    /// The same, naming the element.
+    #[must_use]
+    pub fn at(mut self, expression: impl Into<String>) -> Self {
+        self.expression = Some(expression.into());
+        self
+    }
+
+    /// The same, inside the element `parent` of a Bundle: `Bundle.entry[7]`.
+    #[must_use]
+    pub fn within(mut self, parent: &str) -> Self {
+        self.diagnostics = format!("{parent}: {}", self.diagnostics);
+        self.expression = Some(match self.expression {
+            Some(inner) if inner.starts_with("http.") => parent.to_owned(),
+            Some(inner) => match inner.split_once('.') {
+                Some((_, rest)) => format!("{parent}.resource.{rest}"),
+                None => format!("{parent}.resource"),
+            },
+            None => parent.to_owned(),
+        });
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostics)
+    }
+}
+
+impl std::error::Error for Failure {}

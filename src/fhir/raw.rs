@@ -1,0 +1,347 @@
+//! Edits of a JSON text that leave every other byte as it came.
+//!
+//! The text has been read by [`super::json::parse`] before, so these scanners need not judge it: they find spans. That
+//! keeps key order, white space, `1.00` and `1e3` as the client wrote them, and is a hundred times cheaper than writing
+//! a parsed value again.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// One member of an object: spans of the key (with its quotes) and of the value.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The key, quotes included.
+    pub key: Range<usize>,
+    /// The value.
+    pub value: Range<usize>,
+}
+
+impl Member {
+    /// Whether the key is `name`, escapes undone.
+    #[must_use]
+    pub fn is(&self, text: &str, name: &str) -> bool {
+        string(&text[self.key.clone()]) == name
+    }
+}
+
+/// The members of the object that `text[at..]` begins with; spans are positions in `text`.
+pub fn members(text: &str, at: usize) -> impl Iterator<Item = Member> + '_ {
+    let mut here = skip_space(text, at) + 1;
+    std::iter::from_fn(move || {
+        here = skip_space(text, here);
+        if byte(text, here) == b',' {
+            here = skip_space(text, here + 1);
+        }
+        if byte(text, here) != b'"' {
+            return None;
+        }
+        let key = here..skip_string(text, here);
+        let start = skip_space(text, skip_space(text, key.end) + 1);
+        let value = start..skip_value(text, start);
+        here = value.end;
+        Some(Member { key, value })
+    })
+}
+
+/// The member `name` of the object that `text[at..]` begins with; what comes after it is not looked at.
+#[must_use]
+pub fn member(text: &str, at: usize, name: &str) -> Option<Range<usize>> {
+    members(text, at).find(|m| m.is(text, name)).map(|m| m.value)
+}
+
+/// The elements of the array that `text[at..]` begins with.
+#[must_use]
+pub fn elements(text: &str, at: usize) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut here = skip_space(text, at) + 1;
+    loop {
+        here = skip_space(text, here);
+        match byte(text, here) {
+            b',' => here += 1,
+            b']' | 0 => return found,
+            _ => {
+                let end = skip_value(text, here);
+                found.push(here..end);
+                here = end;
+            }
+        }
+    }
+}
+
+/// A JSON string's content, escapes undone.
+#[must_use]
+pub fn string(quoted: &str) -> Cow<'_, str> {
+    let inner = quoted.strip_prefix('"').and_then(|s| s.strip_suffix('"')).unwrap_or(quoted);
+    if inner.contains('\\') {
+        return Cow::Owned(serde_json::from_str(quoted).unwrap_or_default());
+    }
+    Cow::Borrowed(inner)
+}
+
+/// `text` as a JSON string, quotes included.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The resource `body` with `id`, `meta.versionId` and `meta.lastUpdated` set and all else untouched.
+///
+/// `meta`, where there is one, is an object: [`super::Resource`] has proven it.
+#[must_use]
+pub fn with_identity(body: &str, id: &str, version: &str, last_updated: &str) -> String {
+    let body = body.strip_prefix('\u{feff}').unwrap_or(body).trim();
+    let members: Vec<Member> = members(body, 0).collect();
+    let find = |name: &str| members.iter().find(|m| m.is(body, name));
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    let mut inserted = String::new();
+    match find("id") {
+        Some(m) => edits.push((m.value.clone(), quote(id))),
+        None => inserted = format!(",\"id\":{}", quote(id)),
+    }
+    let stamps = [("versionId", version), ("lastUpdated", last_updated)];
+    match find("meta") {
+        Some(m) => edits.extend(meta_edits(body, m.value.start, stamps)),
+        None => {
+            let [(a, av), (b, bv)] = stamps.map(|(k, v)| (k, quote(v)));
+            inserted.push_str(&format!(",\"meta\":{{\"{a}\":{av},\"{b}\":{bv}}}"));
+        }
+    }
+    if let Some(m) = find("resourceType")
+        && !inserted.is_empty()
+    {
+        edits.push((m.value.end..m.value.end, inserted));
+    }
+    apply(body, edits)
+}
+
+fn meta_edits(body: &str, at: usize, stamps: [(&str, &str); 2]) -> Vec<(Range<usize>, String)> {
+    let inner: Vec<Member> = members(body, at).collect();
+    let mut edits = Vec::new();
+    let mut missing = Vec::new();
+    for (key, value) in stamps {
+        match inner.iter().find(|m| m.is(body, key)) {
+            Some(m) => edits.push((m.value.clone(), quote(value))),
+            None => missing.push(format!("\"{key}\":{}", quote(value))),
+        }
+    }
+    if !missing.is_empty() {
+        let comma = if inner.is_empty() { "" } else { "," };
+        edits.push((at + 1..at + 1, missing.join(",") + comma));
+    }
+    edits
+}
+
+/// `text` with each span replaced; spans do not overlap.
+#[must_use]
+pub fn apply(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    edits.sort_by_key(|(span, _)| (span.start, span.end));
+    let mut out = String::with_capacity(text.len() + edits.iter().map(|(_, new)| new.len()).sum::<usize>());
+    let mut here = 0;
+    for (span, new) in edits {
+        out.push_str(&text[here..span.start]);
+        out.push_str(&new);
+        here = span.end;
+    }
+    out.push_str(&text[here..]);
+    out
+}
+
+/// Finds the string values that `replace` answers for: it is given the key (of an array's element: the array's) and the
+/// content. Returns the edits to [`apply`].
+pub fn string_edits(text: &str, replace: &mut dyn FnMut(&str, &str) -> Option<String>) -> Vec<(Range<usize>, String)> {
+    let mut edits = Vec::new();
+    walk(text, skip_space(text, 0), "", replace, &mut edits);
+    edits
+}
+
+fn walk(text: &str, at: usize, key: &str, replace: &mut dyn FnMut(&str, &str) -> Option<String>, edits: &mut Vec<(Range<usize>, String)>) {
+    match byte(text, at) {
+        b'{' => {
+            for m in members(text, at) {
+                walk(text, m.value.start, &string(&text[m.key.clone()]), replace, edits);
+            }
+        }
+        b'[' => {
+            for span in elements(text, at) {
+                walk(text, span.start, key, replace, edits);
+            }
+        }
+        b'"' => {
+            let span = at..skip_string(text, at);
+            if let Some(new) = replace(key, &string(&text[span.clone()])) {
+                edits.push((span, quote(&new)));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The text with white space laid out for a person; everything else as it is.
+#[must_use]
+pub fn pretty(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let mut depth = 0_usize;
+    let mut here = 0;
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    while here < text.len() {
+        let start = here;
+        here += 1;
+        match byte(text, start) {
+            b'"' => {
+                here = skip_string(text, start);
+                out.push_str(&text[start..here]);
+            }
+            open @ (b'{' | b'[') => {
+                out.push(char::from(open));
+                let next = skip_space(text, here);
+                if matches!(byte(text, next), b'}' | b']') {
+                    out.push(char::from(byte(text, next)));
+                    here = next + 1;
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            close @ (b'}' | b']') => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(char::from(close));
+            }
+            b',' => {
+                out.push(',');
+                line(&mut out, depth);
+            }
+            b':' => out.push_str(": "),
+            b' ' | b'\t' | b'\n' | b'\r' => {}
+            _ => {
+                while here < text.len() && !matches!(byte(text, here), b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
+                    here += 1;
+                }
+                out.push_str(&text[start..here]);
+            }
+        }
+    }
+    out
+}
+
+/// The byte at `at`, 0 beyond the end.
+fn byte(text: &str, at: usize) -> u8 {
+    text.as_bytes().get(at).copied().unwrap_or(0)
+}
+
+fn skip_space(text: &str, mut at: usize) -> usize {
+    while matches!(byte(text, at), b' ' | b'\t' | b'\n' | b'\r') {
+        at += 1;
+    }
+    at
+}
+
+fn skip_string(text: &str, at: usize) -> usize {
+    let mut here = at + 1;
+    loop {
+        match byte(text, here) {
+            b'\\' => here += 2,
+            b'"' => return here + 1,
+            0 if here >= text.len() => return text.len(),
+            _ => here += 1,
+        }
+    }
+}
+
+fn skip_value(text: &str, at: usize) -> usize {
+    let mut depth = 0_usize;
+    let mut here = at;
+    loop {
+        match byte(text, here) {
+            b'"' => here = skip_string(text, here),
+            b'{' | b'[' => {
+                depth += 1;
+                here += 1;
+                continue;
+            }
+            b'}' | b']' if depth > 0 => {
+                depth -= 1;
+                here += 1;
+            }
+            0 if here >= text.len() => return here,
+            _ if depth > 0 => {
+                here += 1;
+                continue;
+            }
+            _ => {
+                while !matches!(byte(text, here), b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') && here < text.len() {
+                    here += 1;
+                }
+            }
+        }
+        if depth == 0 {
+            return here;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamped(body: &str) -> String {
+        with_identity(body, "7", "2", "T")
+    }
+
+    #[test]
+    fn identity_is_spliced_in() {
+        assert_eq!(stamped(r#"{"resourceType":"A"}"#), r#"{"resourceType":"A","id":"7","meta":{"versionId":"2","lastUpdated":"T"}}"#);
+        assert_eq!(
+            stamped("{ \"x\" : 1.00 ,\n \"id\":\"old\", \"meta\":{\"tag\":[{\"a\":\"}\"}], \"versionId\" :\"9\"},\"resourceType\":\"A\" }\n"),
+            "{ \"x\" : 1.00 ,\n \"id\":\"7\", \"meta\":{\"lastUpdated\":\"T\",\"tag\":[{\"a\":\"}\"}], \"versionId\" :\"2\"},\"resourceType\":\"A\" }"
+        );
+        assert_eq!(stamped(r#"{"meta":{},"resourceType":"A"}"#), r#"{"meta":{"versionId":"2","lastUpdated":"T"},"resourceType":"A","id":"7"}"#);
+        // A key may be written with escapes, and a nested member of the same name is another thing.
+        assert_eq!(
+            stamped(r#"{"resourceType":"A","\u0069d":"x","sub":{"id":"y","meta":1}}"#),
+            r#"{"resourceType":"A","meta":{"versionId":"2","lastUpdated":"T"},"\u0069d":"7","sub":{"id":"y","meta":1}}"#
+        );
+    }
+
+    #[test]
+    fn spans_are_found() {
+        let text = r#" { "a" : [ 1e3 , "x\"]" , { } , [] , true ] , "b":null }"#;
+        let a = member(text, 0, "a").unwrap_or_default();
+        let parts: Vec<&str> = elements(text, a.start).into_iter().map(|s| &text[s]).collect();
+        assert_eq!(parts, ["1e3", r#""x\"]""#, "{ }", "[]", "true"]);
+        assert_eq!(member(text, 0, "b").map(|s| &text[s]), Some("null"));
+    }
+
+    #[test]
+    fn pretty_moves_white_space_only() {
+        assert_eq!(pretty(r#"{"a":[1.00,{}, [ ],"x:{y"],"b":1e3 }"#), "{\n  \"a\": [\n    1.00,\n    {},\n    [],\n    \"x:{y\"\n  ],\n  \"b\": 1e3\n}");
+    }
+
+    #[test]
+    fn strings_are_rewritten_in_place() {
+        let text = r#"{"reference":"urn:x","n":1.0,"list":["urn:x","k"],"text":"urn:x"}"#;
+        let edits = string_edits(text, &mut |key, s| (key != "text" && s == "urn:x").then(|| "P/1".to_owned()));
+        assert_eq!(apply(text, edits), r#"{"reference":"P/1","n":1.0,"list":["P/1","k"],"text":"urn:x"}"#);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_object_stays_what_it_was(keys in proptest::collection::btree_map(".{0,6}", ".{0,9}", 0..6)) {
+            let mut object = serde_json::Map::new();
+            object.insert("resourceType".into(), "A".into());
+            for (k, v) in &keys {
+                object.entry(k.clone()).or_insert(v.clone().into());
+            }
+            object.shift_remove("meta");
+            let pretty = serde_json::to_string_pretty(&object).unwrap_or_default();
+            let mut after: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&stamped(&pretty)).unwrap_or_default();
+            proptest::prop_assert_eq!(after.shift_remove("id"), Some("7".into()));
+            proptest::prop_assert!(after.shift_remove("meta").is_some());
+            object.shift_remove("id");
+            proptest::prop_assert_eq!(after, object);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! `/api`: management of simulators, and their events, for programs. Described by `openapi.json`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::respond::Answer;
+use super::{App, context, respond};
+use crate::clock::EventId;
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::sim::registry::Wanted;
+use crate::sim::{Settings, Summary};
+use crate::simdb::event::RECORD;
+use crate::simdb::{EventRecord, SimDir, SimId, scan};
+
+/// Simulators or events on a page of a list.
+pub(super) const PAGE: usize = 100;
+/// Most of them.
+const MAX_PAGE: usize = 1_000;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Answers with what `work` makes, off the serving thread: all of it reads the disk.
+async fn answer<F>(work: F) -> HttpResponse
+where
+    F: FnOnce() -> Result<Answer> + Send + 'static,
+{
+    match web::block(work).await {
+        Ok(Ok(answer)) => answer.into_response(None, None, false),
+        Ok(Err(failure)) => respond::failure(&failure, FhirVersion::default()),
+        Err(error) => respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
+    }
+}
+
+/// `GET /api/openapi.json`.
+pub async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(include_str!("openapi.json"))
+}
+
+/// What is asked of a list.
+#[derive(Debug, Deserialize)]
+pub struct Listing {
+    session: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/sims`.
+pub async fn list(request: HttpRequest, app: Data<App>, listing: Query<Listing>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
+        let (page, total) = app.registry.list(listing.session.as_deref(), listing.after.as_deref(), most);
+        let next = (page.len() == most && most > 0).then(|| page.last().map(|s| s.id.clone())).flatten();
+        let sims: Vec<Value> = page.into_iter().map(|s| shown(s, &origin, &app)).collect();
+        Ok(Answer::json(200, &json!({"total": total, "sims": sims, "next": next})))
+    })
+    .await
+}
+
+fn shown(summary: Summary, origin: &str, app: &App) -> Value {
+    let id: Option<SimId> = summary.id.parse().ok();
+    let mut value = serde_json::to_value(&summary).unwrap_or_default();
+    if let (Value::Object(members), Some(id)) = (&mut value, id) {
+        members.insert("base".into(), format!("{origin}/sim/{id}/fhir").into());
+        members.insert("directory".into(), SimDir::new(app.registry.root(), &id).root().display().to_string().into());
+        if let Some(sim) = app.registry.get_if_open(&id)
+            && !sim.damages().is_empty()
+        {
+            let damaged = sim.damages().iter().map(|d| json!({"event": d.folder, "reason": d.reason}));
+            members.insert("damagedEvents".into(), damaged.collect());
+        }
+    }
+    value
+}
+
+/// What a request says a simulator shall be.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Wish {
+    id: Option<String>,
+    fhir_version: Option<String>,
+    #[serde(rename = "type")]
+    sim_type: Option<String>,
+    settings: Option<Settings>,
+}
+
+impl Wish {
+    fn read(body: &Bytes) -> Result<Self> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::default());
+        }
+        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings {record: writes or all}";
+        serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
+    }
+
+    fn wanted(&self) -> Result<Wanted> {
+        Ok(Wanted { fhir_version: self.fhir_version.as_deref().map(str::parse).transpose()?, sim_type: self.sim_type.clone(), settings: self.settings.clone() })
+    }
+}
+
+/// `POST /api/sims`.
+pub async fn create(request: HttpRequest, app: Data<App>, body: Bytes) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let wish = Wish::read(&body)?;
+        let id = wish.id.as_deref().ok_or_else(|| Failure::new(Kind::BadValue, "id is missing; send {\"id\":\"lab__one\"}"))?.parse()?;
+        app.registry.create(&id, &wish.wanted()?)?;
+        Ok(Answer::json(201, &shown(app.registry.summary(&id)?, &origin, &app)).with("location", format!("{origin}/api/sims/{id}")))
+    })
+    .await
+}
+
+/// `PUT /api/sims/{id}`: made if it is not there, with the settings given either way.
+pub async fn put(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let id: SimId = id.parse()?;
+        let wish = Wish::read(&body)?;
+        if wish.id.as_deref().is_some_and(|named| named != id.as_str()) {
+            return Err(Failure::new(Kind::Invalid, format!("the URL names '{id}', the body another simulator")));
+        }
+        let wanted = wish.wanted()?;
+        let status = match app.registry.create(&id, &wanted) {
+            Ok(()) => 201,
+            Err(f) if f.kind == Kind::Conflict && app.registry.summary(&id).is_ok() => {
+                app.registry.change(&id, &wanted)?;
+                200
+            }
+            Err(f) => return Err(f),
+        };
+        Ok(Answer::json(status, &shown(app.registry.summary(&id)?, &origin, &app)))
+    })
+    .await
+}
+
+/// `PATCH /api/sims/{id}`: settings.
+pub async fn change(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let id: SimId = id.parse()?;
+        app.registry.change(&id, &Wish::read(&body)?.wanted()?)?;
+        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+    })
+    .await
+}
+
+/// `GET /api/sims/{id}`.
+pub async fn show(request: HttpRequest, app: Data<App>, id: Path<String>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let id: SimId = id.parse()?;
+        // Opened, so that what is shown is exact.
+        app.registry.get(&id)?;
+        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+    })
+    .await
+}
+
+/// `DELETE /api/sims/{id}`.
+pub async fn delete(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || {
+        app.registry.delete(&id.parse()?)?;
+        Ok(Answer { status: 204, ..Answer::default() })
+    })
+    .await
+}
+
+/// `POST /api/sims/{id}/reset`.
+pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let id: SimId = id.parse()?;
+        app.registry.reset(&id)?;
+        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+    })
+    .await
+}
+
+/// `POST /api/sims/{id}/reindex`.
+pub async fn reindex(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || {
+        let events = app.registry.reindex(&id.parse()?)?;
+        Ok(Answer::json(200, &json!({"events": events})))
+    })
+    .await
+}
+
+/// What is asked of a list of events.
+#[derive(Debug, Deserialize)]
+pub struct EventListing {
+    /// Events before this one.
+    before: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/sims/{id}/events`: newest first.
+pub async fn events(app: Data<App>, id: Path<String>, listing: Query<EventListing>) -> HttpResponse {
+    answer(move || {
+        let dir = directory(&app, &id)?;
+        let before = listing.before.as_deref().map(event_id).transpose()?;
+        let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
+        let events = newest(&dir, before, most)?;
+        let next = (events.len() == most && most > 0).then(|| events.last().map(|e| e.event.clone())).flatten();
+        Ok(Answer::json(200, &json!({"events": events, "next": next})))
+    })
+    .await
+}
+
+/// The newest `most` events before `before`.
+pub(super) fn newest(dir: &SimDir, before: Option<EventId>, most: usize) -> Result<Vec<EventRecord>> {
+    let found = scan::events_after(dir, EventId::ZERO).map_err(|e| crate::sim::storage_failure("the events cannot be listed", &e))?;
+    let page = found.into_iter().rev().filter(|(event, _)| before.is_none_or(|before| *event < before)).take(most);
+    Ok(page.filter_map(|(event, operation)| scan::record(dir, operation, event).ok()).collect())
+}
+
+/// `GET /api/sims/{id}/events/{event}`: the record, and the names of the files.
+pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    answer(move || {
+        let (id, event) = path.into_inner();
+        let (folder, record) = folder(&app, &id, &event)?;
+        let mut value = serde_json::to_value(&record).unwrap_or_default();
+        value["folder"] = folder.display().to_string().into();
+        value["files"] = files(&folder)?.into();
+        Ok(Answer::json(200, &value))
+    })
+    .await
+}
+
+/// The names of the files of an event folder.
+pub(super) fn files(folder: &PathBuf) -> Result<Vec<String>> {
+    let listed = fs::read_dir(folder).map_err(|e| crate::sim::storage_failure("the event cannot be read", &e))?;
+    let mut names: Vec<String> = listed.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The folder of an event and its record.
+pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, EventRecord)> {
+    let dir = directory(app, id)?;
+    let event = event_id(event)?;
+    let operation = scan::find(&dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
+    let record = scan::record(&dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
+    Ok((dir.event(operation, event), record))
+}
+
+/// `GET /api/sims/{id}/events/{event}/files/{file}`: a file as it lies there.
+pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) -> HttpResponse {
+    answer(move || {
+        let (id, event, file) = path.into_inner();
+        let (folder, _) = folder(&app, &id, &event)?;
+        // Only a name that the folder lists is a name: no path is made of the client's text.
+        let name = files(&folder)?.into_iter().find(|name| *name == file);
+        let name = name.ok_or_else(|| Failure::new(Kind::NotFound, format!("event {event} has no file '{}'", clip(&file))))?;
+        let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
+        let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
+        Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+    })
+    .await
+}
+
+/// `GET /api/sims/{id}/log`: reads and searches, newest first.
+pub async fn log(app: Data<App>, id: Path<String>, listing: Query<Listing>) -> HttpResponse {
+    answer(move || {
+        let sim = app.registry.get(&id.parse()?)?;
+        Ok(Answer::json(200, &json!({"entries": sim.log.newest(listing.limit.unwrap_or(PAGE).min(MAX_PAGE))})))
+    })
+    .await
+}
+
+/// Everything else below `/api`.
+pub async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    let message = format!("{} {} is not part of the API; GET /api/openapi.json describes it", request.method(), clip(request.path()));
+    respond::failure(&Failure::new(Kind::NotFound, message), FhirVersion::default())
+}
+
+pub(super) fn directory(app: &App, id: &str) -> Result<SimDir> {
+    let id: SimId = id.parse()?;
+    app.registry.summary(&id)?;
+    Ok(SimDir::new(app.registry.root(), &id))
+}
+
+fn event_id(text: &str) -> Result<EventId> {
+    text.parse().map_err(|()| Failure::new(Kind::BadValue, format!("'{}' is not the id of an event, such as 2026_11_21_20_41_07_123", clip(text))))
+}

@@ -1,0 +1,100 @@
+//! Which simulator a request is for: decoded from the URL, per request, with no state outside the request.
+
+use std::sync::Arc;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, web};
+
+use super::{App, Options, routes};
+use crate::fhir::{Failure, Kind};
+use crate::sim::registry::Wanted;
+use crate::sim::{Sim, Snapshot};
+use crate::simdb::SimId;
+
+/// The simulator, and how the client addresses it.
+#[derive(Debug)]
+pub struct SimContext {
+    /// The simulator.
+    pub sim: Arc<Sim>,
+    /// `http://127.0.0.1:8080/sim/lab__one/fhir`.
+    pub base: String,
+    /// The path below the endpoint, as it came.
+    pub tail: String,
+}
+
+impl SimContext {
+    /// Finds the simulator that `/sim/<id>/fhir/...` names, opening or (if told so) making it.
+    ///
+    /// # Errors
+    /// The name is malformed or unknown, or nothing is mounted there.
+    pub async fn of(request: &HttpRequest, app: &web::Data<App>) -> Result<Self, Failure> {
+        let path = request.uri().path().strip_prefix("/sim/").unwrap_or_default();
+        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        let id: SimId = decoded.parse()?;
+        let (mount, tail) = rest.split_once('/').unwrap_or((rest, ""));
+        let origin = origin(request, &app.options);
+        if mount != "fhir" {
+            return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", crate::fhir::id::clip(mount))));
+        }
+        let sim = match app.registry.get_if_open(&id) {
+            Some(sim) => sim,
+            None => open(app.clone(), id.clone()).await.map_err(|f| say_how(f, &id, &origin))?,
+        };
+        Ok(Self { sim, base: format!("{origin}/sim/{id}/fhir"), tail: tail.to_owned() })
+    }
+
+    /// The simulator as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.sim.snapshot()
+    }
+}
+
+/// Opening reads the disk, so it leaves the thread that serves others.
+async fn open(app: web::Data<App>, id: SimId) -> Result<Arc<Sim>, Failure> {
+    let opened = web::block(move || match app.registry.get(&id) {
+        Err(f) if f.kind == Kind::UnknownSimulator && app.options.auto_create => {
+            match app.registry.create(&id, &Wanted::default()) {
+                // Another request was first.
+                Err(f) if f.kind == Kind::Conflict => app.registry.get(&id),
+                Err(f) => Err(f),
+                Ok(()) => app.registry.get(&id),
+            }
+        }
+        other => other,
+    });
+    opened.await.unwrap_or_else(|e| Err(Failure::new(Kind::Internal, e.to_string())))
+}
+
+fn say_how(failure: Failure, id: &SimId, origin: &str) -> Failure {
+    if failure.kind != Kind::UnknownSimulator {
+        return failure;
+    }
+    let message = format!("{}; to create it: curl -X PUT {origin}/api/sims/{id}", failure.diagnostics);
+    Failure { diagnostics: message, ..failure }
+}
+
+/// `http://host:port` as the client sees this server.
+#[must_use]
+pub fn origin(request: &HttpRequest, options: &Options) -> String {
+    if let Some(url) = &options.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let forwarded = [header::FORWARDED.as_str(), "x-forwarded-host", "x-forwarded-proto"];
+    if forwarded.iter().any(|name| request.headers().contains_key(*name)) {
+        let info = request.connection_info();
+        let prefix = routes::text(request, "x-forwarded-prefix").unwrap_or_default().trim_end_matches('/');
+        if is_host(info.host()) && matches!(info.scheme(), "http" | "https") {
+            return format!("{}://{}{}", info.scheme(), info.host(), if prefix.starts_with('/') { prefix } else { "" });
+        }
+    }
+    match routes::text(request, header::HOST) {
+        Some(host) if is_host(host) => format!("http://{host}"),
+        _ => format!("http://{}", options.addr),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() < 300 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
+}

@@ -1,0 +1,189 @@
+//! From method, path, headers and body to an [`Interaction`].
+
+use actix_web::HttpRequest;
+use actix_web::http::{Method, header};
+use actix_web::web::Bytes;
+use base64::Engine as _;
+
+use super::negotiate::{Prefer, Sent, sent, unsupported};
+use super::routes::text;
+use crate::fhir::raw::quote;
+use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
+use crate::interaction::conditions::Tag;
+use crate::interaction::search::Request as SearchRequest;
+use crate::interaction::target::pairs;
+use crate::interaction::{Conditions, Content, Interaction, Target};
+
+/// The parts of a request that decide what it asks for.
+pub struct Parts<'a> {
+    /// Headers and method.
+    pub request: &'a HttpRequest,
+    /// What the path names.
+    pub target: Target,
+    /// The pairs of the query.
+    pub query: Vec<(String, String)>,
+    /// The body.
+    pub body: &'a Bytes,
+    /// The simulator's version.
+    pub version: FhirVersion,
+    /// What the client prefers.
+    pub prefer: Prefer,
+}
+
+impl Parts<'_> {
+    /// The interaction that is asked for.
+    ///
+    /// # Errors
+    /// There is none, or its content cannot be read.
+    pub fn interaction(self) -> Result<Interaction, Failure> {
+        let conditions = self.conditions()?;
+        let method = self.request.method();
+        let is_read = method == Method::GET || method == Method::HEAD;
+        match self.target.clone() {
+            Target::Metadata if is_read => Ok(Interaction::Capabilities),
+            Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions)),
+            Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions)),
+            Target::InstanceHistory(type_name, id) if is_read => Ok(Interaction::History(type_name, id, self.query)),
+            Target::Type(type_name) if is_read => Ok(self.search(Some(type_name))),
+            Target::System if is_read => Ok(self.search(None)),
+            Target::TypeSearch(type_name) if method == Method::POST => self.posted_search(Some(type_name)),
+            Target::SystemSearch if method == Method::POST => self.posted_search(None),
+            Target::TypeSearch(type_name) if is_read => Ok(self.search(Some(type_name))),
+            Target::SystemSearch if is_read => Ok(self.search(None)),
+            Target::Type(type_name) if method == Method::POST => Ok(Interaction::Create(self.content(type_name, None)?, conditions)),
+            Target::System if method == Method::POST => self.bundle(),
+            Target::Instance(type_name, id) if method == Method::PUT => {
+                let content = self.content(type_name, Some(&id))?;
+                Ok(Interaction::Update(id, content, conditions))
+            },
+            Target::Instance(type_name, id) if method == Method::DELETE => Ok(Interaction::Delete(type_name, id, conditions)),
+            Target::Operation(name) => Err(Failure::new(Kind::NotSupported, format!("operation ${} is not supported by this server", crate::fhir::id::clip(&name)))),
+            other => Err(self.not_allowed(&other)),
+        }
+    }
+
+    fn not_allowed(&self, target: &Target) -> Failure {
+        let method = self.request.method();
+        let (allow, hint) = match target {
+            Target::System => ("GET, HEAD, POST", "POST takes a batch or transaction Bundle"),
+            Target::Metadata => ("GET, HEAD", ""),
+            Target::SystemSearch | Target::TypeSearch(_) => ("GET, HEAD, POST", ""),
+            Target::SystemHistory | Target::TypeHistory(_) => {
+                return Failure::new(Kind::NotSupported, "history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history");
+            }
+            Target::Type(_) => ("GET, HEAD, POST", "to update or delete, name the resource: [type]/[id]; conditional update and delete are not supported"),
+            Target::Instance(..) => ("GET, HEAD, PUT, DELETE", "to create, POST to the type, or PUT with an id"),
+            Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
+            Target::Operation(_) => ("GET, POST", ""),
+        };
+        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        let mut failure = Failure::new(Kind::MethodNotAllowed, format!("{method} is not allowed here; allowed: {allow}{hint}"));
+        failure.allow = Some(allow);
+        failure
+    }
+
+    fn conditions(&self) -> Result<Conditions, Failure> {
+        let headers = self.request.headers();
+        // Nearly every request has none.
+        if headers.len() < 2 {
+            return Ok(Conditions::default());
+        }
+        let tags = |name: &str| {
+            let values = headers.get_all(name).filter_map(|v| v.to_str().ok());
+            values.flat_map(|v| v.split(',')).map(|tag| Tag::parse(tag, name)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Conditions {
+            if_match: text(self.request, header::IF_MATCH).map(|t| Tag::parse(t, "If-Match")).transpose()?,
+            if_none_match: if headers.contains_key(header::IF_NONE_MATCH) { tags("If-None-Match")? } else { Vec::new() },
+            if_modified_since_ms: text(self.request, header::IF_MODIFIED_SINCE).and_then(|t| t.parse::<header::HttpDate>().ok()).map(|date| {
+                let time = std::time::SystemTime::from(date);
+                time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+            }),
+            if_none_exist: headers.get("if-none-exist").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+        })
+    }
+
+    fn search(self, type_name: Option<&'static str>) -> Interaction {
+        Interaction::Search(SearchRequest { type_name, parameters: self.query, strict: self.prefer.strict })
+    }
+
+    fn posted_search(mut self, type_name: Option<&'static str>) -> Result<Interaction, Failure> {
+        match sent(self.request, self.version)? {
+            _ if self.body.is_empty() => {}
+            Sent::Form => {
+                let form = std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the form is not UTF-8"))?;
+                self.query.extend(pairs(form));
+            }
+            Sent::Json => return Err(unsupported(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json")).within_search()),
+            Sent::Other(content_type) => return Err(unsupported(&content_type).within_search()),
+        }
+        Ok(self.search(type_name))
+    }
+
+    /// The resource in the body; for a Binary, the body itself.
+    fn content(&self, type_name: &'static str, id: Option<&ResourceId>) -> Result<Content, Failure> {
+        match sent(self.request, self.version)? {
+            Sent::Json if type_name != "Binary" || self.looks_like_resource() => {
+                let resource = Resource::parse(self.body, self.version)?;
+                Ok(Content { type_name, resource, text: text_of(self.body) })
+            }
+            Sent::Json => self.binary(text(self.request, header::CONTENT_TYPE).unwrap_or("application/octet-stream"), id),
+            Sent::Other(content_type) if type_name == "Binary" => self.binary(&content_type, id),
+            Sent::Form => Err(unsupported("application/x-www-form-urlencoded")),
+            Sent::Other(content_type) => Err(unsupported(&content_type)),
+        }
+    }
+
+    /// JSON that is posted to `/Binary` is a Binary resource if it says so, and else content that happens to be JSON; but
+    /// a FHIR media type always means a resource.
+    fn looks_like_resource(&self) -> bool {
+        let fhir = text(self.request, header::CONTENT_TYPE).is_none_or(|t| t.contains("fhir"));
+        fhir || Resource::parse(self.body, self.version).is_ok()
+    }
+
+    fn binary(&self, content_type: &str, id: Option<&ResourceId>) -> Result<Content, Failure> {
+        let element = if self.version == FhirVersion::Stu3 { "content" } else { "data" };
+        let data = base64::engine::general_purpose::STANDARD.encode(self.body);
+        let id = id.map(|id| format!(",\"id\":\"{id}\"")).unwrap_or_default();
+        let context = text(self.request, "x-security-context").map(|c| format!(",\"securityContext\":{{\"reference\":{}}}", quote(c))).unwrap_or_default();
+        let text = format!("{{\"resourceType\":\"Binary\"{id},\"contentType\":{}{context},\"{element}\":\"{data}\"}}", quote(content_type));
+        Ok(Content { type_name: "Binary", resource: Resource::parse(text.as_bytes(), self.version)?, text })
+    }
+
+    fn bundle(&self) -> Result<Interaction, Failure> {
+        match sent(self.request, self.version)? {
+            Sent::Json => {}
+            Sent::Form => return Err(unsupported("application/x-www-form-urlencoded")),
+            Sent::Other(content_type) => return Err(unsupported(&content_type)),
+        }
+        let resource = Resource::parse(self.body, self.version)?;
+        if resource.type_name() != "Bundle" {
+            let message = format!("the endpoint itself takes a Bundle of type batch or transaction, but resourceType is '{0}'; POST it to /{0}", resource.type_name());
+            return Err(Failure::new(Kind::Invalid, message).at("resourceType"));
+        }
+        let kind = resource.value().get("type").and_then(serde_json::Value::as_str).map(str::to_owned);
+        let content = Content { type_name: "Bundle", text: text_of(self.body), resource };
+        match kind.as_deref() {
+            Some("transaction") => Ok(Interaction::Transaction(content)),
+            Some("batch") => Ok(Interaction::Batch(content)),
+            other => {
+                let shown = other.map_or("missing".to_owned(), |t| format!("'{}'", crate::fhir::id::clip(t)));
+                let message = format!("Bundle.type is {shown}; the endpoint itself takes batch or transaction. To store a Bundle as it is, POST it to /Bundle");
+                Err(Failure::new(Kind::Invalid, message).at("Bundle.type"))
+            }
+        }
+    }
+}
+
+impl Failure {
+    /// A search takes a form, whatever else this server takes.
+    fn within_search(mut self) -> Self {
+        self.diagnostics = self.diagnostics.replace("application/fhir+json", "application/x-www-form-urlencoded");
+        self
+    }
+}
+
+/// The body as text; it was proven UTF-8 when it was parsed.
+fn text_of(body: &Bytes) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}

@@ -1,0 +1,255 @@
+//! One exchange: an interaction is performed, answered, and recorded, in one place, so that the record and the behaviour
+//! cannot drift apart. Nothing here is async; a panic inside an interaction is a recorded 500.
+
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::web::Bytes;
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use super::negotiate::{Format, Prefer, Return};
+use super::respond::{Answer, http_date};
+use crate::clock::EventId;
+use crate::fhir::{Failure, FhirVersion, Kind, outcome};
+use crate::interaction::{self, Done, Env, Interaction, Reply, status};
+use crate::simdb::event::{RequestRecord, ResponseRecord};
+use crate::simdb::journal::Ticket;
+use crate::simdb::{EventRecord, Operation};
+use crate::sim::log::Waiting;
+use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
+
+/// A request whose meaning is decided: it can go to any thread.
+pub struct Call {
+    /// What is asked, or why that cannot be told.
+    pub asked: Result<Interaction, Failure>,
+    /// The operation its event is filed under; `Get` writes none.
+    pub operation: Operation,
+    /// How to answer.
+    pub format: Format,
+    /// What the client prefers.
+    pub prefer: Prefer,
+    /// The endpoint's URL.
+    pub base: String,
+    /// HTTP method.
+    pub method: &'static str,
+    /// Path and query as they came.
+    pub url: String,
+    /// The headers, redacted; made only where they are recorded.
+    pub headers: Map<String, Value>,
+    /// The body as it came.
+    pub body: Bytes,
+    /// The name of the body's file in an event folder.
+    pub body_file: &'static str,
+    /// The type the URL names.
+    pub type_name: Option<&'static str>,
+    /// A Binary may be answered raw, unless this says not.
+    pub accept: Option<String>,
+    /// The client's address.
+    pub client: Option<IpAddr>,
+    /// When the request arrived.
+    pub started: Instant,
+}
+
+/// What came of a call.
+pub struct Outcome {
+    /// The answer.
+    pub answer: Answer,
+    /// The id of its event or log entry.
+    pub event: Option<String>,
+    /// What must be waited for.
+    pub ticket: Ticket,
+}
+
+impl Call {
+    /// The interaction's name, for logs and records.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.asked.as_ref().map_or("unknown", Interaction::name)
+    }
+
+    fn performed(&self, snapshot: &Snapshot, stamp: Stamp, now_ms: i64, created: &str) -> Result<Reply, Failure> {
+        let interaction = self.asked.as_ref().map_err(Clone::clone)?;
+        let env = Env { base: &self.base, stamp, now_ms, created, representation: self.prefer.returns == Return::Representation };
+        catch_unwind(AssertUnwindSafe(|| interaction::perform(interaction, snapshot, &env))).unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+            tracing::error!(url = self.url, what, "an interaction panicked");
+            Err(Failure::new(Kind::Internal, "this server made a mistake; nothing was stored, and the request is kept in the event"))
+        })
+    }
+
+    fn record(&self, answer: &Answer) -> EventRecord {
+        let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
+        EventRecord {
+            event: String::new(),
+            sequence: 0,
+            instant: String::new(),
+            sim: String::new(),
+            interaction: self.name().to_owned(),
+            resource_type: self.type_name.map(str::to_owned),
+            client: self.client.map(|c| c.to_string()).unwrap_or_default(),
+            request: RequestRecord { method: self.method.to_owned(), url: self.url.clone(), headers: self.headers.clone(), body: None, body_bytes: 0 },
+            response: ResponseRecord { status: answer.status, duration_us: self.elapsed_us(), headers, body: None },
+            resources: Vec::new(),
+        }
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Performs, answers and records a call.
+#[must_use]
+pub fn exchange(sim: &Arc<Sim>, call: Call) -> Outcome {
+    if call.operation == Operation::Get { read(sim, call) } else { write(sim, &call) }
+}
+
+fn write(sim: &Sim, call: &Call) -> Outcome {
+    let profile = sim.profile();
+    let outcome = sim.exchange(call.operation, |snapshot, stamp| {
+        let performed = call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
+        let (answer, changes) = render(call, performed, snapshot.version());
+        let draft = Draft {
+            record: call.record(&answer),
+            request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
+            response_body: answer.body.clone().map(|body| ("response_body.json", body)),
+            changes,
+        };
+        (draft, answer)
+    });
+    match outcome {
+        Ok((answer, event, ticket)) => Outcome { answer, event: Some(event.to_string()), ticket },
+        Err(failure) => {
+            tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
+            Outcome { answer: Answer::refusal(&failure, profile.version(), &call.format), event: None, ticket: Ticket::default() }
+        }
+    }
+}
+
+fn read(sim: &Arc<Sim>, call: Call) -> Outcome {
+    let snapshot = sim.snapshot();
+    let profile = sim.profile();
+    let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
+    let now_ms = sim.now_ms();
+    let performed = call.performed(&snapshot, stamp, now_ms, &profile.created);
+    let (answer, _) = render(&call, performed, snapshot.version());
+    let event = (profile.settings.record == Record::All).then(|| sim.next_event());
+    let entry = Waiting {
+        event,
+        number: 0,
+        at_ms: now_ms,
+        interaction: call.name(),
+        method: call.method,
+        url: call.url.as_str().into(),
+        status: answer.status,
+        duration_us: call.elapsed_us(),
+        client: call.client,
+    };
+    let number = sim.log.push(entry);
+    let id = match event {
+        Some(event) => {
+            record_read(sim, event, call.record(&answer), answer.body.clone());
+            event.to_string()
+        }
+        None => format!("log-{number}"),
+    };
+    Outcome { answer, event: Some(id), ticket: Ticket::default() }
+}
+
+/// Writes the folder of a read off the request's path.
+fn record_read(sim: &Arc<Sim>, event: EventId, record: EventRecord, body: Option<crate::sim::bodies::Body>) {
+    let sim = sim.clone();
+    actix_web::rt::task::spawn_blocking(move || {
+        if let Err(error) = sim.record_read(event, record, body.as_deref()) {
+            tracing::error!(sim = %sim.id(), %event, %error, "a read could not be recorded");
+        }
+    });
+}
+
+fn render(call: &Call, performed: Result<Reply, Failure>, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
+    match performed {
+        Ok(reply) => success(call, reply, version),
+        Err(failure) => (Answer::refusal(&failure, version, &call.format), Vec::new()),
+    }
+}
+
+fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
+    let mut headers = Vec::new();
+    if let Some(subject) = &reply.subject {
+        headers.push(("etag", subject.etag()));
+        headers.push(("last-modified", http_date(subject.event)));
+        // Of a resource that was stored or, by `If-None-Exist`, found.
+        if matches!(call.operation, Operation::Post | Operation::Put) {
+            headers.push(("location", format!("{}/{}", call.base, subject.location())));
+        }
+    }
+    let changes = std::mem::take(&mut reply.changes);
+    let body = body_of(call, &reply, version);
+    let status = status::of_success(reply.done, body.is_some());
+    let answer = Answer { status, headers, body: None };
+    let answer = match body {
+        Some(Shown::Json(body)) => answer.with_json(body, version, &call.format),
+        Some(Shown::Raw(content_type, bytes)) => raw_answer(answer, content_type, bytes),
+        None => answer,
+    };
+    (answer, changes)
+}
+
+enum Shown {
+    Json(crate::sim::bodies::Body),
+    Raw(String, Vec<u8>),
+}
+
+fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
+    let notes = |fallback: &str| {
+        let messages = if reply.notes.is_empty() { vec![fallback.to_owned()] } else { reply.notes.clone() };
+        Some(Shown::Json(outcome::informational("information", "informational", &messages).to_string().into_bytes().into()))
+    };
+    if reply.done == Done::NotModified {
+        return None;
+    }
+    match call.operation {
+        Operation::Get => reply.body.clone().map(|body| native(call, &body, version).unwrap_or(Shown::Json(body))),
+        Operation::Transaction | Operation::Batch => reply.body.clone().map(Shown::Json),
+        Operation::Delete => match call.prefer.returns {
+            Return::Unsaid | Return::Minimal => None,
+            Return::Representation | Return::Outcome => notes("deleted"),
+        },
+        Operation::Post | Operation::Put | Operation::Patch => match call.prefer.returns {
+            Return::Minimal => None,
+            Return::Outcome => notes(if reply.done == Done::Created { "created" } else { "stored" }),
+            Return::Unsaid | Return::Representation => reply.body.clone().map(Shown::Json),
+        },
+    }
+}
+
+/// A Binary's own content, unless the client asks for FHIR, <https://hl7.org/fhir/R4/binary.html#rest>.
+fn native(call: &Call, body: &[u8], version: FhirVersion) -> Option<Shown> {
+    if call.type_name != Some("Binary") || !matches!(call.asked, Ok(Interaction::Read(..) | Interaction::Vread(..))) {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let content_type = text("contentType")?;
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let accepts_it = call.accept.as_deref().is_some_and(|accept| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)));
+    if call.format.is_explicit && !accepts_it {
+        return None;
+    }
+    let data = text(if version == FhirVersion::Stu3 { "content" } else { "data" }).unwrap_or_default();
+    let compact: String = data.split_ascii_whitespace().collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(compact).ok()?;
+    Some(Shown::Raw(content_type.to_owned(), bytes))
+}
+
+/// What a client stored is shown as such and never runs: a Binary may be a page with a script.
+fn raw_answer(mut answer: Answer, content_type: String, bytes: Vec<u8>) -> Answer {
+    answer.headers.push(("content-type", content_type));
+    answer.headers.push(("content-security-policy", "sandbox".to_owned()));
+    answer.headers.push(("x-content-type-options", "nosniff".to_owned()));
+    answer.body = Some(bytes.into());
+    answer
+}

@@ -1,0 +1,213 @@
+//! What the client sends and accepts: media types, `_format`, `Prefer`.
+
+use actix_web::HttpRequest;
+use actix_web::http::header;
+
+use super::routes::text;
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, FhirVersion, Kind};
+
+/// The shape of the response.
+#[derive(Clone, Debug, Default)]
+pub struct Format {
+    /// The media type to answer with.
+    pub media_type: Media,
+    /// Laid out for a person.
+    pub pretty: bool,
+    /// The client named the FHIR version in the media type.
+    pub names_version: bool,
+    /// The client asked for a FHIR media type, or by `_format`.
+    pub is_explicit: bool,
+}
+
+/// The media types of FHIR JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Media {
+    /// `application/fhir+json`.
+    #[default]
+    FhirJson,
+    /// `application/json`.
+    Json,
+    /// `text/json`.
+    TextJson,
+}
+
+impl Media {
+    /// The name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FhirJson => "application/fhir+json",
+            Self::Json => "application/json",
+            Self::TextJson => "text/json",
+        }
+    }
+
+    fn parse(essence: &str) -> Option<Self> {
+        match essence.to_ascii_lowercase().as_str() {
+            "application/fhir+json" | "application/json+fhir" | "json" => Some(Self::FhirJson),
+            "application/json" => Some(Self::Json),
+            "text/json" => Some(Self::TextJson),
+            _ => None,
+        }
+    }
+}
+
+/// `Prefer: return=...`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Return {
+    /// Nothing said.
+    #[default]
+    Unsaid,
+    /// The resource.
+    Representation,
+    /// Nothing.
+    Minimal,
+    /// What happened.
+    Outcome,
+}
+
+/// `Prefer`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prefer {
+    /// `return=`.
+    pub returns: Return,
+    /// `handling=strict`.
+    pub strict: bool,
+}
+
+/// What to answer with.
+///
+/// # Errors
+/// [`Kind::NotAcceptable`]: nothing the client accepts can be produced.
+pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVersion, is_binary: bool) -> Result<Format, Failure> {
+    let mut format = Format { pretty: query.iter().any(|(n, v)| n == "_pretty" && v == "true"), ..Format::default() };
+    if let Some((_, wanted)) = query.iter().find(|(n, _)| n == "_format") {
+        // A plus in a query stands for a blank unless it is encoded; clients forget that here more than anywhere.
+        let essence = wanted.split(';').next().unwrap_or_default().trim().replace(' ', "+");
+        format.media_type = Media::parse(&essence).ok_or_else(|| not_acceptable("_format", wanted))?;
+        format.is_explicit = true;
+        return Ok(format);
+    }
+    let Some(accept) = text(request, header::ACCEPT).filter(|a| !a.trim().is_empty() && *a != "*/*") else { return Ok(format) };
+    let mut best: Option<(f32, Format)> = None;
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let mut quality = 1.0;
+        let mut named = None;
+        for parameter in parts {
+            match parameter.split_once('=') {
+                Some(("q", q)) => quality = q.parse().unwrap_or(0.0),
+                Some((name, v)) if name.eq_ignore_ascii_case("fhirVersion") => named = Some(v.trim_matches('"').to_owned()),
+                _ => {}
+            }
+        }
+        let media = match essence {
+            "*/*" | "application/*" => Some(Media::FhirJson),
+            "text/*" => Some(Media::TextJson),
+            _ => Media::parse(essence),
+        };
+        let Some(media_type) = media.filter(|_| quality > 0.0) else { continue };
+        if let Some(named) = &named {
+            check_version(named, version)?;
+        }
+        if best.as_ref().is_none_or(|(q, _)| quality > *q) {
+            let is_explicit = Media::parse(essence).is_some();
+            best = Some((quality, Format { media_type, names_version: named.is_some(), is_explicit, ..format.clone() }));
+        }
+    }
+    match best {
+        Some((_, format)) => Ok(format),
+        // A Binary may be what is accepted; that shows when it is read.
+        None if is_binary => Ok(format),
+        None => Err(not_acceptable("Accept", accept)),
+    }
+}
+
+fn check_version(named: &str, version: FhirVersion) -> Result<(), Failure> {
+    if named == version.mime_parameter() || named == version.number() {
+        return Ok(());
+    }
+    let message = format!("fhirVersion={} is not that of this simulator, which is FHIR {version} (fhirVersion={})", clip(named), version.mime_parameter());
+    Err(Failure::new(Kind::NotAcceptable, message).at("http.Accept"))
+}
+
+fn not_acceptable(what: &str, value: &str) -> Failure {
+    let message = format!("{what} '{}' asks for a format that is not supported; use application/fhir+json", clip(value));
+    Failure::new(Kind::NotAcceptable, message).at(format!("http.{what}"))
+}
+
+/// What a body is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// A resource in JSON.
+    Json,
+    /// A form.
+    Form,
+    /// Something else, of this media type.
+    Other(String),
+}
+
+/// What `Content-Type` says.
+///
+/// # Errors
+/// [`Kind::NotAcceptable`]: the body is of another FHIR version.
+pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure> {
+    let Some(content_type) = text(request, header::CONTENT_TYPE) else { return Ok(Sent::Json) };
+    let mut parts = content_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    if Media::parse(essence).is_some() {
+        for parameter in parts {
+            if let Some((name, v)) = parameter.split_once('=')
+                && name.eq_ignore_ascii_case("fhirVersion")
+            {
+                check_version(v.trim_matches('"'), version).map_err(|f| f.at("http.Content-Type"))?;
+            }
+        }
+        return Ok(Sent::Json);
+    }
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Ok(Sent::Form);
+    }
+    Ok(Sent::Other(content_type.to_owned()))
+}
+
+/// The refusal of a body that is not FHIR JSON.
+#[must_use]
+pub fn unsupported(content_type: &str) -> Failure {
+    let message = format!("Content-Type '{}' is not supported here; send application/fhir+json", clip(content_type));
+    Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
+}
+
+/// What `Prefer` says.
+///
+/// # Errors
+/// A value of `return` or `handling` that does not exist.
+pub fn prefer(request: &HttpRequest) -> Result<Prefer, Failure> {
+    let mut prefer = Prefer::default();
+    for value in request.headers().get_all("prefer").filter_map(|v| v.to_str().ok()) {
+        for part in value.split([',', ';']).map(str::trim) {
+            let bad = |known: &str| Failure::new(Kind::BadValue, format!("Prefer '{}' is not understood; use {known}", clip(part))).at("http.Prefer");
+            match part.split_once('=').map(|(n, v)| (n.trim(), v.trim().trim_matches('"'))) {
+                Some(("return", v)) => {
+                    prefer.returns = match v {
+                        "representation" => Return::Representation,
+                        "minimal" => Return::Minimal,
+                        "OperationOutcome" => Return::Outcome,
+                        _ => return Err(bad("return=representation, minimal or OperationOutcome")),
+                    }
+                }
+                Some(("handling", v)) => {
+                    prefer.strict = match v {
+                        "strict" => true,
+                        "lenient" => false,
+                        _ => return Err(bad("handling=strict or lenient")),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(prefer)
+}

@@ -1,0 +1,88 @@
+//! All URLs of the server.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use actix_cors::Cors;
+use actix_web::dev::ServerHandle;
+use actix_web::http::header;
+use actix_web::middleware::Compress;
+use actix_web::{App as ActixApp, HttpServer, web};
+
+use super::{App, Options, Pages, access, api, metrics, pages, serve};
+use crate::sim::Registry;
+
+/// Headers that a script in a browser may read.
+const EXPOSED: [&str; 8] = ["ETag", "Location", "Last-Modified", "Content-Location", "X-Fhirsim-Event", "X-Request-Id", "X-Progress", "Retry-After"];
+
+/// Every URL.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let cors = Cors::default().allow_any_origin().send_wildcard().allow_any_method().allow_any_header().expose_headers(EXPOSED).max_age(3_600);
+    config
+        .service(web::scope("/sim").wrap(cors).wrap(Compress::default()).default_service(web::to(serve::serve)))
+        .service(
+            web::scope("/api")
+                .wrap(actix_web::middleware::from_fn(access::guard))
+                .route("/openapi.json", web::get().to(api::openapi))
+                .service(web::resource("/sims").get(api::list).post(api::create))
+                .service(web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete))
+                .route("/sims/{id}/reset", web::post().to(api::reset))
+                .route("/sims/{id}/reindex", web::post().to(api::reindex))
+                .route("/sims/{id}/events", web::get().to(api::events))
+                .route("/sims/{id}/events/{event}", web::get().to(api::event))
+                .route("/sims/{id}/events/{event}/files/{file}", web::get().to(api::event_file))
+                .route("/sims/{id}/log", web::get().to(api::log))
+                .default_service(web::to(api::nothing_here)),
+        )
+        .route("/health", web::get().to(metrics::health))
+        .route("/metrics", web::get().to(metrics::metrics))
+        .service(
+            web::scope("")
+                .wrap(actix_web::middleware::from_fn(access::guard))
+                .route("/", web::get().to(pages::index))
+                .route("/", web::post().to(pages::create))
+                .route("/style.css", web::get().to(pages::style))
+                .route("/sims/{id}", web::get().to(pages::sim))
+                .route("/sims/{id}/events/{event}", web::get().to(pages::event))
+                .default_service(web::to(pages::nothing_here)),
+        );
+}
+
+/// A server that listens.
+pub struct Server {
+    /// Where it listens, with the port the system gave.
+    pub addr: SocketAddr,
+    /// Ends it.
+    pub handle: ServerHandle,
+    /// Runs it; to be awaited or spawned.
+    pub running: actix_web::dev::Server,
+}
+
+/// Listens and makes ready to serve.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
+    let listener = TcpListener::bind(options.addr)?;
+    let addr = listener.local_addr()?;
+    let pages = Pages::new().map_err(io::Error::other)?;
+    let metrics = metrics::Metrics::new(registry.clone());
+    let workers = options.workers;
+    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics });
+    let mut server = HttpServer::new(move || ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(usize::MAX)).configure(configure))
+        .keep_alive(std::time::Duration::from_secs(75))
+        .client_request_timeout(std::time::Duration::from_secs(30))
+        .shutdown_timeout(10)
+        .disable_signals();
+    if workers > 0 {
+        server = server.workers(workers);
+    }
+    let running = server.listen(listener)?.run();
+    Ok(Server { addr, handle: running.handle(), running })
+}
+
+/// The value of a header, if it is text.
+pub(super) fn text<'r>(request: &'r actix_web::HttpRequest, name: impl header::AsHeaderName) -> Option<&'r str> {
+    request.headers().get(name).and_then(|v| v.to_str().ok())
+}

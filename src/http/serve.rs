@@ -1,0 +1,189 @@
+//! `/sim/...`: the way of a FHIR request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{Bytes, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Map, Value};
+
+use super::context::SimContext;
+use super::decode::Parts;
+use super::exchange::{Call, Outcome, exchange};
+use super::negotiate::{self, Format, Prefer};
+use super::respond::{self, Answer};
+use super::{App, body, routes};
+use crate::fhir::{Failure, Kind};
+use crate::interaction::target::pairs;
+use crate::interaction::{Interaction, Target};
+use crate::search::parse::MAX_PARAMETERS;
+use crate::simdb::Operation;
+use crate::sim::{Record, Sim};
+
+/// A body up to this size is worked on where it arrived.
+const INLINE_BYTES: usize = 128 << 10;
+/// Headers whose value is a secret.
+const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+
+/// Answers a request for a simulator.
+pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
+    let started = Instant::now();
+    let context = match SimContext::of(&request, &app).await {
+        Ok(context) => context,
+        Err(failure) => {
+            tracing::info!(url = %request.uri(), failure = failure.diagnostics, "refused");
+            return respond::failure(&failure, Default::default());
+        }
+    };
+    let body = body::read(&request, payload, app.options.max_body_bytes, app.options.read_timeout).await;
+    let (body, broken) = match body {
+        Ok(bytes) => (bytes, None),
+        Err(partial) => (partial.bytes, Some(partial.failure)),
+    };
+    let call = call(&request, &context, body, broken, started);
+    let (method, name, request_id) = (call.method, call.name(), request_id(&request));
+    let is_head = *request.method() == Method::HEAD;
+    let Outcome { mut answer, event, ticket } = run(&context.sim, call).await;
+    if !context.sim.durable(ticket).await {
+        let failure = Failure::new(Kind::Internal, "the write could not be made durable; whether it is stored is not known");
+        answer = Answer::refusal(&failure, context.snapshot().version(), &Format::default());
+    }
+    let took = started.elapsed();
+    app.metrics.request(name, answer.status, took);
+    tracing::info!(
+        sim = context.sim.id().as_str(),
+        method,
+        interaction = name,
+        status = answer.status,
+        us = took.as_micros(),
+        event = event.as_deref().unwrap_or(""),
+        "{}",
+        request.uri()
+    );
+    answer.into_response(event.as_deref(), request_id, is_head)
+}
+
+/// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
+async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
+    let long = match &call.asked {
+        Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
+        Ok(Interaction::Search(search)) => !is_selective(&search.parameters),
+        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Delete(..)) | Err(_) => call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy()),
+        Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,
+    };
+    if !long {
+        return exchange(sim, call);
+    }
+    let (version, format) = (sim.snapshot().version(), call.format.clone());
+    let there = sim.clone();
+    web::block(move || exchange(&there, call)).await.unwrap_or_else(|error| {
+        let failure = Failure::new(Kind::Internal, format!("this server made a mistake: {error}"));
+        Outcome { answer: Answer::refusal(&failure, version, &format), event: None, ticket: Default::default() }
+    })
+}
+
+/// Whether a search surely looks at few resources: it has a condition of one value without a modifier, and no order of its own.
+fn is_selective(parameters: &[(String, String)]) -> bool {
+    let plain = |name: &str| !name.starts_with('_') && !name.contains(':');
+    let one = |value: &str| !value.contains(',') && value.len() > 2;
+    parameters.iter().any(|(n, v)| (plain(n) || n == "_id") && one(v)) && !parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
+}
+
+fn call(request: &HttpRequest, context: &SimContext, body: Bytes, broken: Option<Failure>, started: Instant) -> Call {
+    let snapshot = context.snapshot();
+    let version = snapshot.version();
+    let query_text = request.query_string();
+    let query = if query_text.is_empty() { Vec::new() } else { pairs(query_text) };
+    let target = Target::parse(&context.tail, snapshot.definitions());
+    let type_name = target.as_ref().ok().and_then(Target::type_name);
+    let format = negotiate::format(request, &query, version, type_name == Some("Binary"));
+    let prefer = negotiate::prefer(request);
+    let filed = filed_under(request.method(), target.as_ref().ok());
+    let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or(Prefer::default()));
+    let asked = match (broken, format, prefer, target) {
+        (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
+        (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {
+            Err(Failure::new(Kind::TooCostly, format!("{} parameters in the URL; at most {MAX_PARAMETERS} are accepted", query.len())))
+        }
+        (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, version, prefer }.interaction(),
+    };
+    let operation = asked.as_ref().map_or(filed, Interaction::operation);
+    let recorded = operation != Operation::Get || context.sim.profile().settings.record == Record::All;
+    Call {
+        operation,
+        format: format_or_default,
+        prefer: prefer_or_default,
+        base: context.base.clone(),
+        method: method_name(request.method()),
+        url: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        headers: if recorded { recorded_headers(request) } else { Map::new() },
+        body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
+        body,
+        type_name,
+        accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
+        client: request.peer_addr().map(|a| a.ip()),
+        started,
+        asked,
+    }
+}
+
+/// Where a refused request is filed.
+fn filed_under(method: &Method, target: Option<&Target>) -> Operation {
+    match (method.as_str(), target) {
+        ("POST", Some(Target::TypeSearch(_) | Target::SystemSearch)) => Operation::Get,
+        ("POST", _) => Operation::Post,
+        ("PUT", _) => Operation::Put,
+        ("PATCH", _) => Operation::Patch,
+        ("DELETE", _) => Operation::Delete,
+        _ => Operation::Get,
+    }
+}
+
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+fn recorded_headers(request: &HttpRequest) -> Map<String, Value> {
+    let mut headers: Map<String, Value> = Map::new();
+    for (name, value) in request.headers() {
+        let shown = if SECRET.contains(&name.as_str()) { "[redacted]".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        match headers.get_mut(name.as_str()) {
+            Some(Value::String(before)) => before.push_str(&format!(", {shown}")),
+            Some(_) | None => {
+                headers.insert(name.as_str().to_owned(), shown.into());
+            }
+        }
+    }
+    headers
+}
+
+fn body_file(content_type: Option<&str>) -> &'static str {
+    let essence = content_type.and_then(|t| t.split(';').next()).unwrap_or("json").trim();
+    match essence {
+        e if e.ends_with("json") => "request_body.json",
+        e if e.ends_with("xml") => "request_body.xml",
+        "application/x-www-form-urlencoded" => "request_body.form",
+        "text/plain" => "request_body.txt",
+        "application/pdf" => "request_body.pdf",
+        _ => "request_body.bin",
+    }
+}
+
+/// The client's own id of the request, to be echoed.
+fn request_id(request: &HttpRequest) -> Option<HeaderValue> {
+    request.headers().get("x-request-id").filter(|v| v.len() <= 200).cloned()
+}
+
+/// Statuses that the metrics know by class.
+#[must_use]
+pub fn class_of(status: u16) -> &'static str {
+    match StatusCode::from_u16(status) {
+        Ok(s) if s.is_success() => "2xx",
+        Ok(s) if s.is_redirection() => "3xx",
+        Ok(s) if s.is_client_error() => "4xx",
+        _ => "5xx",
+    }
+}

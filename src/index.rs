@@ -1,0 +1,77 @@
+//! The index of one simulator: what was committed to tantivy and what was written since, searched as one.
+//!
+//! Everything here is derived from the event folders and can be thrown away. It stores keys that `search` made and finds
+//! them again; what they mean it does not know.
+
+mod committed;
+mod directory;
+mod execute;
+mod find;
+mod recent;
+mod schema;
+
+use std::sync::Arc;
+
+pub use committed::{Committed, Payload};
+pub use find::{Find, Found, SortBy, SortKey};
+pub use recent::Recent;
+
+use crate::clock::EventId;
+use crate::fhir::VersionId;
+use crate::query::Keys;
+use crate::simdb::Change;
+use crate::simdb::Place;
+
+/// One version of one resource.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// `Patient/123`.
+    pub uid: Arc<str>,
+    /// Its type.
+    pub type_name: &'static str,
+    /// Where and what it is.
+    pub version: Version,
+    /// What it is found by; empty for a deletion.
+    pub keys: Arc<Keys>,
+}
+
+/// Where a version of a resource lies and how it came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The version's number.
+    pub id: VersionId,
+    /// The event that made it.
+    pub event: EventId,
+    /// The file that holds it.
+    pub place: Place,
+    /// What was done.
+    pub change: Change,
+}
+
+impl Version {
+    /// Whether this version is a deletion.
+    #[must_use]
+    pub fn is_deletion(&self) -> bool {
+        self.change == Change::Delete
+    }
+}
+
+/// A version of a resource; whose it is, the stored resource tells.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// The resource's type.
+    pub type_name: &'static str,
+    /// The version.
+    pub version: Version,
+}
+
+/// An immutable picture of the index.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What tantivy holds.
+    pub committed: Committed,
+    /// What was written since.
+    pub recent: Recent,
+    /// Documents of `committed` whose resource has a newer version in `recent`.
+    masked: imbl::HashSet<u64>,
+}

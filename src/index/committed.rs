@@ -1,0 +1,297 @@
+//! What tantivy holds: opening it, looking resources up in it, and moving recent writes into it.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tantivy::columnar::Column;
+use tantivy::schema::{IndexRecordOption, Value};
+use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader, TERMINATED, TantivyDocument, Term};
+
+use super::directory::UnsyncedDirectory;
+use super::schema::{FORMAT, Fields};
+use super::{Hit, Recent, Version};
+use crate::clock::EventId;
+use crate::fhir::{Definitions, FhirVersion, VersionId};
+use crate::simdb::{Change, Place};
+
+/// Memory a flush may use before it writes a segment.
+const WRITER_BYTES: usize = 64 << 20;
+
+/// What a commit says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Payload {
+    /// [`FORMAT`] at the time.
+    pub format: u32,
+    /// The last event that is in the index.
+    pub last_event: String,
+    /// The number of that event.
+    pub sequence: u64,
+    /// Current resources by type.
+    pub counts: std::collections::BTreeMap<String, u64>,
+    /// The machine's boot: what was not synced may be lost with it.
+    pub boot: String,
+}
+
+/// An immutable picture of the tantivy index.
+#[derive(Clone)]
+pub struct Committed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folder: PathBuf,
+    /// None until the first flush: a simulator of a few writes costs no index at all.
+    engine: Option<Engine>,
+    segments: Vec<Segment>,
+    fields: Fields,
+    definitions: &'static Definitions,
+    payload: Payload,
+}
+
+#[derive(Clone)]
+struct Engine {
+    index: Index,
+    reader: IndexReader,
+    searcher: Searcher,
+}
+
+/// A segment and its columns.
+pub(super) struct Segment {
+    pub(super) reader: SegmentReader,
+    pub(super) event: Column<u64>,
+    place: Column<u64>,
+    version: Column<u64>,
+    type_number: Column<u64>,
+}
+
+impl fmt::Debug for Committed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Committed").field("payload", &self.inner.payload).finish_non_exhaustive()
+    }
+}
+
+impl Committed {
+    /// Opens the index in `folder`; an empty one if there is none, or none that can be trusted.
+    ///
+    /// What was not synced is lost when the machine crashes, so an index of another `boot` is trusted only after a
+    /// `clean` stop.
+    ///
+    /// # Errors
+    /// The file system's, when an index that cannot be trusted cannot be removed either.
+    pub fn open(folder: &Path, version: FhirVersion, boot: &str, clean: bool) -> io::Result<Self> {
+        if !folder.join("meta.json").exists() {
+            return Self::empty(folder, version);
+        }
+        match Self::open_existing(folder, version) {
+            Ok(found) if found.payload().format == FORMAT && (clean || found.payload().boot == boot) => Ok(found),
+            _ => Self::empty(folder, version),
+        }
+    }
+
+    /// An empty index in `folder`, dropping what is there.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn empty(folder: &Path, version: FhirVersion) -> io::Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+            fs::create_dir(folder)?;
+        }
+        let definitions = Definitions::of(version);
+        let inner = Inner { folder: folder.to_owned(), engine: None, segments: Vec::new(), fields: Fields::new(), definitions, payload: Payload::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn open_existing(folder: &Path, version: FhirVersion) -> tantivy::Result<Self> {
+        let index = Index::open(UnsyncedDirectory::open(folder)?)?;
+        let payload = index.load_metas()?.payload.and_then(|p| serde_json::from_str(&p).ok()).unwrap_or_default();
+        Self::picture(folder, &Engine::new(index)?, Definitions::of(version), payload)
+    }
+
+    fn picture(folder: &Path, engine: &Engine, definitions: &'static Definitions, payload: Payload) -> tantivy::Result<Self> {
+        engine.reader.reload()?;
+        let engine = Engine { searcher: engine.reader.searcher(), ..engine.clone() };
+        let segments = engine.searcher.segment_readers().iter().map(Segment::open).collect::<tantivy::Result<_>>()?;
+        let inner = Inner { folder: folder.to_owned(), engine: Some(engine), segments, fields: Fields::new(), definitions, payload };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the last commit said.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.inner.payload
+    }
+
+    /// The last event in the index.
+    #[must_use]
+    pub fn last_event(&self) -> EventId {
+        self.inner.payload.last_event.parse().unwrap_or_default()
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.inner.segments
+    }
+
+    pub(super) fn terms_field(&self) -> tantivy::schema::Field {
+        self.inner.fields.terms
+    }
+
+    /// The current version of a resource and the document that says so.
+    pub(super) fn current(&self, uid: &str) -> Option<(u64, Hit)> {
+        let address = self.find(self.inner.fields.uid, uid).next()?;
+        let hit = self.hit(address);
+        Some((packed(address), hit))
+    }
+
+    /// Every version of a resource, newest first.
+    pub(super) fn versions(&self, uid: &str) -> Vec<Version> {
+        let mut found: Vec<Version> = self.find(self.inner.fields.version_uid, uid).map(|a| self.hit(a).version).collect();
+        found.sort_unstable_by_key(|v| std::cmp::Reverse(v.event));
+        found
+    }
+
+    /// The resources that have a version made after `event`; in no order, several times if it has several.
+    pub(super) fn changed_after(&self, event: EventId) -> Vec<Arc<str>> {
+        let mut found = Vec::new();
+        let Some(first) = event.to_u64().checked_add(1) else { return found };
+        for (number, segment) in (0..).zip(&self.inner.segments) {
+            if segment.event.max_value() < first {
+                continue;
+            }
+            let mut documents = Vec::new();
+            segment.event.get_docids_for_value_range(first..=u64::MAX, 0..segment.reader.max_doc(), &mut documents);
+            // Current documents have no uid in the store; their version documents have.
+            found.extend(documents.into_iter().filter_map(|doc| self.stored_uid(DocAddress::new(number, doc))));
+        }
+        found
+    }
+
+    /// The uid of a version document, from tantivy's store.
+    fn stored_uid(&self, address: DocAddress) -> Option<Arc<str>> {
+        let document: TantivyDocument = self.inner.engine.as_ref()?.searcher.doc(address).ok()?;
+        document.get_first(self.inner.fields.version_uid).and_then(|v| v.as_str().map(Arc::from))
+    }
+
+    fn find<'a>(&'a self, field: tantivy::schema::Field, uid: &str) -> impl Iterator<Item = DocAddress> + 'a {
+        let term = Term::from_field_text(field, uid);
+        (0..).zip(&self.inner.segments).flat_map(move |(number, segment)| {
+            postings(&segment.reader, &term).map(move |doc| DocAddress::new(number, doc))
+        })
+    }
+
+    pub(super) fn hit(&self, address: DocAddress) -> Hit {
+        let segment = &self.inner.segments[address.segment_ord as usize];
+        let of = |column: &Column<u64>| column.first(address.doc_id).unwrap_or(0);
+        let version = of(&segment.version);
+        let type_number = usize::try_from(of(&segment.type_number)).unwrap_or(usize::MAX);
+        Hit {
+            type_name: self.inner.definitions.resource_types().get(type_number).copied().unwrap_or(""),
+            version: Version {
+                id: VersionId(version >> 2),
+                change: Change::from_code(version & 3),
+                event: EventId::from_u64(of(&segment.event)),
+                place: Place::from_u64(of(&segment.place)),
+            },
+        }
+    }
+
+    /// A picture with everything in `recent` committed; on the disk it is there for the next open, too.
+    ///
+    /// # Errors
+    /// Tantivy's, for example a full disk; the index is as before then.
+    pub fn flush(&self, recent: &Recent, payload: Payload) -> io::Result<Self> {
+        self.try_flush(recent, payload).map_err(io::Error::other)
+    }
+
+    fn try_flush(&self, recent: &Recent, payload: Payload) -> tantivy::Result<Self> {
+        let inner = &*self.inner;
+        let types = inner.definitions.resource_types();
+        let number = |name: &str| types.binary_search(&name).map_or(u64::MAX, |n| n as u64);
+        let engine = match &inner.engine {
+            Some(engine) => engine.clone(),
+            None => Engine::create(&inner.folder, &inner.fields)?,
+        };
+        let mut writer: IndexWriter = engine.index.writer_with_num_threads(1, WRITER_BYTES)?;
+        for entry in recent.latest_versions() {
+            writer.delete_term(Term::from_field_text(inner.fields.uid, &entry.uid));
+            if !entry.version.is_deletion() {
+                writer.add_document(inner.fields.current(entry, number(entry.type_name)))?;
+            }
+        }
+        for entry in recent.versions() {
+            writer.add_document(inner.fields.version_of(entry, number(entry.type_name)))?;
+        }
+        let payload = Payload { format: FORMAT, ..payload };
+        let text = serde_json::to_string(&payload).map_err(|e| tantivy::TantivyError::InternalError(e.to_string()))?;
+        let mut prepared = writer.prepare_commit()?;
+        prepared.set_payload(&text);
+        prepared.commit()?;
+        // Merges that the commit has begun end before the picture is taken, so that it holds the fewest segments.
+        writer.wait_merging_threads()?;
+        Self::picture(&inner.folder, &engine, inner.definitions, payload)
+    }
+}
+
+impl Engine {
+    fn create(folder: &Path, fields: &Fields) -> tantivy::Result<Self> {
+        // Not with its parents: a simulator that was deleted meanwhile must not come back.
+        if !folder.exists() {
+            fs::create_dir(folder)?;
+        }
+        Self::new(Index::create(UnsyncedDirectory::open(folder)?, fields.schema.clone(), IndexSettings::default())?)
+    }
+
+    fn new(index: Index) -> tantivy::Result<Self> {
+        let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let searcher = reader.searcher();
+        Ok(Self { index, reader, searcher })
+    }
+}
+
+impl Segment {
+    fn open(reader: &SegmentReader) -> tantivy::Result<Self> {
+        let fast = reader.fast_fields();
+        Ok(Self {
+            event: fast.u64("event")?,
+            place: fast.u64("place")?,
+            version: fast.u64("version")?,
+            type_number: fast.u64("type_number")?,
+            reader: reader.clone(),
+        })
+    }
+
+    /// The column `name` of numbers, if a document of this segment has a value in it.
+    pub(super) fn column(&self, name: &str) -> Option<Column<i64>> {
+        self.reader.fast_fields().column_opt(&format!("columns.{name}")).ok().flatten()
+    }
+}
+
+/// The living documents that have `term`.
+fn postings(reader: &SegmentReader, term: &Term) -> impl Iterator<Item = u32> + use<> {
+    let found = reader.inverted_index(term.field()).ok().and_then(|inverted| inverted.read_postings(term, IndexRecordOption::Basic).ok().flatten());
+    let alive = reader.alive_bitset().cloned();
+    let mut found = found;
+    std::iter::from_fn(move || {
+        let postings = found.as_mut()?;
+        loop {
+            let doc = postings.doc();
+            if doc == TERMINATED {
+                return None;
+            }
+            postings.advance();
+            if alive.as_ref().is_none_or(|alive| alive.is_alive(doc)) {
+                return Some(doc);
+            }
+        }
+    })
+}
+
+/// A document's address in one number.
+pub(super) fn packed(address: DocAddress) -> u64 {
+    u64::from(address.segment_ord) << 32 | u64::from(address.doc_id)
+}

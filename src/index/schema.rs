@@ -1,0 +1,83 @@
+//! The fields of a tantivy document.
+//!
+//! Each resource has one *current* document with all its keys, and each of its versions one small *version* document, so
+//! that reading a version, history and looking back in time need no scan.
+
+use std::collections::BTreeMap;
+
+use tantivy::TantivyDocument;
+use tantivy::schema::{FAST, Field, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, Schema, TextFieldIndexing, TextOptions};
+
+use super::Entry;
+
+/// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
+pub const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug)]
+pub struct Fields {
+    pub schema: Schema,
+    /// `Patient/123` of a current document.
+    pub uid: Field,
+    /// `Patient/123` of a version document; stored.
+    pub version_uid: Field,
+    pub terms: Field,
+    pub columns: Field,
+    pub event: Field,
+    pub place: Field,
+    /// Version number, and below it two bits of the change.
+    pub version: Field,
+    /// Position of the type among the FHIR version's resource types.
+    pub type_number: Field,
+}
+
+impl Fields {
+    pub fn new() -> Self {
+        let raw = TextFieldIndexing::default().set_tokenizer("raw").set_index_option(IndexRecordOption::Basic).set_fieldnorms(false);
+        let keyword = TextOptions::default().set_indexing_options(raw);
+        let mut schema = Schema::builder();
+        Self {
+            uid: schema.add_text_field("uid", keyword.clone()),
+            version_uid: schema.add_text_field("version_uid", keyword.clone() | STORED),
+            terms: schema.add_text_field("terms", keyword),
+            columns: schema.add_json_field("columns", JsonObjectOptions::default().set_fast("raw")),
+            event: schema.add_u64_field("event", FAST),
+            place: schema.add_u64_field("place", FAST),
+            version: schema.add_u64_field("version", FAST),
+            type_number: schema.add_u64_field("type_number", FAST),
+            schema: schema.build(),
+        }
+    }
+
+    fn base(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
+        let mut doc = TantivyDocument::with_capacity(256);
+        doc.add_u64(self.event, entry.version.event.to_u64());
+        doc.add_u64(self.place, entry.version.place.to_u64());
+        doc.add_u64(self.version, entry.version.id.0 << 2 | entry.version.change.code());
+        doc.add_u64(self.type_number, type_number);
+        doc
+    }
+
+    /// The document of a current resource.
+    pub fn current(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
+        let mut doc = self.base(entry, type_number);
+        doc.add_text(self.uid, &entry.uid);
+        for term in entry.keys.terms() {
+            doc.add_text(self.terms, term);
+        }
+        let mut columns: BTreeMap<String, Vec<OwnedValue>> = BTreeMap::new();
+        for (name, value) in entry.keys.columns() {
+            columns.entry(name.to_owned()).or_default().push(OwnedValue::I64(value));
+        }
+        if !columns.is_empty() {
+            doc.add_object(self.columns, columns.into_iter().map(|(k, v)| (k, OwnedValue::Array(v))).collect());
+        }
+        doc
+    }
+
+    /// The document of a version.
+    pub fn version_of(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
+        let mut doc = self.base(entry, type_number);
+        doc.add_text(self.version_uid, &entry.uid);
+        doc
+    }
+}

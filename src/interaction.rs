@@ -1,0 +1,194 @@
+//! The FHIR interactions: each a pure plan over a [`Snapshot`]. Nothing here reads a disk, a socket or a clock.
+//!
+//! [`perform`] returns the reply and the changes it wants; [`crate::sim::Sim::exchange`] makes them true.
+
+pub mod bundle;
+pub mod capabilities;
+pub mod conditions;
+pub mod create;
+pub mod delete;
+pub mod history;
+pub mod read;
+pub mod search;
+pub mod status;
+pub mod target;
+pub mod update;
+pub mod vread;
+
+use crate::clock::EventId;
+use crate::fhir::{Failure, Resource, ResourceId, VersionId};
+use crate::simdb::Operation;
+use crate::sim::bodies::Body;
+use crate::sim::{NewVersion, Snapshot, Stamp};
+
+pub use conditions::Conditions;
+pub use target::Target;
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum Interaction {
+    /// Read a resource.
+    Read(&'static str, ResourceId, Conditions),
+    /// Read a version of it.
+    Vread(&'static str, ResourceId, VersionId, Conditions),
+    /// The versions of a resource.
+    History(&'static str, ResourceId, Vec<(String, String)>),
+    /// Search a type, or all.
+    Search(search::Request),
+    /// What the endpoint can do.
+    Capabilities,
+    /// Store a new resource under an id of ours.
+    Create(Content, Conditions),
+    /// Store a version of a resource under the client's id.
+    Update(ResourceId, Content, Conditions),
+    /// Delete a resource.
+    Delete(&'static str, ResourceId, Conditions),
+    /// A Bundle of independent requests.
+    Batch(Content),
+    /// A Bundle that happens as a whole.
+    Transaction(Content),
+}
+
+/// A resource that came with the request.
+#[derive(Debug)]
+pub struct Content {
+    /// The type the URL names.
+    pub type_name: &'static str,
+    /// Parsed.
+    pub resource: Resource,
+    /// As it came.
+    pub text: String,
+}
+
+impl Interaction {
+    /// The name, as <http://hl7.org/fhir/restful-interaction> has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Read(..) => "read",
+            Self::Vread(..) => "vread",
+            Self::History(..) => "history-instance",
+            Self::Search(request) if request.type_name.is_none() => "search-system",
+            Self::Search(_) => "search-type",
+            Self::Capabilities => "capabilities",
+            Self::Create(..) => "create",
+            Self::Update(..) => "update",
+            Self::Delete(..) => "delete",
+            Self::Batch(_) => "batch",
+            Self::Transaction(_) => "transaction",
+        }
+    }
+
+    /// The operation its event is filed under.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Read(..) | Self::Vread(..) | Self::History(..) | Self::Search(_) | Self::Capabilities => Operation::Get,
+            Self::Create(..) => Operation::Post,
+            Self::Update(..) => Operation::Put,
+            Self::Delete(..) => Operation::Delete,
+            Self::Batch(_) => Operation::Batch,
+            Self::Transaction(_) => Operation::Transaction,
+        }
+    }
+}
+
+/// What an interaction needs to know besides the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Env<'a> {
+    /// Absolute URL of the endpoint, without a slash at the end.
+    pub base: &'a str,
+    /// The event this is, if it writes; its instant is that of what it stores.
+    pub stamp: Stamp,
+    /// Milliseconds since 1970.
+    pub now_ms: i64,
+    /// When the simulator was made, as a FHIR instant.
+    pub created: &'a str,
+    /// Whether entries of a Bundle's response carry the resource.
+    pub representation: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Reply {
+    /// In one word.
+    pub done: Done,
+    /// The resource the reply is about or consists of.
+    pub body: Option<Body>,
+    /// The version it is about, for `ETag`, `Last-Modified` and `Location`.
+    pub subject: Option<Subject>,
+    /// What is to be stored.
+    pub changes: Vec<NewVersion>,
+    /// What a person should know; shown in an OperationOutcome.
+    pub notes: Vec<String>,
+}
+
+/// The outcome in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is as asked, and nothing was made.
+    Ok,
+    /// A resource came to be.
+    Created,
+    /// A resource is no more.
+    Deleted,
+    /// The client has it already.
+    NotModified,
+}
+
+/// A version that a reply is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its type.
+    pub type_name: &'static str,
+    /// Its id.
+    pub id: ResourceId,
+    /// The version.
+    pub version: VersionId,
+    /// The event that made it, whose instant is its last modification.
+    pub event: EventId,
+}
+
+impl Subject {
+    /// `W/"3"`.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("W/\"{}\"", self.version)
+    }
+
+    /// `Patient/123/_history/3`.
+    #[must_use]
+    pub fn location(&self) -> String {
+        format!("{}/{}/_history/{}", self.type_name, self.id, self.version)
+    }
+}
+
+impl Reply {
+    fn new(done: Done) -> Self {
+        Self { done, body: None, subject: None, changes: Vec::new(), notes: Vec::new() }
+    }
+}
+
+/// Plans an interaction.
+///
+/// # Errors
+/// Why it is refused; nothing is to be stored then.
+pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    match interaction {
+        Interaction::Read(type_name, id, conditions) => read::perform(type_name, id, conditions, snapshot),
+        Interaction::Vread(type_name, id, version, conditions) => vread::perform(type_name, id, *version, conditions, snapshot),
+        Interaction::History(type_name, id, parameters) => history::perform(type_name, id, parameters, snapshot, env),
+        Interaction::Search(request) => search::perform(request, snapshot, env),
+        Interaction::Capabilities => Ok(capabilities::perform(snapshot, env)),
+        Interaction::Create(content, conditions) => create::perform(content, conditions, snapshot, env),
+        Interaction::Update(id, content, conditions) => update::perform(id, content, conditions, snapshot, env),
+        Interaction::Delete(type_name, id, conditions) => delete::perform(type_name, id, conditions, snapshot),
+        Interaction::Batch(content) => bundle::batch(content, snapshot, env),
+        Interaction::Transaction(content) => bundle::transaction(content, snapshot, env),
+    }
+}
+
+/// The refusal of a resource that never was.
+fn not_found(type_name: &str, id: &ResourceId) -> Failure {
+    Failure::new(crate::fhir::Kind::NotFound, format!("there is no {type_name}/{id} in this simulator"))
+}

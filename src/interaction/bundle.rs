@@ -1,0 +1,236 @@
+//! Batch and transaction, <https://hl7.org/fhir/R4/http.html#transaction>.
+//!
+//! Every entry is an interaction like any other, planned against a working snapshot that holds what the entries before it
+//! made. So a transaction needs no machinery of its own for what it sees of itself: it is a fold.
+
+mod entry;
+mod references;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Content, Done, Env, Interaction, Reply, Target, create, perform, search, status};
+use crate::fhir::raw::quote;
+use crate::fhir::{Failure, Kind, ResourceId, outcome};
+use crate::sim::bodies::Body;
+use crate::sim::{NewVersion, Snapshot};
+
+use entry::{Entry, Method};
+use references::Renames;
+
+/// Most entries of a Bundle.
+pub const MAX_ENTRIES: usize = 10_000;
+
+/// The order in which entries take effect, <https://hl7.org/fhir/R4/http.html#trules>.
+const ORDER: [Method; 4] = [Method::Delete, Method::Post, Method::Put, Method::Get];
+
+/// Independent requests: one may fail and the others not.
+///
+/// # Errors
+/// The Bundle itself is broken.
+pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let raw = entry::split(content)?;
+    let mut entries: Vec<Result<Entry, Failure>> = raw.iter().map(|raw| Entry::read(raw, snapshot.version())).collect();
+    let mut plan = Plan::new(snapshot, env, entries.len());
+    for method in ORDER {
+        for (at, entry) in entries.iter_mut().enumerate() {
+            match entry {
+                Ok(entry) if entry.method == method => {
+                    let reply = entry.interaction(None).and_then(|interaction| plan.perform(&interaction));
+                    plan.answer(at, method, reply);
+                }
+                Err(failure) if method == Method::Get => plan.answer(at, method, Err(failure.clone())),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    Ok(plan.finish("batch-response"))
+}
+
+/// All or nothing.
+///
+/// # Errors
+/// An entry failed: the failure names it, and nothing is stored.
+pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let raw = entry::split(content)?;
+    let named = |at: usize| move |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
+    let mut entries = Vec::with_capacity(raw.len());
+    for (at, raw) in raw.iter().enumerate() {
+        entries.push(Entry::read(raw, snapshot.version()).map_err(named(at))?);
+    }
+    let mut identities = identities(&entries, snapshot, env)?;
+    let mut renames = Renames::new(snapshot.definitions());
+    for (at, (entry, identity)) in entries.iter().zip(&identities).enumerate() {
+        if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
+            renames.add(full_url, identity.uid()).map_err(named(at))?;
+        }
+    }
+    for (at, entry) in entries.iter_mut().enumerate() {
+        if let Some(content) = &mut entry.content {
+            let find = |type_name: &'static str, query: &str| find_one(type_name, query, snapshot, env);
+            renames.rewrite(content, snapshot.version(), find).map_err(named(at))?;
+        }
+    }
+    let mut plan = Plan::new(snapshot, env, entries.len());
+    for method in ORDER {
+        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == method) {
+            let reply = match identities[at].take() {
+                Some(Identity::Existing(reply)) => Ok(*reply),
+                Some(Identity::Known(..)) | None => entry.interaction(None).and_then(|i| plan.perform(&i)),
+                Some(Identity::New(_, id)) => entry.interaction(Some(id)).and_then(|i| plan.perform_new(&i)),
+            };
+            plan.answer(at, method, Ok(reply.map_err(named(at))?));
+        }
+    }
+    Ok(plan.finish("transaction-response"))
+}
+
+/// Which resource an entry is about, known before anything happens so that references to it can be rewritten.
+enum Identity {
+    /// A new one under this id.
+    New(&'static str, ResourceId),
+    /// The one the URL names.
+    Known(&'static str, ResourceId),
+    /// The one that `ifNoneExist` found; nothing is to be done.
+    Existing(Box<Reply>),
+}
+
+impl Identity {
+    fn uid(&self) -> String {
+        match self {
+            Self::New(type_name, id) | Self::Known(type_name, id) => format!("{type_name}/{id}"),
+            Self::Existing(reply) => reply.subject.as_ref().map(|s| format!("{}/{}", s.type_name, s.id)).unwrap_or_default(),
+        }
+    }
+}
+
+fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
+    let mut all = Vec::with_capacity(entries.len());
+    let mut written = FxHashSet::default();
+    // Two entries with one condition mean one resource.
+    let mut conditional: FxHashMap<(&str, &str), (&'static str, ResourceId)> = FxHashMap::default();
+    for (at, entry) in entries.iter().enumerate() {
+        let named = |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
+        let identity = match (&entry.method, &entry.target) {
+            (Method::Post, Target::Type(type_name)) => Some(match &entry.conditions.if_none_exist {
+                None => Identity::New(type_name, ResourceId::random()),
+                Some(query) => match create::existing(type_name, query, snapshot, env).map_err(named)? {
+                    Some(reply) => Identity::Existing(Box::new(reply)),
+                    None => match conditional.get(&(*type_name, query.as_str())) {
+                        Some((type_name, id)) => Identity::Known(type_name, id.clone()),
+                        None => {
+                            let id = ResourceId::random();
+                            conditional.insert((type_name, query), (type_name, id.clone()));
+                            Identity::New(type_name, id)
+                        }
+                    },
+                },
+            }),
+            (Method::Put | Method::Delete, Target::Instance(type_name, id)) => {
+                if !written.insert(format!("{type_name}/{id}")) {
+                    let message = format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once");
+                    return Err(named(Failure::new(Kind::Invalid, message)));
+                }
+                Some(Identity::Known(type_name, id.clone()))
+            }
+            (Method::Post | Method::Put | Method::Delete | Method::Get, _) => None,
+        };
+        all.push(identity);
+    }
+    Ok(all)
+}
+
+/// The one resource that a conditional reference means.
+fn find_one(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
+    let found = search::matching(type_name, query, "conditional reference", 2, snapshot, env)?;
+    let shown = crate::fhir::id::clip(query);
+    match &found.hits[..] {
+        [one] => Ok(format!("{type_name}/{}", search::id_of(one)?)),
+        [] => Err(Failure::new(Kind::PreconditionFailed, format!("conditional reference '{type_name}?{shown}' matches no resource; it must match exactly one"))),
+        _ => Err(Failure::new(Kind::MultipleMatches, format!("conditional reference '{type_name}?{shown}' matches {} resources; it must match exactly one", found.total))),
+    }
+}
+
+/// The entries' effects so far.
+struct Plan<'a> {
+    working: Snapshot,
+    env: &'a Env<'a>,
+    changes: Vec<NewVersion>,
+    answers: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(snapshot: &Snapshot, env: &'a Env<'a>, entries: usize) -> Self {
+        Self { working: snapshot.clone(), env, changes: Vec::new(), answers: vec![String::new(); entries] }
+    }
+
+    fn perform(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
+        let reply = perform(interaction, &self.working, self.env)?;
+        Ok(self.take(reply))
+    }
+
+    /// A create whose id was chosen before.
+    fn perform_new(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
+        let Interaction::Update(id, content, _) = interaction else { return self.perform(interaction) };
+        content.resource.expect_type(content.type_name)?;
+        let reply = create::as_new(content, id.clone(), &self.working, self.env);
+        Ok(self.take(reply))
+    }
+
+    /// Makes what a reply wants part of the working snapshot.
+    fn take(&mut self, mut reply: Reply) -> Reply {
+        for change in std::mem::take(&mut reply.changes) {
+            let number = u32::try_from(self.changes.len() + 1).unwrap_or(u32::MAX);
+            self.working = self.working.planning(&change, self.env.stamp, number);
+            self.changes.push(change);
+        }
+        reply
+    }
+
+    fn answer(&mut self, at: usize, method: Method, reply: Result<Reply, Failure>) {
+        self.answers[at] = match reply {
+            Ok(reply) => success(&reply, method == Method::Get, self.env),
+            Err(failure) => refusal(&failure, &self.working),
+        };
+    }
+
+    fn finish(self, kind: &str) -> Reply {
+        let mut text = format!("{{\"resourceType\":\"Bundle\",\"id\":\"{}\",\"type\":\"{kind}\"", ResourceId::random());
+        if !self.answers.is_empty() {
+            text.push_str(",\"entry\":[");
+            text.push_str(&self.answers.join(","));
+            text.push(']');
+        }
+        text.push('}');
+        let body: Body = text.into_bytes().into();
+        Reply { body: Some(body), changes: self.changes, ..Reply::new(Done::Ok) }
+    }
+}
+
+fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
+    let mut parts = Vec::new();
+    // What was read is the answer; what was written is repeated only when asked for.
+    let shown = reply.body.as_ref().filter(|_| is_read || env.representation);
+    if let Some(subject) = &reply.subject
+        && reply.done != Done::Deleted
+    {
+        parts.push(format!("\"fullUrl\":{}", quote(&format!("{}/{}/{}", env.base, subject.type_name, subject.id))));
+    }
+    if let Some(text) = shown.and_then(|b| std::str::from_utf8(b).ok()) {
+        parts.push(format!("\"resource\":{text}"));
+    }
+    let mut response = vec![format!("\"status\":{}", quote(&status::line(status::of_success(reply.done, false))))];
+    if let Some(subject) = &reply.subject {
+        if reply.done != Done::Deleted {
+            response.push(format!("\"location\":{}", quote(&subject.location())));
+        }
+        response.push(format!("\"etag\":{}", quote(&subject.etag())));
+        response.push(format!("\"lastModified\":\"{}\"", subject.event.instant()));
+    }
+    parts.push(format!("\"response\":{{{}}}", response.join(",")));
+    format!("{{{}}}", parts.join(","))
+}
+
+fn refusal(failure: &Failure, snapshot: &Snapshot) -> String {
+    let outcome = outcome::of_failure(failure, snapshot.version());
+    format!("{{\"response\":{{\"status\":{},\"outcome\":{outcome}}}}}", quote(&status::line(status::of_failure(failure.kind))))
+}

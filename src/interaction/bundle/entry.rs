@@ -1,0 +1,125 @@
+//! One entry of a batch or transaction: text becomes an interaction.
+
+use serde_json::Value;
+
+use super::super::conditions::{Conditions, Tag};
+use super::super::target::{Target, pairs};
+use super::super::{Content, Interaction, search};
+use super::MAX_ENTRIES;
+use crate::fhir::id::clip;
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, instant, raw};
+
+/// The methods of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+/// An entry as it came: parsed, and the text of its resource.
+pub struct RawEntry<'a> {
+    value: &'a Value,
+    resource_text: Option<&'a str>,
+}
+
+/// An entry that is a request.
+#[derive(Debug)]
+pub struct Entry {
+    pub method: Method,
+    pub target: Target,
+    pub full_url: Option<String>,
+    pub conditions: Conditions,
+    pub content: Option<Content>,
+    query: String,
+}
+
+/// The entries of a Bundle.
+pub fn split(content: &Content) -> Result<Vec<RawEntry<'_>>, Failure> {
+    let text = content.text.strip_prefix('\u{feff}').unwrap_or(&content.text);
+    let entries = match content.resource.value().get("entry") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(entries)) => entries,
+        Some(_) => return Err(Failure::new(Kind::Invalid, "Bundle.entry must be an array").at("Bundle.entry")),
+    };
+    if entries.len() > MAX_ENTRIES {
+        return Err(Failure::new(Kind::TooCostly, format!("the Bundle has {} entries; at most {MAX_ENTRIES} are accepted, send several Bundles", entries.len())).at("Bundle.entry"));
+    }
+    let spans = raw::member(text, 0, "entry").map(|span| raw::elements(text, span.start)).unwrap_or_default();
+    let texts = spans.into_iter().map(|span| raw::member(text, span.start, "resource").map(|r| &text[r]).filter(|t| t.starts_with('{')));
+    Ok(entries.iter().zip(texts).map(|(value, resource_text)| RawEntry { value, resource_text }).collect())
+}
+
+impl Entry {
+    /// Reads an entry.
+    pub fn read(entry: &RawEntry<'_>, version: FhirVersion) -> Result<Self, Failure> {
+        let definitions = Definitions::of(version);
+        let request = entry.value.get("request").filter(|r| r.is_object());
+        let request = request.ok_or_else(|| Failure::new(Kind::Invalid, "request is missing; an entry of a batch or transaction says method and url"))?;
+        let text = |name: &str| match request.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(Failure::new(Kind::Invalid, format!("request.{name} must be a string"))),
+        };
+        let method = method(text("method")?)?;
+        let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing"))?;
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let target = Target::parse(path, definitions).map_err(|f| Failure { kind: if f.kind == Kind::UnknownType { Kind::Invalid } else { f.kind }, diagnostics: format!("request.url '{}': {}", clip(url), f.diagnostics), ..f })?;
+        let full_url = entry.value.get("fullUrl").and_then(Value::as_str).map(str::to_owned);
+        let tag = |name: &str, header: &str| text(name)?.map(|t| Tag::parse(t, header)).transpose();
+        let conditions = Conditions {
+            if_match: tag("ifMatch", "If-Match")?,
+            if_none_match: tag("ifNoneMatch", "If-None-Match")?.into_iter().collect(),
+            if_modified_since_ms: text("ifModifiedSince")?.and_then(instant::parse).map(|i| i.low.div_euclid(1_000)),
+            if_none_exist: text("ifNoneExist")?.map(str::to_owned),
+        };
+        let content = match (method, entry.value.get("resource")) {
+            (Method::Post | Method::Put, Some(value)) => {
+                let resource = Resource::from_value(value.clone(), version)?;
+                let type_name = target.type_name().unwrap_or(resource.type_name());
+                Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned() })
+            }
+            (Method::Post | Method::Put, None) => return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", if method == Method::Post { "POST" } else { "PUT" }))),
+            (Method::Get | Method::Delete, _) => None,
+        };
+        Ok(Self { method, target, full_url, conditions, content, query: query.to_owned() })
+    }
+
+    /// The interaction it stands for. A create whose id is chosen already is given as an update of that id.
+    pub fn interaction(&mut self, id: Option<ResourceId>) -> Result<Interaction, Failure> {
+        let conditions = self.conditions.clone();
+        let taken = self.content.take();
+        let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
+        let search = |type_name| Interaction::Search(search::Request { type_name, parameters: pairs(&self.query), strict: false });
+        match (self.method, &self.target) {
+            (Method::Post, Target::Type(_)) => match id {
+                Some(id) => Ok(Interaction::Update(id, content()?, conditions)),
+                None => Ok(Interaction::Create(content()?, conditions)),
+            },
+            (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(id.clone(), content()?, conditions)),
+            (Method::Delete, Target::Instance(type_name, id)) => Ok(Interaction::Delete(type_name, id.clone(), conditions)),
+            (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions)),
+            (Method::Get, Target::Version(type_name, id, version)) => Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions)),
+            (Method::Get, Target::InstanceHistory(type_name, id)) => Ok(Interaction::History(type_name, id.clone(), pairs(&self.query))),
+            (Method::Get, Target::Type(type_name) | Target::TypeSearch(type_name)) => Ok(search(Some(type_name))),
+            (Method::Get, Target::System | Target::SystemSearch) => Ok(search(None)),
+            (Method::Get, Target::Metadata) => Ok(Interaction::Capabilities),
+            (method, _) => {
+                let message = format!("{method:?} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches");
+                Err(Failure::new(Kind::NotSupported, message))
+            }
+        }
+    }
+}
+
+fn method(text: Option<&str>) -> Result<Method, Failure> {
+    match text {
+        Some("GET" | "HEAD") => Ok(Method::Get),
+        Some("POST") => Ok(Method::Post),
+        Some("PUT") => Ok(Method::Put),
+        Some("DELETE") => Ok(Method::Delete),
+        Some(other) => Err(Failure::new(Kind::NotSupported, format!("request.method '{}' is not supported; use GET, POST, PUT or DELETE", clip(other)))),
+        None => Err(Failure::new(Kind::Invalid, "request.method is missing; use GET, POST, PUT or DELETE")),
+    }
+}

@@ -1,0 +1,59 @@
+//! Create, <https://hl7.org/fhir/R4/http.html#create>, also conditional.
+
+use super::{Conditions, Content, Done, Env, Reply, Subject, search};
+use crate::fhir::{Failure, Kind, ResourceId, VersionId, raw};
+use crate::sim::{NewVersion, Snapshot};
+use crate::simdb::Change;
+
+/// Stores a resource under a new id.
+///
+/// # Errors
+/// The content is of another type, or `If-None-Exist` matches several.
+pub fn perform(content: &Content, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    content.resource.expect_type(content.type_name)?;
+    if let Some(query) = &conditions.if_none_exist
+        && let Some(existing) = existing(content.type_name, query, snapshot, env)?
+    {
+        return Ok(existing);
+    }
+    Ok(as_new(content, ResourceId::random(), snapshot, env))
+}
+
+/// Stores the first version of a resource under `id`.
+#[must_use]
+pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Reply {
+    let mut reply = store(content, id, VersionId(1), Change::Create, snapshot, env);
+    reply.done = Done::Created;
+    if let Some(sent) = content.resource.id() {
+        reply.notes.push(format!("the id '{}' that was sent is not used: create assigns a new one; to choose the id, PUT {}/[id]", crate::fhir::id::clip(sent), content.type_name));
+    }
+    reply
+}
+
+/// Stores a version.
+pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Reply {
+    let type_name = content.type_name;
+    let text = raw::with_identity(&content.text, id.as_str(), &version.to_string(), &env.stamp.event.instant());
+    let body: crate::sim::bodies::Body = text.into_bytes().into();
+    let subject = Subject { type_name, id: id.clone(), version, event: env.stamp.event };
+    let new = NewVersion::content(snapshot, env.stamp, type_name, id, version, change, body.clone(), content.resource.value());
+    Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) }
+}
+
+/// What `If-None-Exist` finds: nothing, or the one resource that makes the create unnecessary.
+pub(super) fn existing(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Option<Reply>, Failure> {
+    let mut found = search::matching(type_name, query, "If-None-Exist", 2, snapshot, env)?;
+    match found.hits.len() {
+        0 => Ok(None),
+        1 => {
+            let hit = found.hits.remove(0);
+            let id = search::id_of(&hit)?;
+            let subject = Subject { type_name, id, version: hit.version.id, event: hit.version.event };
+            Ok(Some(Reply { body: Some(hit.body), subject: Some(subject), ..Reply::new(Done::Ok) }))
+        }
+        _ => {
+            let message = format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", found.total, crate::fhir::id::clip(query));
+            Err(Failure::new(Kind::MultipleMatches, message).at("http.If-None-Exist"))
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a URL below the endpoint names. Read the same for requests and for the entries of a Bundle.
+
+use percent_encoding::percent_decode_str;
+
+use crate::fhir::id::clip;
+use crate::fhir::{Definitions, Failure, Kind, ResourceId};
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The endpoint itself.
+    System,
+    /// `/metadata`.
+    Metadata,
+    /// `/_search`.
+    SystemSearch,
+    /// `/_history`.
+    SystemHistory,
+    /// `/Patient`.
+    Type(&'static str),
+    /// `/Patient/_search`.
+    TypeSearch(&'static str),
+    /// `/Patient/_history`.
+    TypeHistory(&'static str),
+    /// `/Patient/123`.
+    Instance(&'static str, ResourceId),
+    /// `/Patient/123/_history`.
+    InstanceHistory(&'static str, ResourceId),
+    /// `/Patient/123/_history/4`; the version is text still: one that is no number does not exist.
+    Version(&'static str, ResourceId, String),
+    /// `/$name` at any level.
+    Operation(String),
+}
+
+impl Target {
+    /// Reads a path as it stands in the URL, percent-coding undone here and once.
+    ///
+    /// # Errors
+    /// The path names nothing that can exist.
+    pub fn parse(path: &str, definitions: &Definitions) -> Result<Self, Failure> {
+        let mut parts = Vec::new();
+        for part in path.split('/').filter(|p| !p.is_empty()) {
+            let text = percent_decode_str(part).decode_utf8().map_err(|_| nothing_at(path))?;
+            // A slash or a control character within a part can only be a trick; dots alone are ways out of it.
+            if text.contains(['/', '\\']) || text.chars().any(char::is_control) || text == "." || text == ".." {
+                return Err(nothing_at(path));
+            }
+            parts.push(text.into_owned());
+        }
+        if let Some(name) = parts.last().and_then(|p| p.strip_prefix('$')) {
+            return Ok(Self::Operation(name.to_owned()));
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        match parts[..] {
+            [] => Ok(Self::System),
+            ["metadata"] => Ok(Self::Metadata),
+            ["_search"] => Ok(Self::SystemSearch),
+            ["_history"] => Ok(Self::SystemHistory),
+            [type_name, ref rest @ ..] => {
+                let type_name = definitions.resource_type(type_name)?;
+                match *rest {
+                    [] => Ok(Self::Type(type_name)),
+                    ["_search"] => Ok(Self::TypeSearch(type_name)),
+                    ["_history"] => Ok(Self::TypeHistory(type_name)),
+                    [id] => Ok(Self::Instance(type_name, id.parse()?)),
+                    [id, "_history"] => Ok(Self::InstanceHistory(type_name, id.parse()?)),
+                    [id, "_history", version] => Ok(Self::Version(type_name, id.parse()?, version.to_owned())),
+                    _ => Err(nothing_at(path)),
+                }
+            }
+        }
+    }
+
+    /// The resource type it names.
+    #[must_use]
+    pub fn type_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Type(t) | Self::TypeSearch(t) | Self::TypeHistory(t) | Self::Instance(t, _) | Self::InstanceHistory(t, _) | Self::Version(t, ..) => Some(t),
+            Self::System | Self::Metadata | Self::SystemSearch | Self::SystemHistory | Self::Operation(_) => None,
+        }
+    }
+}
+
+fn nothing_at(path: &str) -> Failure {
+    let message = format!("nothing is at '{}'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/_search, metadata", clip(path));
+    Failure::new(Kind::NotFound, message)
+}
+
+/// The pairs of a query string or a form, percent-coding undone.
+#[must_use]
+pub fn pairs(query: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::FhirVersion;
+
+    #[test]
+    fn tricks_name_nothing() {
+        let d = Definitions::of(FhirVersion::R4);
+        let kind = |path: &str| Target::parse(path, d).map_err(|f| f.kind);
+        assert_eq!(kind(""), Ok(Target::System));
+        assert_eq!(kind("Patient/"), Ok(Target::Type("Patient")));
+        assert_eq!(kind("Pat%69ent"), Ok(Target::Type("Patient")));
+        assert_eq!(kind("Patient/1/_history/x").map(|t| matches!(t, Target::Version(..))), Ok(true));
+        for path in ["%2e%2e", "Patient/%2e%2e", "Patient/..", "Patient/a%2fb", "Patient/a%00", "Patient/%ff", "Patient/1/2", "Patient/1/_history/2/3", "Patient/a%5cb"] {
+            assert_eq!(kind(path), Err(Kind::NotFound), "{path}");
+        }
+        assert_eq!(kind("Nope/1"), Err(Kind::UnknownType));
+        assert_eq!(kind("Patient/a_b"), Err(Kind::BadValue));
+    }
+}

@@ -1,0 +1,318 @@
+//! The boolean tree that both indexes execute, and the keys of a resource that it is executed on.
+//!
+//! A resource is indexed under *terms* (strings that begin with the parameter they belong to, such as
+//! `Patient.gender␟cfemale`) and *columns* (64-bit numbers under a name, such as the bounds of a date in microseconds).
+//! `search` makes both the keys and the trees; `index` compares them without knowing what they mean.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rustc_hash::FxHasher;
+
+/// Longest term in bytes; what is longer is cut and ends in a hash, so that equality still decides.
+pub const MAX_TERM_BYTES: usize = 1_000;
+
+/// What a search asks of one resource's keys.
+#[derive(Clone, Debug)]
+pub enum Query {
+    /// Every resource.
+    All,
+    /// No resource.
+    None,
+    /// The resource has this term.
+    Term(Box<str>),
+    /// The resource has a term `t` with `from <= t < to`.
+    TermRange {
+        /// Least term.
+        from: Box<str>,
+        /// First term beyond; `None` is the end of all terms.
+        to: Option<Box<str>>,
+    },
+    /// The resource has a term that begins with `prefix` and holds `part` after it.
+    TermContains {
+        /// What the term begins with.
+        prefix: Box<str>,
+        /// What the rest of the term contains.
+        part: Box<str>,
+    },
+    /// The resource has a value `v` in the column with `from <= v <= to`.
+    Column {
+        /// The column's name.
+        column: Box<str>,
+        /// Least value.
+        from: i64,
+        /// Greatest value.
+        to: i64,
+    },
+    /// Every one of these.
+    And(Vec<Query>),
+    /// At least one of these.
+    Or(Vec<Query>),
+    /// Not this.
+    Not(Box<Query>),
+    /// Both the tree and an exact check of the stored resource, for what terms alone cannot decide.
+    Verify(Box<Query>, Check),
+}
+
+/// A decision that needs the stored resource itself.
+#[derive(Clone)]
+pub struct Check(pub Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check")
+    }
+}
+
+impl Query {
+    /// The resource has `term`.
+    #[must_use]
+    pub fn term(term: &str) -> Self {
+        Self::Term(bounded(term).into())
+    }
+
+    /// The resource has a term that begins with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: &str) -> Self {
+        let prefix = cut(prefix, MAX_TERM_BYTES - 32);
+        Self::TermRange { from: prefix.into(), to: successor(prefix).map(Into::into) }
+    }
+
+    /// All of `parts`, flattened.
+    #[must_use]
+    pub fn and(parts: Vec<Self>) -> Self {
+        let mut flat = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                Self::All => {}
+                Self::None => return Self::None,
+                Self::And(inner) => flat.extend(inner),
+                other => flat.push(other),
+            }
+        }
+        match flat.len() {
+            0 => Self::All,
+            1 => flat.remove(0),
+            _ => Self::And(flat),
+        }
+    }
+
+    /// Any of `parts`, flattened.
+    #[must_use]
+    pub fn or(parts: Vec<Self>) -> Self {
+        let mut flat = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                Self::None => {}
+                Self::All => return Self::All,
+                Self::Or(inner) => flat.extend(inner),
+                other => flat.push(other),
+            }
+        }
+        match flat.len() {
+            0 => Self::None,
+            1 => flat.remove(0),
+            _ => Self::Or(flat),
+        }
+    }
+
+    /// Not `part`.
+    #[must_use]
+    pub fn negate(part: Self) -> Self {
+        match part {
+            Self::All => Self::None,
+            Self::None => Self::All,
+            Self::Not(inner) => *inner,
+            other => Self::Not(Box::new(other)),
+        }
+    }
+
+    /// Decides for one resource's keys; `body` yields the stored resource for the exact checks.
+    pub fn matches(&self, keys: &Keys, body: &dyn Fn() -> Option<Arc<[u8]>>) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Term(term) => keys.has(term),
+            Self::TermRange { from, to } => keys.terms_from(from).next().is_some_and(|t| to.as_deref().is_none_or(|to| t < to)),
+            Self::TermContains { prefix, part } => {
+                keys.terms_from(prefix).map_while(|t| t.strip_prefix(&**prefix)).any(|rest| rest.contains(&**part))
+            }
+            Self::Column { column, from, to } => keys.columns().any(|(name, v)| name == &**column && *from <= v && v <= *to),
+            Self::And(parts) => parts.iter().all(|p| p.matches(keys, body)),
+            Self::Or(parts) => parts.iter().any(|p| p.matches(keys, body)),
+            Self::Not(part) => !part.matches(keys, body),
+            Self::Verify(part, check) => part.matches(keys, body) && body().is_some_and(|bytes| (check.0)(&bytes)),
+        }
+    }
+}
+
+/// The terms and column values of one resource.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    text: Box<str>,
+    /// Spans of the sorted, distinct terms in `text`.
+    terms: Box<[Range<u32>]>,
+    /// Hashes of the terms, sorted: most lookups end here.
+    hashes: Box<[u64]>,
+    columns: Box<[(Box<str>, i64)]>,
+}
+
+impl Keys {
+    /// Whether the resource has `term`.
+    #[must_use]
+    pub fn has(&self, term: &str) -> bool {
+        self.hashes.binary_search(&hash(term)).is_ok() && self.terms.binary_search_by(|span| self.slice(span).cmp(term)).is_ok()
+    }
+
+    /// All terms, sorted.
+    pub fn terms(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|span| self.slice(span))
+    }
+
+    /// The terms from `from` on, sorted.
+    pub fn terms_from(&self, from: &str) -> impl Iterator<Item = &str> {
+        let start = self.terms.partition_point(|span| self.slice(span) < from);
+        self.terms[start..].iter().map(|span| self.slice(span))
+    }
+
+    /// All column values, with the name of their column.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.columns.iter().map(|(name, value)| (&**name, *value))
+    }
+
+    fn slice(&self, span: &Range<u32>) -> &str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+}
+
+/// Collects the keys of one resource.
+#[derive(Debug, Default)]
+pub struct KeysBuilder {
+    text: String,
+    terms: Vec<Range<u32>>,
+    columns: Vec<(Box<str>, i64)>,
+}
+
+impl KeysBuilder {
+    /// Adds the term that is the concatenation of `parts`.
+    pub fn term(&mut self, parts: &[&str]) {
+        let start = self.text.len();
+        for part in parts {
+            self.text.push_str(part);
+        }
+        if self.text.len() - start > MAX_TERM_BYTES {
+            let short = bounded(&self.text[start..]).into_owned();
+            self.text.truncate(start);
+            self.text.push_str(&short);
+        }
+        // Keys of one resource beyond 4 GiB of text cannot come from a body within any limit.
+        let span = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.terms.push(span(start)..span(self.text.len()));
+    }
+
+    /// Adds a value to a column.
+    pub fn column(&mut self, name: &str, value: i64) {
+        self.columns.push((name.into(), value));
+    }
+
+    /// The finished keys.
+    #[must_use]
+    pub fn build(self) -> Keys {
+        let Self { text, mut terms, columns } = self;
+        let slice = |span: &Range<u32>| &text[span.start as usize..span.end as usize];
+        terms.sort_unstable_by(|a, b| slice(a).cmp(slice(b)));
+        terms.dedup_by(|a, b| slice(a) == slice(b));
+        let mut hashes: Vec<u64> = terms.iter().map(|span| hash(slice(span))).collect();
+        hashes.sort_unstable();
+        Keys { hashes: hashes.into(), terms: terms.into(), columns: columns.into(), text: text.into() }
+    }
+}
+
+fn hash(term: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(term.as_bytes());
+    hasher.finish()
+}
+
+/// `term`, or where it is too long its beginning and a hash of the whole.
+fn bounded(term: &str) -> std::borrow::Cow<'_, str> {
+    if term.len() <= MAX_TERM_BYTES {
+        return term.into();
+    }
+    format!("{}#{:016x}", cut(term, MAX_TERM_BYTES - 32), hash(term)).into()
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The least string greater than every string that begins with `prefix`.
+fn successor(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        let next = match last {
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(other as u32 + 1),
+        };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        let mut b = KeysBuilder::default();
+        b.term(&["name", "\u{1f}", "anna"]);
+        b.term(&["name", "\u{1f}", "zoë"]);
+        b.term(&["name", "\u{1f}", "anna"]);
+        b.column("date", 5);
+        b.build()
+    }
+
+    #[test]
+    fn trees_decide() {
+        let k = keys();
+        let no_body: &dyn Fn() -> Option<Arc<[u8]>> = &|| None;
+        assert_eq!(k.terms().count(), 2);
+        for (query, expected) in [
+            (Query::term("name\u{1f}anna"), true),
+            (Query::term("name\u{1f}ann"), false),
+            (Query::prefix("name\u{1f}zo"), true),
+            (Query::prefix("name\u{1f}b"), false),
+            (Query::TermContains { prefix: "name\u{1f}".into(), part: "nn".into() }, true),
+            (Query::TermContains { prefix: "name\u{1f}".into(), part: "name".into() }, false),
+            (Query::Column { column: "date".into(), from: 5, to: 5 }, true),
+            (Query::Column { column: "date".into(), from: 6, to: 9 }, false),
+            (Query::negate(Query::and(vec![Query::All, Query::term("x")])), true),
+            (Query::or(vec![Query::None, Query::None]), false),
+        ] {
+            assert_eq!(query.matches(&k, no_body), expected, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn long_terms_stay_distinct() {
+        let (a, b) = ("x".repeat(5_000), "x".repeat(4_999) + "y");
+        let mut builder = KeysBuilder::default();
+        builder.term(&[&a]);
+        let keys = builder.build();
+        let no_body: &dyn Fn() -> Option<Arc<[u8]>> = &|| None;
+        assert!(Query::term(&a).matches(&keys, no_body) && !Query::term(&b).matches(&keys, no_body));
+        assert!(keys.terms().all(|t| t.len() <= MAX_TERM_BYTES));
+    }
+}

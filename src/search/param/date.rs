@@ -1,0 +1,117 @@
+//! Date parameters, <https://hl7.org/fhir/R4/search.html#date>: intervals compared with intervals.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::super::params::Param;
+use super::super::path::Node;
+use super::{Prefix, bad_value, paired, unescape};
+use crate::fhir::instant::{self, BEGINNING, END, Interval};
+use crate::fhir::{Failure, FhirVersion};
+use crate::query::{KeysBuilder, Query};
+
+/// The intervals that `found` stand for.
+fn intervals(found: &[Node<'_>]) -> Vec<Interval> {
+    let mut all = Vec::new();
+    for node in found {
+        match node.value {
+            Value::String(text) => all.extend(instant::parse(text)),
+            Value::Object(_) if node.ty.base == "Timing" => timing(node.value, &mut all),
+            Value::Object(_) => all.extend(period(node.value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {}
+        }
+    }
+    all
+}
+
+/// A Period; an absent bound is open.
+fn period(value: &Value) -> Option<Interval> {
+    let bound = |name: &str| value.get(name).and_then(Value::as_str).map(instant::parse);
+    let (start, end) = (bound("start"), bound("end"));
+    match (start, end) {
+        (None, None) => None,
+        (start, end) => {
+            let low = start.map_or(Some(BEGINNING), |s| s.map(|s| s.low))?;
+            let high = end.map_or(Some(END), |e| e.map(|e| e.high))?;
+            // A period that ends before it starts is indexed by what both dates cover.
+            Some(Interval { low: low.min(high), high: high.max(low) })
+        }
+    }
+}
+
+/// A Timing: its events, else the bounds of its repetition.
+fn timing(value: &Value, all: &mut Vec<Interval>) {
+    let events = value.get("event").and_then(Value::as_array).into_iter().flatten();
+    let before = all.len();
+    all.extend(events.filter_map(Value::as_str).filter_map(instant::parse));
+    if all.len() == before {
+        all.extend(value.get("repeat").and_then(|r| r.get("boundsPeriod")).and_then(period));
+    }
+}
+
+/// Adds the keys of the values; returns how many there were.
+pub fn index(param: &Param, found: &[Node<'_>], keys: &mut KeysBuilder) -> usize {
+    let intervals = intervals(found);
+    for interval in &intervals {
+        add(param, *interval, keys);
+    }
+    if intervals.len() > 1 {
+        keys.term(&[&param.name, "\u{1f}#"]);
+    }
+    intervals.len()
+}
+
+/// Adds the keys of one interval.
+pub fn add(param: &Param, interval: Interval, keys: &mut KeysBuilder) {
+    keys.column(&param.column('<'), interval.low);
+    keys.column(&param.column('>'), interval.high);
+}
+
+/// The query of one search value; `now` is what `ap` measures its tenth from.
+///
+/// # Errors
+/// The value is no date.
+pub fn query(param: &'static Param, value: &str, version: FhirVersion, now: DateTime<Utc>) -> Result<Query, Failure> {
+    let (prefix, text) = Prefix::split(value);
+    // A plus that a client forgot to encode arrives as a blank.
+    let text = unescape(text).replace(' ', "+");
+    let wanted = instant::parse(&text).ok_or_else(|| bad_value(param, value, "a date such as 2020, 2020-02, 2020-02-28 or ge2020-02-28T10:30:00Z"))?;
+    let low = |from, to| Query::Column { column: param.column('<').into(), from, to };
+    let high = |from, to| Query::Column { column: param.column('>').into(), from, to };
+    let equal = || within(param, wanted, version);
+    Ok(match prefix {
+        Prefix::Eq => equal(),
+        Prefix::Ne => Query::or(vec![low(BEGINNING, wanted.low - 1), high(wanted.high + 1, END)]),
+        Prefix::Gt => high(wanted.high + 1, END),
+        Prefix::Lt => low(BEGINNING, wanted.low - 1),
+        Prefix::Ge => Query::or(vec![high(wanted.high + 1, END), equal()]),
+        Prefix::Le => Query::or(vec![low(BEGINNING, wanted.low - 1), equal()]),
+        Prefix::Sa => low(wanted.high, END),
+        Prefix::Eb => high(BEGINNING, wanted.low),
+        Prefix::Ap => {
+            let tenth = (now.timestamp_micros() - wanted.low).abs() / 10;
+            overlapping(param, Interval { low: wanted.low - tenth, high: wanted.high + tenth }, version)
+        }
+    })
+}
+
+fn within(param: &'static Param, wanted: Interval, version: FhirVersion) -> Query {
+    let conditions = vec![
+        Query::Column { column: param.column('<').into(), from: wanted.low, to: END },
+        Query::Column { column: param.column('>').into(), from: BEGINNING, to: wanted.high },
+    ];
+    paired(param, conditions, check(param, version, move |v| wanted.low <= v.low && v.high <= wanted.high))
+}
+
+fn overlapping(param: &'static Param, wanted: Interval, version: FhirVersion) -> Query {
+    let conditions = vec![
+        Query::Column { column: param.column('<').into(), from: BEGINNING, to: wanted.high - 1 },
+        Query::Column { column: param.column('>').into(), from: wanted.low + 1, to: END },
+    ];
+    paired(param, conditions, check(param, version, move |v| v.low < wanted.high && wanted.low < v.high))
+}
+
+/// An exact check: one interval of the stored resource fulfils both conditions.
+fn check(param: &'static Param, version: FhirVersion, test: impl Fn(&Interval) -> bool + Send + Sync + 'static) -> impl Fn(&[u8]) -> bool + Send + Sync + 'static {
+    super::super::compile::on_values(param, version, move |found| intervals(found).iter().any(&test))
+}

@@ -1,0 +1,588 @@
+//! The part of FHIRPath that the definitions' search expressions use, compiled against their element tables.
+//!
+//! Paths, `|`, `as`/`ofType`/`is`, `where(...)`, `resolve() is Type`, `extension(url)`, `exists`, `first`, `[n]`, `=`, `!=`
+//! and `and`: all expressions of STU3 to R5 are made of these. Evaluation borrows from the resource and knows the FHIR
+//! type of every value it yields.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::fhir::Definitions;
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Path {
+    root: Expr,
+    definitions: &'static Definitions,
+}
+
+/// A value and the FHIR type it has by its element's definition.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'v> {
+    /// The JSON.
+    pub value: &'v Value,
+    /// Its type.
+    pub ty: Ty,
+    /// The value set whose codes it has, if it is a code with a required binding.
+    pub codes: Option<&'static str>,
+}
+
+/// A FHIR type, or the unnamed type of an element with children: then `path` is the element's path in `base`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ty {
+    /// Type name.
+    pub base: &'static str,
+    /// Element path, empty for a named type.
+    pub path: &'static str,
+}
+
+impl Ty {
+    fn named(base: &'static str) -> Self {
+        Self { base, path: "" }
+    }
+}
+
+#[derive(Debug)]
+enum Expr {
+    /// The value the expression is applied to.
+    Input,
+    /// The resource as a whole.
+    Resource,
+    Literal(Value),
+    Get(Box<Expr>, Vec<Edge>),
+    OfType(Box<Expr>, &'static str),
+    Is(Box<Expr>, &'static str),
+    Where(Box<Expr>, Box<Expr>),
+    Nth(Box<Expr>, usize),
+    Extension(Box<Expr>, String),
+    Exists(Box<Expr>),
+    /// References whose target is of a type; the reference itself stands for what it resolves to.
+    Resolve(Box<Expr>),
+    Union(Vec<Expr>),
+    Equal(Box<Expr>, Box<Expr>, bool),
+    And(Box<Expr>, Box<Expr>),
+}
+
+/// A member to follow, from values of one type to another.
+#[derive(Debug, Clone)]
+struct Edge {
+    from: Ty,
+    key: String,
+    to: Ty,
+    codes: Option<&'static str>,
+}
+
+/// Why an expression cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPath {
+    /// Byte offset in the expression.
+    pub at: usize,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl fmt::Display for BadPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at position {}", self.reason, self.at)
+    }
+}
+
+impl Path {
+    /// Compiles `expression` for resources of `type_name`.
+    ///
+    /// # Errors
+    /// The expression is malformed, or uses what this subset lacks.
+    pub fn compile(expression: &str, type_name: &'static str, definitions: &'static Definitions) -> Result<Self, BadPath> {
+        let mut parser = Parser { text: expression, at: 0, definitions, root: Ty::named(type_name) };
+        let (root, _) = parser.expression(&[Ty::named(type_name)])?;
+        parser.space();
+        if parser.at < expression.len() {
+            return Err(parser.error("unexpected text"));
+        }
+        Ok(Self { root, definitions })
+    }
+
+    /// The values in `resource`, which is of the type the path was compiled for.
+    pub fn evaluate<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
+        let input = Node { value: resource, ty: Ty::named(type_name), codes: None };
+        let context = Context { resource: input, definitions: self.definitions };
+        context.evaluate(&self.root, input, found);
+    }
+
+    /// Whether no resource of the type can have a value: every part of the expression is about other types.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.root, Expr::Union(parts) if parts.is_empty())
+    }
+}
+
+struct Context<'v> {
+    resource: Node<'v>,
+    definitions: &'static Definitions,
+}
+
+static TRUE: Value = Value::Bool(true);
+static FALSE: Value = Value::Bool(false);
+
+impl<'v> Context<'v> {
+    fn evaluate<'e: 'v>(&self, expr: &Expr, input: Node<'v>, found: &mut Vec<Node<'v>>)
+    where
+        'v: 'e,
+    {
+        match expr {
+            Expr::Input => found.push(input),
+            Expr::Resource => found.push(self.resource),
+            // Literals are compared, never yielded: `equal` reads them from the expression.
+            Expr::Literal(_) => {}
+            Expr::Get(inner, edges) => {
+                if matches!(**inner, Expr::Input) {
+                    self.follow(input, edges, found);
+                } else {
+                    for node in self.all(inner, input) {
+                        self.follow(node, edges, found);
+                    }
+                }
+            }
+            Expr::OfType(inner, name) => found.extend(self.all(inner, input).into_iter().filter(|n| self.is(n, name))),
+            Expr::Is(inner, name) => {
+                let nodes = self.all(inner, input);
+                found.push(boolean(!nodes.is_empty() && nodes.iter().all(|n| self.is(n, name) || self.refers_to(n, name))));
+            }
+            Expr::Where(inner, condition) => found.extend(self.all(inner, input).into_iter().filter(|n| self.holds(condition, *n))),
+            Expr::Nth(inner, n) => found.extend(self.all(inner, input).into_iter().nth(*n)),
+            Expr::Extension(inner, url) => {
+                for node in self.all(inner, input) {
+                    let extensions = node.value.get("extension").and_then(Value::as_array).into_iter().flatten();
+                    let wanted = extensions.filter(|e| e.get("url").and_then(Value::as_str) == Some(url));
+                    found.extend(wanted.map(|value| Node { value, ty: Ty::named("Extension"), codes: None }));
+                }
+            }
+            Expr::Exists(inner) => found.push(boolean(!self.all(inner, input).is_empty())),
+            Expr::Resolve(inner) => self.evaluate(inner, input, found),
+            Expr::Union(parts) => parts.iter().for_each(|p| self.evaluate(p, input, found)),
+            Expr::Equal(left, right, wanted) => {
+                if let Some(equal) = self.equal(left, right, input) {
+                    found.push(boolean(equal == *wanted));
+                }
+            }
+            Expr::And(left, right) => found.push(boolean(self.holds(left, input) && self.holds(right, input))),
+        }
+    }
+
+    fn all(&self, expr: &Expr, input: Node<'v>) -> Vec<Node<'v>> {
+        let mut found = Vec::new();
+        self.evaluate(expr, input, &mut found);
+        found
+    }
+
+    fn holds(&self, condition: &Expr, input: Node<'v>) -> bool {
+        matches!(self.all(condition, input)[..], [Node { value: Value::Bool(true), .. }])
+    }
+
+    /// `None` where FHIRPath says empty: a side has no value.
+    fn equal(&self, left: &Expr, right: &Expr, input: Node<'v>) -> Option<bool> {
+        let left = self.all(left, input);
+        match right {
+            Expr::Literal(literal) => (!left.is_empty()).then(|| left.len() == 1 && left[0].value == literal),
+            other => {
+                let right = self.all(other, input);
+                (!left.is_empty() && !right.is_empty()).then(|| left.len() == right.len() && left.iter().zip(&right).all(|(l, r)| l.value == r.value))
+            }
+        }
+    }
+
+    fn follow(&self, node: Node<'v>, edges: &[Edge], found: &mut Vec<Node<'v>>) {
+        let Value::Object(members) = node.value else { return };
+        for edge in edges.iter().filter(|e| e.from == node.ty) {
+            match members.get(&edge.key) {
+                None | Some(Value::Null) => {}
+                Some(Value::Array(items)) => {
+                    found.extend(items.iter().filter(|i| !i.is_null()).map(|value| self.typed(Node { value, ty: edge.to, codes: edge.codes })));
+                }
+                Some(value) => found.push(self.typed(Node { value, ty: edge.to, codes: edge.codes })),
+            }
+        }
+    }
+
+    /// A resource inside a resource has the type it says it has.
+    fn typed(&self, node: Node<'v>) -> Node<'v> {
+        if node.ty.base != "Resource" {
+            return node;
+        }
+        let name = node.value.get("resourceType").and_then(Value::as_str).and_then(|name| self.definitions.resource_type(name).ok());
+        Node { ty: Ty::named(name.unwrap_or("Resource")), ..node }
+    }
+
+    fn is(&self, node: &Node<'v>, name: &str) -> bool {
+        node.ty.path.is_empty() && self.definitions.is_a(node.ty.base, name)
+    }
+
+    /// Whether `node` is a reference to a resource of type `name`.
+    fn refers_to(&self, node: &Node<'v>, name: &str) -> bool {
+        let text = match node.value {
+            Value::String(text) => text,
+            Value::Object(reference) => {
+                if reference.get("type").and_then(Value::as_str) == Some(name) {
+                    return true;
+                }
+                match reference.get("reference") {
+                    Some(Value::String(text)) => text,
+                    _ => return false,
+                }
+            }
+            _ => return false,
+        };
+        if let Some(id) = text.strip_prefix('#') {
+            let contained = self.resource.value.get("contained").and_then(Value::as_array).into_iter().flatten();
+            let target = contained.filter(|c| c.get("id").and_then(Value::as_str) == Some(id)).next();
+            return target.and_then(|t| t.get("resourceType")).and_then(Value::as_str) == Some(name);
+        }
+        let path = text.split_once("/_history/").map_or(text.as_str(), |(path, _)| path);
+        let mut parts = path.rsplit('/');
+        parts.next().is_some() && parts.next() == Some(name)
+    }
+}
+
+fn boolean<'v>(value: bool) -> Node<'v> {
+    Node { value: if value { &TRUE } else { &FALSE }, ty: Ty::named("boolean"), codes: None }
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    at: usize,
+    definitions: &'static Definitions,
+    root: Ty,
+}
+
+type Typed = (Expr, Vec<Ty>);
+
+impl Parser<'_> {
+    fn error(&self, reason: &str) -> BadPath {
+        BadPath { at: self.at, reason: reason.to_owned() }
+    }
+
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn space(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.space();
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    fn expect(&mut self, token: &str) -> Result<(), BadPath> {
+        if self.eat(token) { Ok(()) } else { Err(self.error(&format!("expected '{token}'"))) }
+    }
+
+    fn keyword(&mut self, word: &str) -> bool {
+        self.space();
+        let found = self.rest().strip_prefix(word).is_some_and(|after| after.starts_with([' ', '(']));
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    fn name(&mut self) -> Result<String, BadPath> {
+        self.space();
+        let length = self.rest().find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest().len());
+        if length == 0 {
+            return Err(self.error("expected a name"));
+        }
+        let name = self.rest()[..length].to_owned();
+        self.at += length;
+        Ok(name)
+    }
+
+    fn string(&mut self) -> Result<String, BadPath> {
+        self.expect("'")?;
+        let end = self.rest().find('\'').ok_or_else(|| self.error("unfinished string"))?;
+        let text = self.rest()[..end].to_owned();
+        self.at += end + 1;
+        Ok(text)
+    }
+
+    fn type_name(&mut self) -> Result<&'static str, BadPath> {
+        let start = self.at;
+        let mut name = self.name()?;
+        if name == "FHIR" || name == "System" {
+            self.expect(".")?;
+            name = self.name()?;
+        }
+        // STU3 writes `DateTime` and `Uri` for the primitives.
+        let lower = name[..1].to_lowercase() + &name[1..];
+        let found = self.definitions.type_def(&name).or_else(|| self.definitions.type_def(&lower));
+        found.map(|t| t.name).ok_or_else(|| BadPath { at: start, reason: format!("unknown type '{name}'") })
+    }
+
+    fn expression(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        let (mut left, mut types) = self.comparison(input)?;
+        while self.keyword("and") {
+            let (right, _) = self.comparison(input)?;
+            left = Expr::And(Box::new(left), Box::new(right));
+            types = vec![Ty::named("boolean")];
+        }
+        Ok((left, types))
+    }
+
+    fn comparison(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        let (left, types) = self.union(input)?;
+        let wanted = if self.eat("!=") {
+            false
+        } else if self.eat("=") {
+            true
+        } else {
+            return Ok((left, types));
+        };
+        let (right, _) = self.union(input)?;
+        Ok((Expr::Equal(Box::new(left), Box::new(right), wanted), vec![Ty::named("boolean")]))
+    }
+
+    fn union(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        let mut parts = Vec::new();
+        let mut types = Vec::new();
+        loop {
+            let (part, part_types) = self.typed(input)?;
+            match part {
+                Expr::Union(inner) => parts.extend(inner),
+                other => parts.push(other),
+            }
+            types.extend(part_types);
+            if !self.eat("|") {
+                break;
+            }
+        }
+        Ok((if parts.len() == 1 { parts.remove(0) } else { Expr::Union(parts) }, types))
+    }
+
+    fn typed(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        let mut left = self.chain(input)?;
+        loop {
+            if self.keyword("as") {
+                let name = self.type_name()?;
+                left = self.of_type(left, name);
+            } else if self.keyword("is") {
+                let name = self.type_name()?;
+                left = (Expr::Is(Box::new(left.0), name), vec![Ty::named("boolean")]);
+            } else {
+                return Ok(left);
+            }
+        }
+    }
+
+    fn chain(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        self.space();
+        let mut left = match self.rest().chars().next() {
+            Some('(') => {
+                self.at += 1;
+                let inner = self.expression(input)?;
+                self.expect(")")?;
+                inner
+            }
+            Some('\'') => (Expr::Literal(Value::String(self.string()?)), vec![Ty::named("string")]),
+            Some('%') => {
+                self.expect("%resource")?;
+                (Expr::Resource, vec![self.root])
+            }
+            Some(_) => self.first_step(input)?,
+            None => return Err(self.error("unexpected end")),
+        };
+        loop {
+            if self.eat(".") {
+                left = self.step(left)?;
+            } else if self.eat("[") {
+                let n = self.name()?.parse().map_err(|_| self.error("expected a number"))?;
+                self.expect("]")?;
+                left = (Expr::Nth(Box::new(left.0), n), left.1);
+            } else {
+                return Ok(left);
+            }
+        }
+    }
+
+    /// A path's first name: a type (`Patient.name`), a literal, or a member of the input.
+    fn first_step(&mut self, input: &[Ty]) -> Result<Typed, BadPath> {
+        let start = self.at;
+        let name = self.name()?;
+        if let Some(literal) = ["true", "false"].iter().find(|l| **l == name) {
+            return Ok((Expr::Literal(Value::Bool(*literal == "true")), vec![Ty::named("boolean")]));
+        }
+        let is_type = name.starts_with(|c: char| c.is_ascii_uppercase()) && self.definitions.type_def(&name).is_some();
+        if is_type {
+            let own = self.definitions.is_a(self.root.base, &name);
+            return Ok(if own { (Expr::Input, vec![self.root]) } else { (Expr::Union(Vec::new()), Vec::new()) });
+        }
+        self.at = start;
+        self.step((Expr::Input, input.to_vec()))
+    }
+
+    fn step(&mut self, (left, types): Typed) -> Result<Typed, BadPath> {
+        let start = self.at;
+        let name = self.name()?;
+        if !self.eat("(") {
+            return Ok(self.member(left, &types, &name));
+        }
+        let boxed = Box::new;
+        let truth = || vec![Ty::named("boolean")];
+        let made = match name.as_str() {
+            "as" | "ofType" => {
+                let name = self.type_name()?;
+                self.of_type((left, types), name)
+            }
+            "is" => (Expr::Is(boxed(left), self.type_name()?), truth()),
+            "where" => {
+                let (condition, _) = self.expression(&types)?;
+                (Expr::Where(boxed(left), boxed(condition)), types)
+            }
+            "exists" => {
+                self.space();
+                let inner = if self.rest().starts_with(')') { left } else { Expr::Where(boxed(left), boxed(self.expression(&types)?.0)) };
+                (Expr::Exists(boxed(inner)), truth())
+            }
+            "first" => (Expr::Nth(boxed(left), 0), types),
+            "resolve" => (Expr::Resolve(boxed(left)), types),
+            "extension" => (Expr::Extension(boxed(left), self.string()?), vec![Ty::named("Extension")]),
+            "hasExtension" => (Expr::Exists(boxed(Expr::Extension(boxed(left), self.string()?))), truth()),
+            other => return Err(BadPath { at: start, reason: format!("function '{other}' is not supported") }),
+        };
+        self.expect(")")?;
+        Ok(made)
+    }
+
+    fn member(&self, left: Expr, types: &[Ty], name: &str) -> Typed {
+        let mut edges: Vec<Edge> = Vec::new();
+        for ty in types {
+            for edge in edges_of(self.definitions, *ty, name) {
+                if !edges.iter().any(|e| e.from == edge.from && e.key == edge.key) {
+                    edges.push(edge);
+                }
+            }
+        }
+        let mut reached: Vec<Ty> = Vec::new();
+        for edge in &edges {
+            if !reached.contains(&edge.to) {
+                reached.push(edge.to);
+            }
+        }
+        if edges.is_empty() {
+            return (Expr::Union(Vec::new()), Vec::new());
+        }
+        (Expr::Get(Box::new(left), edges), reached)
+    }
+
+    fn of_type(&self, (left, types): Typed, name: &'static str) -> Typed {
+        let kept = |ty: &Ty| ty.base == "Resource" || (ty.path.is_empty() && self.definitions.is_a(ty.base, name));
+        let mut types: Vec<Ty> = types.into_iter().filter(kept).collect();
+        if types.iter().any(|t| t.base == "Resource") {
+            types = vec![Ty::named(name)];
+        }
+        match left {
+            // A choice: only the member of that type is looked at.
+            Expr::Get(inner, edges) if edges.iter().all(|e| e.to.base != "Resource") => {
+                (Expr::Get(inner, edges.into_iter().filter(|e| kept(&e.to)).collect()), types)
+            }
+            other => (Expr::OfType(Box::new(other), name), types),
+        }
+    }
+}
+
+/// The members that `name` means on values of type `ty`: one, or one for each type of a choice.
+fn edges_of(definitions: &'static Definitions, ty: Ty, name: &str) -> Vec<Edge> {
+    let Some(def) = definitions.type_def(ty.base) else { return Vec::new() };
+    let full = if ty.path.is_empty() { name.to_owned() } else { format!("{}.{name}", ty.path) };
+    if let Some(element) = def.element(&full) {
+        let edge = |to| Edge { from: ty, key: name.to_owned(), to, codes: element.codes };
+        if let Some(path) = element.types.strip_prefix('#') {
+            return vec![edge(Ty { base: ty.base, path })];
+        }
+        if matches!(element.types, "BackboneElement" | "Element") {
+            return vec![edge(Ty { base: ty.base, path: element.path })];
+        }
+        return vec![edge(Ty::named(element.types))];
+    }
+    let Some(choice) = def.element(&format!("{full}[x]")) else { return Vec::new() };
+    choice.types.split('|').map(|to| Edge { from: ty, key: format!("{name}{}{}", to[..1].to_uppercase(), &to[1..]), to: Ty::named(to), codes: None }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::FhirVersion;
+
+    fn values(expression: &str, resource: &str) -> Vec<String> {
+        let d = Definitions::of(FhirVersion::R4);
+        let resource: Value = serde_json::from_str(resource).unwrap_or_default();
+        let type_name = d.resource_type(resource["resourceType"].as_str().unwrap_or_default()).unwrap_or("");
+        match Path::compile(expression, type_name, d) {
+            Err(e) => vec![e.to_string()],
+            Ok(path) => {
+                let mut found = Vec::new();
+                path.evaluate(&resource, type_name, &mut found);
+                found.iter().map(|n| format!("{}:{}", n.ty.base, n.value)).collect()
+            }
+        }
+    }
+
+    const PATIENT: &str = r##"{"resourceType":"Patient","name":[{"family":"A","given":["B","C"]},{"family":"D"}],"deceasedBoolean":true,
+        "telecom":[{"system":"phone","value":"1"},{"system":"email","value":"2"}],"managingOrganization":{"reference":"#o"},
+        "generalPractitioner":[{"reference":"Practitioner/1"},{"reference":"http://x/Organization/2/_history/1"}],
+        "contained":[{"resourceType":"Organization","id":"o","name":"O"}],"extension":[{"url":"u","valueString":"e"}]}"##;
+
+    #[test]
+    fn expressions_yield_typed_values() {
+        for (expression, expected) in [
+            ("Patient.name.family", vec!["string:\"A\"", "string:\"D\""]),
+            ("Patient.name[1].family | Practitioner.name", vec!["string:\"D\""]),
+            ("Patient.name.given.first()", vec!["string:\"B\""]),
+            ("Patient.telecom.where(system='email').value", vec!["string:\"2\""]),
+            ("Patient.deceased.exists() and Patient.deceased != false", vec!["boolean:true"]),
+            ("(Patient.deceased as dateTime)", vec![]),
+            ("Patient.deceased.as(Boolean)", vec!["boolean:true"]),
+            ("Patient.generalPractitioner.where(resolve() is Practitioner).reference", vec!["string:\"Practitioner/1\""]),
+            ("Patient.generalPractitioner.where(resolve() is Organization).reference", vec!["string:\"http://x/Organization/2/_history/1\""]),
+            ("Patient.managingOrganization.where(resolve() is Organization).reference", vec!["string:\"#o\""]),
+            ("Patient.extension('u').value", vec!["string:\"e\""]),
+            ("Patient.contained.name", vec![]),
+            ("Practitioner.name", vec![]),
+            ("Patient.nope(", vec!["function 'nope' is not supported at position 8"]),
+            ("Patient.name.", vec!["expected a name at position 13"]),
+        ] {
+            assert_eq!(values(expression, PATIENT), expected, "{expression}");
+        }
+    }
+
+    #[test]
+    fn every_expression_of_every_version_compiles() {
+        let mut compiled = 0;
+        let mut empty = Vec::new();
+        for version in FhirVersion::ALL {
+            let d = Definitions::of(version);
+            for type_name in d.resource_types() {
+                for param in d.search_params(type_name).filter(|p| !p.expression.is_empty()) {
+                    match Path::compile(param.expression, type_name, d) {
+                        Ok(path) => {
+                            compiled += 1;
+                            if path.is_empty() {
+                                empty.push(format!("{version} {type_name}.{}: {}", param.code, param.expression));
+                            }
+                        }
+                        Err(e) => panic!("{version} {type_name}.{}: {} {e}", param.code, param.expression),
+                    }
+                }
+            }
+        }
+        assert!(compiled > 8_000, "{compiled}");
+        // The one expression that the specification itself got wrong: it names every type but its own.
+        assert_eq!(empty.len(), 1, "{empty:?}");
+        assert!(empty[0].starts_with("R5 EvidenceVariable.topic: "));
+    }
+}

@@ -1,0 +1,25 @@
+//! A simulator: its snapshot, the one place where writes become true, and the registry of all simulators.
+
+pub mod bodies;
+pub mod commit;
+pub mod lifecycle;
+pub mod log;
+pub mod profile;
+pub mod registry;
+pub mod snapshot;
+
+pub use commit::{Draft, NewVersion, Sim, Stamp};
+pub use log::LogEntry;
+pub use profile::{Profile, Record, Settings};
+pub use registry::{Registry, Summary};
+pub use snapshot::{Page, Snapshot, Stored};
+
+use crate::fhir::{Failure, Kind};
+
+/// A refusal of the disk as a failure.
+#[must_use]
+pub fn storage_failure(what: &str, error: &std::io::Error) -> Failure {
+    let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    let kind = if full { Kind::Storage } else { Kind::Internal };
+    Failure::new(kind, format!("{what}: {error}; nothing was stored"))
+}

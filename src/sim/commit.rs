@@ -1,0 +1,283 @@
+//! Where writes become true: [`Sim::exchange`] plans an exchange under the simulator's lock and commits it as one event
+//! folder by one rename.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::bodies::Body;
+use super::lifecycle::Flusher;
+use super::log::RequestLog;
+use super::profile::Profile;
+use super::snapshot::{Snapshot, Store, uid};
+use super::storage_failure;
+use crate::clock::{Clock, EventId};
+use crate::fhir::{Failure, Kind, ResourceId, VersionId};
+use crate::index::Version;
+use crate::query::Keys;
+use crate::search::extract;
+use crate::simdb::event::{RECORD, java_date};
+use crate::simdb::journal::{Journal, Ticket};
+use crate::simdb::layout::file_name;
+use crate::simdb::scan::Damage;
+use crate::simdb::write::{File, event_folder};
+use crate::simdb::{Change, EventRecord, Operation, Place, SimDir, SimId, StoredResource};
+
+/// An open simulator.
+pub struct Sim {
+    pub(super) store: Arc<Store>,
+    pub(super) profile: ArcSwap<Profile>,
+    pub(super) published: ArcSwap<Snapshot>,
+    /// Held while an exchange is planned and committed.
+    pub(super) writer: Mutex<()>,
+    /// The last event id given out.
+    pub(super) last_id: AtomicU64,
+    pub(super) clock: Clock,
+    pub(super) journal: Arc<Journal>,
+    pub(super) flusher: Flusher,
+    pub(super) damages: Vec<Damage>,
+    /// Whether the writer's lock is held for long, by a Bundle.
+    pub(super) heavy: AtomicBool,
+    /// Set under the writer's lock when the simulator is deleted or reset: nothing is written any more.
+    pub(super) closed: AtomicBool,
+    /// Reads and searches.
+    pub log: RequestLog,
+}
+
+/// The event an exchange will be, and where it is filed.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Its id; its instant is `meta.lastUpdated` of what it stores.
+    pub event: EventId,
+    /// Its operation.
+    pub operation: Operation,
+}
+
+/// A version that an exchange wants to store.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    /// The resource's type.
+    pub type_name: &'static str,
+    /// Its id.
+    pub id: ResourceId,
+    /// The version's number.
+    pub version: VersionId,
+    /// What is done.
+    pub change: Change,
+    /// The resource as it will be served; none for a deletion.
+    pub body: Option<Body>,
+    /// What it is found by.
+    pub keys: Arc<Keys>,
+}
+
+impl NewVersion {
+    /// A version with content: `value` is `body` parsed, its `id` and `meta` aside.
+    #[must_use]
+    pub fn content(snapshot: &Snapshot, stamp: Stamp, type_name: &'static str, id: ResourceId, version: VersionId, change: Change, body: Body, value: &Value) -> Self {
+        let keys = Arc::new(extract(value, type_name, &id, stamp.event.millis(), &snapshot.origin()));
+        Self { type_name, id, version, change, body: Some(body), keys }
+    }
+
+    /// A deletion.
+    #[must_use]
+    pub fn deletion(type_name: &'static str, id: ResourceId, version: VersionId) -> Self {
+        Self { type_name, id, version, change: Change::Delete, body: None, keys: Arc::default() }
+    }
+
+    pub(super) fn uid(&self) -> Arc<str> {
+        uid(self.type_name, &self.id).into()
+    }
+}
+
+/// An exchange ready to be committed.
+pub struct Draft<'a> {
+    /// What `event.json` says; event, sequence, instant, simulator and resources are filled in by the commit.
+    pub record: EventRecord,
+    /// The request's body, under a file name.
+    pub request_body: Option<(&'static str, &'a [u8])>,
+    /// The response's body, under a file name.
+    pub response_body: Option<(&'static str, Body)>,
+    /// What is stored.
+    pub changes: Vec<NewVersion>,
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sim").field("id", &self.store.sim).finish_non_exhaustive()
+    }
+}
+
+impl Sim {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &SimId {
+        &self.store.sim
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &SimDir {
+        &self.store.dir
+    }
+
+    /// What it was made to be.
+    #[must_use]
+    pub fn profile(&self) -> Arc<Profile> {
+        self.profile.load_full()
+    }
+
+    /// Event folders that cannot be used.
+    #[must_use]
+    pub fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// It as it is now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    /// Milliseconds since 1970, by the clock that events go by.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// Whether a write would wait long: one works on a large request, or the index has to catch up.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.heavy.load(Ordering::Relaxed) || Flusher::must_wait(&self.published.load())
+    }
+
+    /// The id of an event that happens now; each is given out once.
+    pub fn next_event(&self) -> EventId {
+        let now = self.clock.now_ms();
+        let next = |last| Some(EventId::from_u64(last).next(now).to_u64());
+        let last = self.last_id.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).unwrap_or_default();
+        EventId::from_u64(last).next(now)
+    }
+
+    /// Plans an exchange against the newest snapshot and commits it.
+    ///
+    /// `plan` is called once, with no other exchange going on. What it returns is written as one event folder; then readers
+    /// see its changes; then this returns. The response may go out once the ticket is durable.
+    ///
+    /// # Errors
+    /// The disk refused: nothing is stored, no reader sees anything, and the plan's response must not be sent.
+    pub fn exchange<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
+        self.flusher.wait(&self.published);
+        let guard = self.writer.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Failure::new(Kind::UnknownSimulator, format!("simulator {} was closed, reset or deleted during this request; send it again", self.store.sim)));
+        }
+        let heavy = matches!(operation, Operation::Transaction | Operation::Batch);
+        self.heavy.store(heavy, Ordering::Relaxed);
+        let outcome = self.exchange_locked(operation, plan);
+        self.heavy.store(false, Ordering::Relaxed);
+        drop(guard);
+        self.flusher.wrote(self.published.load().view.recent.len());
+        outcome
+    }
+
+    fn exchange_locked<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
+        let before = self.published.load_full();
+        let stamp = Stamp { event: self.next_event(), operation };
+        let (draft, response) = plan(&before, stamp);
+        let (after, ticket) = self.commit(&before, stamp, draft)?;
+        self.published.store(Arc::new(after));
+        Ok((response, stamp.event, ticket))
+    }
+
+    /// The only way from a plan to the truth.
+    fn commit(&self, before: &Snapshot, stamp: Stamp, mut draft: Draft<'_>) -> Result<(Snapshot, Ticket), Failure> {
+        let sequence = before.sequence + 1;
+        let resources: Vec<StoredResource> = (1..).zip(&draft.changes).map(|(number, new)| stored(new, number)).collect();
+        let name_of = |body: &Body| {
+            let same = draft.changes.iter().position(|c| c.body.as_ref().is_some_and(|b| Arc::ptr_eq(b, body)));
+            same.and_then(|i| resources[i].file.clone())
+        };
+        let mut response_file = None;
+        draft.record.response.body = draft.response_body.as_ref().map(|(name, body)| {
+            name_of(body).unwrap_or_else(|| {
+                response_file = Some(File { name, bytes: body });
+                (*name).to_owned()
+            })
+        });
+        draft.record.request.body = draft.request_body.map(|(name, _)| name.to_owned());
+        draft.record.request.body_bytes = draft.request_body.map_or(0, |(_, bytes)| bytes.len() as u64);
+        draft.record.event = stamp.event.to_string();
+        draft.record.sequence = sequence;
+        draft.record.instant = stamp.event.instant();
+        draft.record.sim = self.store.sim.to_string();
+        draft.record.resources.clone_from(&resources);
+        let record = serde_json::to_vec_pretty(&draft.record).map_err(|e| storage_failure("event.json", &e.into()))?;
+        let date = java_date(stamp.event.millis());
+        let mut files = vec![File { name: RECORD, bytes: &record }];
+        files.extend(draft.request_body.map(|(name, bytes)| File { name, bytes }));
+        for (resource, new) in resources.iter().zip(&draft.changes) {
+            if let (Some(name), Some(bytes)) = (&resource.file, &new.body) {
+                files.push(File { name, bytes });
+            }
+        }
+        files.extend(response_file);
+        files.push(File { name: "date.ser", bytes: &date });
+        event_folder(&self.store.dir, stamp.operation, stamp.event, &files).map_err(|e| storage_failure("the event cannot be written", &e))?;
+        let ticket = self.journal.append(&self.store.sim, stamp.operation, stamp.event, &files).map_err(|e| {
+            let _ = std::fs::remove_dir_all(self.store.dir.event(stamp.operation, stamp.event));
+            storage_failure("the journal cannot be written", &e)
+        })?;
+        Ok((self.advanced(before, stamp, sequence, &draft.changes), ticket))
+    }
+
+    fn advanced(&self, before: &Snapshot, stamp: Stamp, sequence: u64, changes: &[NewVersion]) -> Snapshot {
+        let mut after = before.clone();
+        after.last = stamp.event;
+        after.sequence = sequence;
+        for (number, new) in (1..).zip(changes) {
+            after.apply(new, stamp, number);
+            if let Some(body) = &new.body {
+                let place = Place { operation: stamp.operation, number, bytes: u32::try_from(body.len()).unwrap_or(u32::MAX) };
+                self.store.bodies.keep(self.store.serial, &Version { id: new.version, event: stamp.event, place, change: new.change }, body);
+            }
+        }
+        after
+    }
+
+    /// Writes the folder of a read, which changes nothing; called off the request's path.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn record_read(&self, event: EventId, mut record: EventRecord, body: Option<&[u8]>) -> std::io::Result<()> {
+        record.event = event.to_string();
+        record.instant = event.instant();
+        record.sim = self.store.sim.to_string();
+        record.sequence = self.snapshot().sequence;
+        record.response.body = body.map(|_| "response_body.json".to_owned());
+        let json = serde_json::to_vec_pretty(&record)?;
+        let date = java_date(event.millis());
+        let mut files = vec![File { name: RECORD, bytes: &json }];
+        files.extend(body.map(|bytes| File { name: "response_body.json", bytes }));
+        files.push(File { name: "date.ser", bytes: &date });
+        event_folder(&self.store.dir, Operation::Get, event, &files).map(drop)
+    }
+
+    /// Waits until what `ticket` stands for survives what the durability promises; `false` if the disk refused.
+    pub async fn durable(&self, ticket: Ticket) -> bool {
+        self.journal.durable(ticket).await
+    }
+}
+
+fn stored(new: &NewVersion, number: u32) -> StoredResource {
+    StoredResource {
+        file: new.body.as_ref().map(|_| file_name(new.type_name, number)),
+        type_name: new.type_name.to_owned(),
+        id: new.id.to_string(),
+        version_id: new.version.0,
+        change: new.change,
+        bytes: new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX)),
+    }
+}

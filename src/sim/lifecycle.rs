@@ -1,0 +1,345 @@
+//! A simulator is opened, kept flushed, and closed.
+//!
+//! Opening replays the events that the index lacks. A clean stop leaves `tail.json`, which names them, so that a simulator
+//! of many events opens without listing its directories.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::time::UNIX_EPOCH;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::commit::Sim;
+use super::log::RequestLog;
+use super::profile::Profile;
+use super::registry::Shared;
+use super::snapshot::{Snapshot, Store};
+use crate::clock::EventId;
+use crate::fhir::{Definitions, VersionId};
+use crate::index::{Committed, Entry, Payload, Version, View};
+use crate::simdb::layout::Place;
+use crate::simdb::scan::{self, Damage};
+use crate::simdb::write::{prepare, replace_file};
+use crate::simdb::{EventRecord, Operation, SimDir, SimId};
+
+/// Recent versions that make a flush worth while.
+pub const FLUSH_AT: usize = 1_000;
+/// Recent versions beyond which writers wait for the flush.
+const WAIT_AT: usize = 10_000;
+/// Recent versions that a simulator at rest may keep: about what can be replayed in the time of a first request.
+const REST_AT: usize = 64;
+/// How long a simulator must have been at rest.
+const REST_MS: i64 = 3_000;
+
+/// What a clean stop knows.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Tail {
+    /// The last event in the index.
+    index_event: String,
+    last_event: String,
+    sequence: u64,
+    counts: BTreeMap<String, u64>,
+    /// Events after that, oldest first: `POST/2026_...`.
+    events: Vec<String>,
+    /// Modification times of the operations' directories, in nanoseconds: another means that somebody was there.
+    directories: BTreeMap<String, u64>,
+}
+
+/// What the list of simulators shows of one that is not open.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    /// Events, reads aside.
+    pub events: u64,
+    /// The last of them.
+    pub last_event: Option<String>,
+    /// Current resources by type.
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// Keeps one simulator flushed.
+pub(super) struct Flusher {
+    me: Weak<Sim>,
+    queue: Sender<Weak<Sim>>,
+    queued: AtomicBool,
+    last_write_ms: AtomicI64,
+    gate: Mutex<()>,
+    flushed: Condvar,
+    /// Held by the one flush that goes on.
+    running: Mutex<()>,
+}
+
+impl Flusher {
+    /// Whether a writer would have to wait for a flush.
+    pub(super) fn must_wait(snapshot: &Snapshot) -> bool {
+        snapshot.view.recent.len() >= WAIT_AT
+    }
+
+    /// Waits while the index has too much to catch up.
+    pub(super) fn wait(&self, published: &ArcSwap<Snapshot>) {
+        if !Self::must_wait(&published.load()) {
+            return;
+        }
+        let mut gate = self.gate.lock();
+        while Self::must_wait(&published.load()) {
+            self.ask();
+            // Again and again: a flush that failed is tried anew.
+            self.flushed.wait_for(&mut gate, std::time::Duration::from_millis(200));
+        }
+    }
+
+    /// Tells that a write left this many recent versions.
+    pub(super) fn wrote(&self, recent: usize) {
+        if let Some(sim) = self.me.upgrade() {
+            self.last_write_ms.store(sim.clock.now_ms(), Ordering::Relaxed);
+        }
+        if recent >= FLUSH_AT {
+            self.ask();
+        }
+    }
+
+    fn ask(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            let _ = self.queue.send(self.me.clone());
+        }
+    }
+}
+
+impl Sim {
+    /// Opens the simulator in its directory.
+    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile) -> io::Result<Arc<Self>> {
+        let dir = SimDir::new(&shared.root, id);
+        prepare(&dir)?;
+        let swept = scan::sweep(&dir)?;
+        if swept > 0 {
+            tracing::warn!(sim = %id, swept, "removed what was being written when the last server ended; it was never acknowledged");
+        }
+        let version = profile.version();
+        let tail = Tail::read(&dir);
+        let committed = Committed::open(&dir.index(), version, &shared.boot, tail.is_some())?;
+        let _ = fs::remove_file(dir.tail());
+        let store = Arc::new(Store {
+            sim: id.clone(),
+            version,
+            own_path: format!("/sim/{id}/fhir/"),
+            bodies: shared.bodies.clone(),
+            serial: shared.serial.fetch_add(1, Ordering::Relaxed),
+            dir,
+        });
+        let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
+        let (snapshot, damages) = replay(&store, committed, tail, &shared.boot)?;
+        for damage in &damages {
+            tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
+        }
+        let last = snapshot.last;
+        Ok(Arc::new_cyclic(|me| Self {
+            store,
+            profile: ArcSwap::from_pointee(profile),
+            published: ArcSwap::from_pointee(snapshot),
+            writer: Mutex::new(()),
+            last_id: AtomicU64::new(last.to_u64()),
+            clock: shared.clock.clone(),
+            journal: shared.journal.clone(),
+            flusher: Flusher {
+                me: me.clone(),
+                queue: shared.flushes.clone(),
+                queued: AtomicBool::new(false),
+                last_write_ms: AtomicI64::new(shared.clock.now_ms()),
+                gate: Mutex::new(()),
+                flushed: Condvar::new(),
+                running: Mutex::new(()),
+            },
+            damages,
+            heavy: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            log: RequestLog::default(),
+        }))
+    }
+
+    /// Moves the recent writes into the index; called by the flushing threads.
+    pub(super) fn flush(&self, boot: &str) -> io::Result<()> {
+        let _running = self.flusher.running.lock();
+        self.flusher.queued.store(false, Ordering::Release);
+        let before = self.snapshot();
+        if before.view.recent.is_empty() || self.closed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let flushed = before.view.recent.len();
+        let committed = before.view.committed.flush(&before.view.recent, before.payload(boot))?;
+        // What was written meanwhile is looked up in the new index outside the lock, all but the last of it.
+        let meanwhile = self.snapshot();
+        let mut view = meanwhile.view.flushed(committed, flushed);
+        let guard = self.writer.lock();
+        let now = self.snapshot();
+        view.catch_up(&now.view, meanwhile.view.recent.len());
+        self.published.store(Arc::new(Snapshot { view, ..(*now).clone() }));
+        drop(guard);
+        self.flusher.flushed.notify_all();
+        self.save();
+        Ok(())
+    }
+
+    /// Asks for a flush if the simulator is at rest with more to replay than a first request should wait for.
+    pub(super) fn rest(&self) {
+        let at_rest = self.clock.now_ms() - self.flusher.last_write_ms.load(Ordering::Relaxed) > REST_MS;
+        if at_rest && self.snapshot().view.recent.len() > REST_AT {
+            self.flusher.ask();
+        }
+    }
+
+    /// Saves what the list of simulators shows.
+    pub(super) fn save(&self) {
+        let snapshot = self.snapshot();
+        let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
+        let last_event = (snapshot.sequence > 0).then(|| snapshot.last.to_string());
+        let saved = Saved { events: snapshot.sequence, last_event, counts };
+        if let Ok(json) = serde_json::to_vec(&saved) {
+            // Shown, never relied on.
+            let _ = replace_file(&summary_file(&self.store.dir), &json);
+        }
+    }
+
+    /// Ends a simulator that nobody uses: leaves the tail for the next open, and flushes nothing.
+    pub(super) fn close(&self) {
+        let _guard = self.writer.lock();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let snapshot = self.snapshot();
+        self.save();
+        if let Err(error) = Tail::of(&snapshot).and_then(|tail| tail.write(&self.store.dir)) {
+            tracing::warn!(sim = %self.store.sim, %error, "the next open will list the event folders");
+        }
+    }
+}
+
+/// Where [`Saved`] lies.
+pub(super) fn summary_file(dir: &SimDir) -> std::path::PathBuf {
+    dir.root().join("summary.json")
+}
+
+impl Snapshot {
+    fn payload(&self, boot: &str) -> Payload {
+        Payload {
+            format: 0,
+            last_event: self.last.to_string(),
+            sequence: self.sequence,
+            counts: self.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
+            boot: boot.to_owned(),
+        }
+    }
+}
+
+impl Tail {
+    fn read(dir: &SimDir) -> Option<Self> {
+        let tail: Self = serde_json::from_slice(&fs::read(dir.tail()).ok()?).ok()?;
+        (directories(dir) == tail.directories).then_some(tail)
+    }
+
+    fn of(snapshot: &Snapshot) -> io::Result<Self> {
+        let mut events: Vec<String> = Vec::new();
+        for entry in snapshot.view.recent.versions() {
+            let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
+            if events.last() != Some(&name) {
+                events.push(name);
+            }
+        }
+        Ok(Self {
+            index_event: snapshot.view.committed.payload().last_event.clone(),
+            last_event: snapshot.last.to_string(),
+            sequence: snapshot.sequence,
+            counts: snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
+            events,
+            directories: directories(&snapshot.store.dir),
+        })
+    }
+
+    fn write(&self, dir: &SimDir) -> io::Result<()> {
+        if !dir.index().exists() {
+            fs::create_dir(dir.index())?;
+        }
+        replace_file(&dir.tail(), &serde_json::to_vec(self)?)
+    }
+
+    fn events(&self) -> Vec<(EventId, Operation)> {
+        let read = |name: &String| {
+            let (operation, event) = name.split_once('/')?;
+            Some((event.parse().ok()?, Operation::ALL.into_iter().find(|o| o.directory() == operation)?))
+        };
+        self.events.iter().filter_map(read).collect()
+    }
+}
+
+fn directories(dir: &SimDir) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for operation in Operation::ALL {
+        let modified = fs::metadata(dir.operation(operation)).and_then(|m| m.modified());
+        if let Some(since) = modified.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()) {
+            found.insert(operation.directory().to_owned(), u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+    found
+}
+
+/// Brings the index's picture up to the last event on disk.
+fn replay(store: &Arc<Store>, committed: Committed, tail: Option<Tail>, boot: &str) -> io::Result<(Snapshot, Vec<Damage>)> {
+    let definitions = Definitions::of(store.version);
+    let payload = committed.payload().clone();
+    let named = |counts: &BTreeMap<String, u64>| counts.iter().filter_map(|(t, n)| Some((definitions.resource_type(t).ok()?, *n))).collect();
+    let last = committed.last_event();
+    let mut snapshot = Snapshot::new(store.clone(), View::new(committed), last, payload.sequence, named(&payload.counts));
+    let events = match &tail {
+        Some(tail) => tail.events(),
+        None => scan::events_after(&store.dir, last)?,
+    };
+    let mut damages = Vec::new();
+    for (event, operation) in events {
+        match scan::record(&store.dir, operation, event).and_then(|record| replay_event(&mut snapshot, event, operation, &record).map(|()| record)) {
+            Ok(record) => snapshot.sequence = snapshot.sequence.max(record.sequence),
+            Err(damage) => damages.push(damage),
+        }
+        snapshot.last = event;
+        if snapshot.view.recent.len() >= WAIT_AT / 2 {
+            let committed = snapshot.view.committed.flush(&snapshot.view.recent, snapshot.payload(boot))?;
+            snapshot.view = View::new(committed);
+        }
+    }
+    if let Some(tail) = tail {
+        snapshot.last = tail.last_event.parse().unwrap_or(snapshot.last);
+        snapshot.sequence = tail.sequence;
+        snapshot.counts = named(&tail.counts);
+    }
+    Ok((snapshot, damages))
+}
+
+/// All of an event's resources, or none if one is damaged.
+fn replay_event(snapshot: &mut Snapshot, event: EventId, operation: Operation, record: &EventRecord) -> Result<(), Damage> {
+    let damage = |reason: String| Damage { folder: format!("{}/{event}", operation.directory()), reason };
+    let mut entries = Vec::with_capacity(record.resources.len());
+    for (number, stored) in (1..).zip(&record.resources) {
+        let type_name = snapshot.definitions().resource_type(&stored.type_name).map_err(|f| damage(f.diagnostics))?;
+        let id = stored.id.parse().map_err(|f: crate::fhir::Failure| damage(f.diagnostics))?;
+        let place = Place { operation, number, bytes: stored.bytes };
+        let version = Version { id: VersionId(stored.version_id), event, place, change: stored.change };
+        let value = match &stored.file {
+            None => Value::Null,
+            Some(file) => {
+                let bytes = fs::read(snapshot.store.dir.resource(event, place, type_name)).map_err(|e| damage(format!("{file}: {e}")))?;
+                serde_json::from_slice(&bytes).map_err(|e| damage(format!("{file}: {e}")))?
+            }
+        };
+        entries.push(Arc::new(snapshot.store.entry(type_name, &id, version, &value)) as Arc<Entry>);
+    }
+    for entry in entries {
+        snapshot.push(entry);
+    }
+    Ok(())
+}

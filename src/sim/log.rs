@@ -1,0 +1,99 @@
+//! The request log: the newest exchanges of a simulator that wrote nothing, in memory.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// Entries kept.
+pub const KEPT: usize = 1_000;
+
+/// A read or a search.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogEntry {
+    /// The id in `X-Fhirsim-Event`: `log-<number>`, or the event's where it was recorded.
+    pub id: String,
+    /// When it was answered.
+    pub instant: String,
+    /// The interaction.
+    pub interaction: &'static str,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub url: String,
+    /// HTTP status.
+    pub status: u16,
+    /// How long it took.
+    pub duration_us: u64,
+    /// The client's address.
+    pub client: String,
+}
+
+/// A bounded log.
+#[derive(Debug, Default)]
+pub struct RequestLog {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Waiting>,
+    count: u64,
+}
+
+/// What a log entry needs until someone looks: formatting waits for that.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The number of the entry, or the event's name.
+    pub event: Option<crate::clock::EventId>,
+    /// Number in the log.
+    pub number: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: i64,
+    /// The interaction.
+    pub interaction: &'static str,
+    /// HTTP method.
+    pub method: &'static str,
+    /// Path and query.
+    pub url: Box<str>,
+    /// HTTP status.
+    pub status: u16,
+    /// How long it took.
+    pub duration_us: u64,
+    /// The client's address.
+    pub client: Option<std::net::IpAddr>,
+}
+
+impl RequestLog {
+    /// Adds an entry, dropping the oldest beyond [`KEPT`]; returns its number.
+    pub fn push(&self, mut entry: Waiting) -> u64 {
+        let mut state = self.state.lock();
+        state.count += 1;
+        entry.number = state.count;
+        if state.entries.len() == KEPT {
+            state.entries.pop_front();
+        }
+        state.entries.push_back(entry);
+        state.count
+    }
+
+    /// The newest `most` entries, newest first.
+    #[must_use]
+    pub fn newest(&self, most: usize) -> Vec<LogEntry> {
+        let waiting: Vec<Waiting> = self.state.lock().entries.iter().rev().take(most).cloned().collect();
+        waiting
+            .into_iter()
+            .map(|w| LogEntry {
+                id: w.event.map_or_else(|| format!("log-{}", w.number), |e| e.to_string()),
+                instant: crate::clock::instant(w.at_ms),
+                interaction: w.interaction,
+                method: w.method.to_owned(),
+                url: w.url.into(),
+                status: w.status,
+                duration_us: w.duration_us,
+                client: w.client.map(|c| c.to_string()).unwrap_or_default(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,461 @@
+//! All simulators of one directory: found at start by name alone, opened when first used, closed when long unused.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+
+use super::bodies::Bodies;
+use super::commit::Sim;
+use super::lifecycle::{Saved, summary_file};
+use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
+use crate::clock::{Clock, instant};
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::journal::{Durability, Journal};
+use crate::simdb::write::replace_file;
+use crate::simdb::{SimDir, SimId};
+
+/// Simulators kept open; an open index takes up to some tens of memory maps, of which the system gives 65,530.
+const MAX_OPEN: usize = 1_000;
+/// Memory for stored resources that were read.
+const BODY_CACHE_BYTES: u64 = 128 << 20;
+/// Threads that move recent writes into the indexes, for all simulators together.
+const FLUSH_THREADS: usize = 2;
+/// How often what is at rest is looked after.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
+
+/// What all simulators of a directory share.
+pub(super) struct Shared {
+    pub(super) root: PathBuf,
+    pub(super) clock: Clock,
+    pub(super) journal: Arc<Journal>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) flushes: Sender<Weak<Sim>>,
+    pub(super) serial: AtomicU64,
+    pub(super) boot: String,
+}
+
+/// The simulators of one directory.
+pub struct Registry {
+    shared: Arc<Shared>,
+    sims: RwLock<BTreeMap<String, Arc<Slot>>>,
+    flush_queue: Arc<Mutex<Receiver<Weak<Sim>>>>,
+    /// Held as long as this server owns the directory.
+    _lock: File,
+}
+
+struct Slot {
+    id: SimId,
+    open: ArcSwapOption<Sim>,
+    /// Held while the simulator is opened, closed or deleted.
+    gate: Mutex<()>,
+    used_ms: AtomicI64,
+}
+
+/// What a new simulator shall be; absent is the default, or stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// FHIR version.
+    pub fhir_version: Option<FhirVersion>,
+    /// Kind of simulator.
+    pub sim_type: Option<String>,
+    /// Settings.
+    pub settings: Option<Settings>,
+}
+
+/// A simulator as the list shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Its name.
+    pub id: String,
+    /// The session's part of the name.
+    pub session: String,
+    /// The rest of the name.
+    pub name: String,
+    /// What it was made to be.
+    #[serde(flatten)]
+    pub profile: Profile,
+    /// Events, reads aside.
+    pub event_count: u64,
+    /// The last of them.
+    pub last_event: Option<String>,
+    /// Current resources by type.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Registry {
+    /// Takes possession of the directory of simulators and finds what is in it; returns what recovery did, too.
+    ///
+    /// # Errors
+    /// Another server holds the directory, or the file system refuses.
+    pub fn open(root: &Path, durability: Durability, clock: Clock) -> io::Result<(Arc<Self>, Vec<String>)> {
+        fs::create_dir_all(root)?;
+        let lock = lock(root)?;
+        let (journal, restored) = Journal::open(root, durability)?;
+        for leftover in [".new", ".trash"] {
+            let _ = fs::remove_dir_all(root.join(leftover));
+        }
+        let (flushes, queue) = channel();
+        let shared = Arc::new(Shared {
+            root: root.to_owned(),
+            clock,
+            journal: Arc::new(journal),
+            bodies: Arc::new(Bodies::new(BODY_CACHE_BYTES)),
+            flushes,
+            serial: AtomicU64::new(0),
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        });
+        let mut sims = BTreeMap::new();
+        for entry in fs::read_dir(root)? {
+            let name = entry?.file_name();
+            if let Some(Ok(id)) = name.to_str().map(str::parse::<SimId>) {
+                sims.insert(id.key(), Arc::new(Slot::new(id)));
+            }
+        }
+        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue: Arc::new(Mutex::new(queue)), _lock: lock });
+        registry.start_threads()?;
+        Ok((registry, restored))
+    }
+
+    fn start_threads(self: &Arc<Self>) -> io::Result<()> {
+        for n in 0..FLUSH_THREADS {
+            let queue = self.flush_queue.clone();
+            let shared = Arc::downgrade(&self.shared);
+            std::thread::Builder::new().name(format!("flush-{n}")).spawn(move || flush_all(&queue, &shared))?;
+        }
+        let me = Arc::downgrade(self);
+        std::thread::Builder::new().name("maintenance".into()).spawn(move || {
+            while let Some(registry) = me.upgrade() {
+                registry.maintain();
+                drop(registry);
+                std::thread::sleep(MAINTENANCE_EVERY);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The directory of simulators.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.shared.root
+    }
+
+    /// The clock that events go by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// Number of simulators.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sims.read().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sims.read().is_empty()
+    }
+
+    /// Number of simulators that are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.sims.read().values().filter(|s| s.open.load().is_some()).count()
+    }
+
+    /// The simulator of that name, opened if it is not.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn get(&self, id: &SimId) -> Result<Arc<Sim>, Failure> {
+        let slot = self.slot(id)?;
+        slot.used_ms.store(self.shared.clock.now_ms(), Ordering::Relaxed);
+        if let Some(sim) = slot.open.load_full() {
+            return Ok(sim);
+        }
+        let _gate = slot.gate.lock();
+        if let Some(sim) = slot.open.load_full() {
+            return Ok(sim);
+        }
+        // Deleted while this waited for the gate?
+        let _ = self.slot(id)?;
+        let started = std::time::Instant::now();
+        let sim = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
+        tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
+        slot.open.store(Some(sim.clone()));
+        Ok(sim)
+    }
+
+    /// The simulator of that name if it is open.
+    #[must_use]
+    pub fn get_if_open(&self, id: &SimId) -> Option<Arc<Sim>> {
+        self.slot(id).ok()?.open.load_full()
+    }
+
+    fn slot(&self, id: &SimId) -> Result<Arc<Slot>, Failure> {
+        let found = self.sims.read().get(&id.key()).cloned();
+        match found {
+            Some(slot) if slot.id == *id => Ok(slot),
+            Some(slot) => Err(Failure::new(Kind::UnknownSimulator, format!("unknown simulator '{id}'; there is '{}', and names count case", slot.id))),
+            None => Err(Failure::new(Kind::UnknownSimulator, format!("unknown simulator '{id}'"))),
+        }
+    }
+
+    /// Makes a simulator.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`]: there is one of this name, or of one that differs only in case.
+    pub fn create(&self, id: &SimId, wanted: &Wanted) -> Result<(), Failure> {
+        let mut sims = self.sims.write();
+        if let Some(slot) = sims.get(&id.key()) {
+            let message = if slot.id == *id {
+                format!("simulator '{id}' exists already; PUT /api/sims/{id} accepts that, DELETE /api/sims/{id} removes it")
+            } else {
+                format!("simulator '{}' exists already, whose name differs from '{id}' only in case; choose another name", slot.id)
+            };
+            return Err(Failure::new(Kind::Conflict, message));
+        }
+        let profile = Profile {
+            sim_type: known_type(wanted.sim_type.as_deref().unwrap_or(FHIR_TYPE))?.to_owned(),
+            fhir_version: wanted.fhir_version.unwrap_or_default().name().to_owned(),
+            created: instant(self.shared.clock.now_ms()),
+            settings: wanted.settings.clone().unwrap_or_default(),
+        };
+        self.make(id, &profile).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be made"), &e))?;
+        sims.insert(id.key(), Arc::new(Slot::new(id.clone())));
+        Ok(())
+    }
+
+    /// The directory appears whole or not at all.
+    fn make(&self, id: &SimId, profile: &Profile) -> io::Result<()> {
+        let staged = self.shared.root.join(".new").join(id.as_str());
+        let _ = fs::remove_dir_all(&staged);
+        fs::create_dir_all(staged.join("fhir"))?;
+        fs::create_dir(staged.join("simindex"))?;
+        fs::create_dir(staged.join("staging"))?;
+        fs::write(staged.join("simid.txt"), id.as_str())?;
+        fs::write(staged.join("sim_type.txt"), &profile.sim_type)?;
+        fs::write(staged.join("sim.json"), serde_json::to_vec_pretty(profile)?)?;
+        fs::rename(&staged, self.shared.root.join(id.as_str()))
+    }
+
+    fn read_profile(&self, id: &SimId) -> io::Result<Profile> {
+        let bytes = fs::read(SimDir::new(&self.shared.root, id).sim_json())?;
+        serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("sim.json: {e}")))
+    }
+
+    /// Changes settings. FHIR version and type stay what they were made.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when they shall change; [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn change(&self, id: &SimId, wanted: &Wanted) -> Result<(), Failure> {
+        let sim = self.get(id)?;
+        let mut profile = (*sim.profile()).clone();
+        if let Some(version) = wanted.fhir_version.filter(|v| *v != profile.version()) {
+            let message = format!("simulator '{id}' has FHIR version {}, which cannot be changed to {version}; delete it first", profile.fhir_version);
+            return Err(Failure::new(Kind::Conflict, message));
+        }
+        if let Some(sim_type) = wanted.sim_type.as_ref().filter(|t| **t != profile.sim_type) {
+            known_type(sim_type)?;
+            return Err(Failure::new(Kind::Conflict, format!("simulator '{id}' is of type {}, which cannot be changed; delete it first", profile.sim_type)));
+        }
+        if let Some(settings) = &wanted.settings {
+            profile.settings = settings.clone();
+        }
+        if profile != *sim.profile() {
+            let json = serde_json::to_vec_pretty(&profile).map_err(|e| super::storage_failure("sim.json", &e.into()))?;
+            replace_file(&sim.dir().sim_json(), &json).map_err(|e| super::storage_failure("sim.json cannot be written", &e))?;
+            sim.profile.store(Arc::new(profile));
+        }
+        Ok(())
+    }
+
+    /// Removes a simulator and all its events.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn delete(&self, id: &SimId) -> Result<(), Failure> {
+        let slot = self.slot(id)?;
+        let _gate = slot.gate.lock();
+        let trash = self.discard(&slot)?;
+        self.sims.write().remove(&id.key());
+        remove_in_background(trash);
+        Ok(())
+    }
+
+    /// Empties a simulator: the same name and settings, no event.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn reset(&self, id: &SimId) -> Result<(), Failure> {
+        let slot = self.slot(id)?;
+        let _gate = slot.gate.lock();
+        let failed = |e: &io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), e);
+        let profile = self.read_profile(id).map_err(|e| failed(&e))?;
+        let trash = self.discard(&slot)?;
+        self.make(id, &profile).map_err(|e| failed(&e))?;
+        remove_in_background(trash);
+        Ok(())
+    }
+
+    /// Builds the index of a simulator anew from its events; returns how many events there are.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn reindex(&self, id: &SimId) -> Result<u64, Failure> {
+        let slot = self.slot(id)?;
+        let _gate = slot.gate.lock();
+        if let Some(sim) = slot.open.swap(None) {
+            sim.close();
+        }
+        let dir = SimDir::new(&self.shared.root, id);
+        let rebuilt = match fs::remove_dir_all(dir.index()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)),
+        };
+        let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
+        let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
+        let events = sim.snapshot().event_count();
+        slot.open.store(Some(sim));
+        Ok(events)
+    }
+
+    /// Ends an open simulator and moves its directory out of the way; the slot's gate is held.
+    fn discard(&self, slot: &Slot) -> Result<PathBuf, Failure> {
+        if let Some(sim) = slot.open.swap(None) {
+            let _guard = sim.writer.lock();
+            sim.closed.store(true, Ordering::Release);
+        }
+        let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
+        let moved = fs::create_dir_all(self.shared.root.join(".trash")).and_then(|()| fs::rename(self.shared.root.join(slot.id.as_str()), &trash));
+        moved.map_err(|e| super::storage_failure(&format!("simulator {} cannot be removed", slot.id), &e))?;
+        Ok(trash)
+    }
+
+    /// A page of the list, by name, after the name `after`; of one session if given. Opens no simulator.
+    #[must_use]
+    pub fn list(&self, session: Option<&str>, after: Option<&str>, most: usize) -> (Vec<Summary>, usize) {
+        let slots: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| session.is_none_or(|session| s.id.session() == session)).cloned().collect();
+        let total = slots.len();
+        let from = after.map(str::to_ascii_lowercase);
+        let page = slots.into_iter().filter(|s| from.as_ref().is_none_or(|from| s.id.key() > *from)).take(most);
+        (page.filter_map(|slot| self.summary_of(&slot)).collect(), total)
+    }
+
+    /// One simulator as the list shows it.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`].
+    pub fn summary(&self, id: &SimId) -> Result<Summary, Failure> {
+        let slot = self.slot(id)?;
+        self.summary_of(&slot).ok_or_else(|| Failure::new(Kind::Damaged, format!("simulator '{id}' has no readable sim.json")))
+    }
+
+    fn summary_of(&self, slot: &Slot) -> Option<Summary> {
+        let (profile, saved) = match slot.open.load_full() {
+            Some(sim) => {
+                let snapshot = sim.snapshot();
+                let last_event = (snapshot.event_count() > 0).then(|| snapshot.last_event().to_string());
+                let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
+                ((*sim.profile()).clone(), Saved { events: snapshot.event_count(), last_event, counts })
+            }
+            None => {
+                let saved = fs::read(summary_file(&SimDir::new(&self.shared.root, &slot.id)));
+                (self.read_profile(&slot.id).ok()?, saved.ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
+            }
+        };
+        let id = &slot.id;
+        Some(Summary {
+            id: id.to_string(),
+            session: id.session().to_owned(),
+            name: id.name().to_owned(),
+            profile,
+            event_count: saved.events,
+            last_event: saved.last_event,
+            counts: saved.counts,
+        })
+    }
+
+    /// Flushes what is at rest and closes what is long unused.
+    fn maintain(&self) {
+        let mut open: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| s.open.load().is_some()).cloned().collect();
+        for slot in &open {
+            if let Some(sim) = slot.open.load_full() {
+                sim.rest();
+            }
+        }
+        if open.len() > MAX_OPEN {
+            open.sort_by_key(|s| s.used_ms.load(Ordering::Relaxed));
+            for slot in &open[..open.len() - MAX_OPEN] {
+                slot.close_if_unused();
+            }
+        }
+    }
+
+    /// Closes every simulator; recent writes are replayed by the next server, not flushed by this one.
+    pub fn close(&self) {
+        for slot in self.sims.read().values() {
+            if let Some(sim) = slot.open.swap(None) {
+                sim.close();
+            }
+        }
+        self.shared.journal.close();
+    }
+}
+
+impl Slot {
+    fn new(id: SimId) -> Self {
+        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0) }
+    }
+
+    /// Closes the simulator unless a request holds it: then it stays open, for two writers must never be.
+    fn close_if_unused(&self) {
+        let _gate = self.gate.lock();
+        if let Some(sim) = self.open.swap(None) {
+            if Arc::strong_count(&sim) == 1 {
+                sim.close();
+            } else {
+                self.open.store(Some(sim));
+            }
+        }
+    }
+}
+
+fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
+    loop {
+        let next = queue.lock().recv_timeout(MAINTENANCE_EVERY);
+        let Some(shared) = shared.upgrade() else { return };
+        if let Ok(Some(sim)) = next.map(|weak| weak.upgrade())
+            && let Err(error) = sim.flush(&shared.boot)
+            && !sim.closed.load(Ordering::Relaxed)
+        {
+            tracing::error!(sim = %sim.id(), %error, "the index could not be written; writes stay in memory and in their folders");
+        }
+    }
+}
+
+fn remove_in_background(trash: PathBuf) {
+    let removed = std::thread::Builder::new().name("trash".into()).spawn(move || fs::remove_dir_all(trash));
+    if let Err(error) = removed {
+        tracing::warn!(%error, "a deleted simulator's directory stays in .trash until the next start");
+    }
+}
+
+fn lock(root: &Path) -> io::Result<File> {
+    let path = root.join(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is held by another server", root.display()))),
+    }
+}

@@ -1,0 +1,243 @@
+//! One simulator at one moment: everything a reader needs, and nothing that changes under it.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use serde_json::Value;
+
+use super::bodies::{Bodies, Body};
+use super::commit::{NewVersion, Stamp};
+use crate::clock::EventId;
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
+use crate::index::{Entry, Find, Found, SortBy, SortKey, Version, View};
+use crate::search::compile::OrderBy;
+use crate::search::extract::Origin;
+use crate::search::{Compiled, Search, extract};
+use crate::simdb::{Change, Place, SimDir, SimId};
+
+/// Most resources that may have changed since a moment that is looked back to.
+const MAX_CHANGED: usize = 50_000;
+
+/// What stays the same for all snapshots of an open simulator.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) sim: SimId,
+    pub(super) dir: SimDir,
+    pub(super) version: FhirVersion,
+    /// `/sim/lab__one/fhir/`.
+    pub(super) own_path: String,
+    pub(super) bodies: Arc<Bodies>,
+    /// Tells open simulators apart in the cache of bodies.
+    pub(super) serial: u64,
+}
+
+/// An immutable picture of one simulator.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(super) store: Arc<Store>,
+    pub(super) view: View,
+    pub(super) counts: imbl::OrdMap<&'static str, u64>,
+    /// The last event that wrote or tried to.
+    pub(super) last: EventId,
+    /// How many of these there were.
+    pub(super) sequence: u64,
+    /// Bodies of a transaction that is being planned: not on the disk yet.
+    pub(super) pending: imbl::HashMap<u32, Body>,
+    pub(super) planned: EventId,
+}
+
+/// A version of a resource and its content.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its type.
+    pub type_name: &'static str,
+    /// The version.
+    pub version: Version,
+    /// The resource, byte for byte as stored.
+    pub body: Body,
+}
+
+/// A page of a search.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// How many match in all.
+    pub total: usize,
+    /// The matches on this page.
+    pub hits: Vec<Stored>,
+}
+
+impl Snapshot {
+    pub(super) fn new(store: Arc<Store>, view: View, last: EventId, sequence: u64, counts: imbl::OrdMap<&'static str, u64>) -> Self {
+        Self { store, view, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
+    }
+
+    /// The simulator it is of.
+    #[must_use]
+    pub fn sim(&self) -> &SimId {
+        &self.store.sim
+    }
+
+    /// The FHIR version.
+    #[must_use]
+    pub fn version(&self) -> FhirVersion {
+        self.store.version
+    }
+
+    /// The tables of the FHIR version.
+    #[must_use]
+    pub fn definitions(&self) -> &'static Definitions {
+        Definitions::of(self.store.version)
+    }
+
+    /// The last event in it.
+    #[must_use]
+    pub fn last_event(&self) -> EventId {
+        self.last
+    }
+
+    /// How many events there are, reads aside.
+    #[must_use]
+    pub fn event_count(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Current resources by type.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counts.iter().filter(|(_, n)| **n > 0).map(|(t, n)| (*t, *n))
+    }
+
+    /// What keys depend on besides a resource's content.
+    #[must_use]
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { version: self.store.version, own_path: &self.store.own_path }
+    }
+
+    /// The latest version of a resource; it may be a deletion.
+    #[must_use]
+    pub fn latest(&self, type_name: &'static str, id: &ResourceId) -> Option<Version> {
+        self.view.latest(&uid(type_name, id)).map(|hit| hit.version)
+    }
+
+    /// Every version of a resource, newest first.
+    #[must_use]
+    pub fn versions(&self, type_name: &'static str, id: &ResourceId) -> Vec<Version> {
+        self.view.versions(&uid(type_name, id))
+    }
+
+    /// The content of a version.
+    ///
+    /// # Errors
+    /// [`Kind::Damaged`]: the file is not what was written.
+    pub fn body(&self, type_name: &str, version: &Version) -> Result<Body, Failure> {
+        if version.event == self.planned
+            && let Some(body) = self.pending.get(&version.place.number)
+        {
+            return Ok(body.clone());
+        }
+        self.store.bodies.read(self.store.serial, &self.store.dir, type_name, version)
+    }
+
+    /// The matches of `search`, `count` of them from `offset` on, in its order; `now_ms` is what approximate dates are
+    /// measured from.
+    ///
+    /// # Errors
+    /// A value that cannot be read; an index or a file that cannot be read.
+    pub fn search(&self, search: &Search, offset: usize, count: usize, now_ms: i64) -> Result<Page, Failure> {
+        let now = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
+        let compiled = Compiled::new(search, &self.origin(), now)?;
+        let sort: Vec<SortKey> = compiled.sort.into_iter().map(|o| SortKey { by: sort_by(o.by), descending: o.descending }).collect();
+        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let found: Found = self
+            .view
+            .find(&Find { query: &compiled.query, sort: &sort, offset, count, body: &body })
+            .map_err(|e| Failure::new(Kind::Internal, format!("the index cannot be read: {e}")))?;
+        let hits = found.hits.into_iter().map(|hit| Ok(Stored { type_name: hit.type_name, version: hit.version, body: self.body(hit.type_name, &hit.version)? }));
+        Ok(Page { total: found.total, hits: hits.collect::<Result<_, Failure>>()? })
+    }
+
+    /// The simulator as it was right after `event`: what changed since is masked by what it was.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn as_of(&self, event: EventId) -> Result<Self, Failure> {
+        if event >= self.last {
+            return Ok(self.clone());
+        }
+        let mut changed: Vec<Arc<str>> = self.view.changed_after(event);
+        changed.sort_unstable();
+        changed.dedup();
+        if changed.len() > MAX_CHANGED {
+            let message = format!("{} resources were changed since event {event}, too many to look back over; search again from the first page", changed.len());
+            return Err(Failure::new(Kind::TooCostly, message));
+        }
+        let mut instead = Vec::new();
+        for uid in &changed {
+            let Some(version) = self.view.versions(uid).into_iter().find(|v| v.event <= event) else { continue };
+            if !version.is_deletion()
+                && let Some((type_name, id)) = uid.split_once('/')
+            {
+                instead.push(Arc::new(self.entry(self.definitions().resource_type(type_name)?, &id.parse()?, version)?));
+            }
+        }
+        Ok(Self { view: self.view.overlaid(instead, &changed), last: event, ..self.clone() })
+    }
+
+    /// The index entry of a stored version.
+    fn entry(&self, type_name: &'static str, id: &ResourceId, version: Version) -> Result<Entry, Failure> {
+        let body = self.body(type_name, &version)?;
+        let value: Value = serde_json::from_slice(&body).map_err(|e| Failure::new(Kind::Damaged, format!("{type_name}/{id}: {e}")))?;
+        Ok(self.store.entry(type_name, id, version, &value))
+    }
+
+    /// The same after one more change, which is planned and not stored yet.
+    #[must_use]
+    pub fn planning(&self, new: &NewVersion, stamp: Stamp, number: u32) -> Self {
+        let mut next = self.clone();
+        next.planned = stamp.event;
+        if let Some(body) = &new.body {
+            next.pending.insert(number, body.clone());
+        }
+        next.apply(new, stamp, number);
+        next
+    }
+
+    /// Takes a change in.
+    pub(super) fn apply(&mut self, new: &NewVersion, stamp: Stamp, number: u32) {
+        let bytes = new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX));
+        let place = Place { operation: stamp.operation, number, bytes };
+        let version = Version { id: new.version, event: stamp.event, place, change: new.change };
+        self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys: new.keys.clone() }));
+    }
+
+    /// Takes an entry in and counts it.
+    pub(super) fn push(&mut self, entry: Arc<Entry>) {
+        let before = self.view.latest(&entry.uid).is_some_and(|hit| !hit.version.is_deletion());
+        let after = !entry.version.is_deletion();
+        if before != after {
+            let count = self.counts.entry(entry.type_name).or_insert(0);
+            *count = if after { *count + 1 } else { count.saturating_sub(1) };
+        }
+        self.view.push(entry);
+    }
+}
+
+impl Store {
+    /// The index entry of a stored resource.
+    pub(super) fn entry(&self, type_name: &'static str, id: &ResourceId, version: Version, value: &Value) -> Entry {
+        let origin = Origin { version: self.version, own_path: &self.own_path };
+        let keys = if version.change == Change::Delete { Arc::default() } else { Arc::new(extract(value, type_name, id, version.event.millis(), &origin)) };
+        Entry { uid: uid(type_name, id).into(), type_name, version, keys }
+    }
+}
+
+pub(super) fn uid(type_name: &str, id: &ResourceId) -> String {
+    format!("{type_name}/{id}")
+}
+
+fn sort_by(by: OrderBy) -> SortBy {
+    match by {
+        OrderBy::LastUpdated => SortBy::Event,
+        OrderBy::Columns(names) => SortBy::Columns(names),
+        OrderBy::Terms(prefixes) => SortBy::Terms(prefixes),
+    }
+}

@@ -1,0 +1,161 @@
+//! What `event.json` says of an exchange.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The name of the record in an event folder.
+pub const RECORD: &str = "event.json";
+
+/// What an exchange did to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// The first version, by POST.
+    Create,
+    /// A version by PUT.
+    Update,
+    /// A version by PATCH.
+    Patch,
+    /// A deletion.
+    Delete,
+}
+
+impl Change {
+    /// The code in the index.
+    #[must_use]
+    pub fn code(self) -> u64 {
+        match self {
+            Self::Create => 0,
+            Self::Update => 1,
+            Self::Patch => 2,
+            Self::Delete => 3,
+        }
+    }
+
+    /// Reads the code in the index.
+    #[must_use]
+    pub fn from_code(code: u64) -> Self {
+        match code {
+            0 => Self::Create,
+            1 => Self::Update,
+            2 => Self::Patch,
+            _ => Self::Delete,
+        }
+    }
+
+    /// The HTTP method of a history entry.
+    #[must_use]
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// A resource as an exchange left it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredResource {
+    /// The file that holds it; none for a deletion.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub file: Option<String>,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Its id.
+    pub id: String,
+    /// The version this exchange made.
+    pub version_id: u64,
+    /// What was done.
+    pub change: Change,
+    /// The file's length.
+    #[serde(default)]
+    pub bytes: u32,
+}
+
+/// One exchange: request, response, and what it stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRecord {
+    /// The event's id, the name of its folder.
+    pub event: String,
+    /// Its position among the simulator's events, from 1.
+    pub sequence: u64,
+    /// When it was committed.
+    pub instant: String,
+    /// The simulator.
+    pub sim: String,
+    /// The interaction, as FHIR names it; `unknown` where the request was none.
+    pub interaction: String,
+    /// The resource type of the URL, if any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resource_type: Option<String>,
+    /// The client's address.
+    pub client: String,
+    /// The request.
+    pub request: RequestRecord,
+    /// The response.
+    pub response: ResponseRecord,
+    /// What was stored.
+    pub resources: Vec<StoredResource>,
+}
+
+/// The request of an exchange.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestRecord {
+    /// HTTP method.
+    pub method: String,
+    /// Path and query as they came.
+    pub url: String,
+    /// Headers by lower-case name; repeated ones joined by comma; credentials redacted.
+    pub headers: Map<String, Value>,
+    /// The file with the body, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub body: Option<String>,
+    /// Length of the body.
+    #[serde(default)]
+    pub body_bytes: u64,
+}
+
+/// The response of an exchange.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseRecord {
+    /// HTTP status.
+    pub status: u16,
+    /// From the request's arrival to the commit.
+    pub duration_us: u64,
+    /// Headers by lower-case name.
+    pub headers: Map<String, Value>,
+    /// The file with the body, if there was one; it may be one of the stored resources.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub body: Option<String>,
+}
+
+/// The instant as Java serialises a `java.util.Date`, which is how NIST Toolkit reads `date.ser`.
+#[must_use]
+pub fn java_date(ms: i64) -> Vec<u8> {
+    const HEAD: [u8; 37] = *b"\xac\xed\x00\x05\x73\x72\x00\x0e\x6a\x61\x76\x61\x2e\x75\x74\x69\x6c\x2e\x44\x61\x74\x65\x68\x6a\x81\x01\x4b\x59\x74\x19\x03\x00\x00\x78\x70\x77\x08";
+    let mut bytes = HEAD.to_vec();
+    bytes.extend_from_slice(&ms.to_be_bytes());
+    bytes.push(0x78);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn date_is_as_java_writes_it() {
+        let bytes = java_date(1_490_183_867_324 - 3_600_000 + 3_600_000);
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(bytes.len(), 46);
+        assert_eq!(hex, "aced00057372000e6a6176612e7574696c2e44617465686a81014b59741903000078707708".to_owned() + &format!("{:016x}", 1_490_183_867_324_i64) + "78");
+        assert_eq!(&java_date(0x0000_015a_f5e1_3c1c)[37..45], &[0x00, 0x00, 0x01, 0x5a, 0xf5, 0xe1, 0x3c, 0x1c]);
+    }
+}

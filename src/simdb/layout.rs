@@ -1,0 +1,247 @@
+//! Names and paths. No path is built from a client's text without a type of this module that proved it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::clock::EventId;
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, Kind};
+
+/// The name of a simulator: `<session>__<name>`.
+///
+/// Both parts are 1-64 of `A-Z a-z 0-9 . _ -`, begin and end with a letter or digit and hold no double underscore, so
+/// that no two pairs make the same id.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SimId {
+    text: Box<str>,
+    split: usize,
+}
+
+impl SimId {
+    /// The id as it stands in URLs and on disk.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.text[..self.split]
+    }
+
+    /// The name within the session.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.text[self.split + 2..]
+    }
+
+    /// The id without case: two simulators whose keys are equal may not both exist.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.text.to_ascii_lowercase()
+    }
+}
+
+impl FromStr for SimId {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let refuse = |why: &str| {
+            let rule = "a simulator is named <session>__<name>, for example lab__one; both parts are 1-64 of A-Z a-z 0-9 . _ -, begin and end with a letter or digit and hold no double underscore";
+            Failure::new(Kind::BadValue, format!("'{}' is not the name of a simulator: {why}; {rule}", clip(text)))
+        };
+        let (session, name) = text.split_once("__").ok_or_else(|| refuse("it has no double underscore"))?;
+        for (what, part) in [("session", session), ("name", name)] {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            let ends = part.bytes().next().zip(part.bytes().last());
+            match ends {
+                None => return Err(refuse(&format!("its {what} is empty"))),
+                Some(_) if part.len() > 64 => return Err(refuse(&format!("its {what} has more than 64 characters"))),
+                Some(_) if !part.bytes().all(legal) => return Err(refuse(&format!("its {what} holds another character"))),
+                Some(_) if part.contains("__") => return Err(refuse("it has more than one double underscore")),
+                Some((first, last)) if !first.is_ascii_alphanumeric() || !last.is_ascii_alphanumeric() => {
+                    return Err(refuse(&format!("its {what} begins or ends with a sign")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Self { text: text.into(), split: session.len() })
+    }
+}
+
+impl fmt::Display for SimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for SimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+/// The operation an event folder is filed under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    /// Create, and everything else that is posted to a type or an instance.
+    Post,
+    /// Update.
+    Put,
+    /// Patch.
+    Patch,
+    /// Delete.
+    Delete,
+    /// A transaction Bundle.
+    Transaction,
+    /// A batch Bundle.
+    Batch,
+    /// Reads and searches, where the simulator records them.
+    Get,
+}
+
+impl Operation {
+    /// All of them; the position is the code in [`Place`].
+    pub const ALL: [Self; 7] = [Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Transaction, Self::Batch, Self::Get];
+
+    /// The name of its directory.
+    #[must_use]
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Transaction => "TRANSACTION",
+            Self::Batch => "BATCH",
+            Self::Get => "GET",
+        }
+    }
+}
+
+/// Where in the simulator's directory a stored resource lies, in 64 bits for the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The operation whose directory holds the event.
+    pub operation: Operation,
+    /// The number in the file's name, `Patient<number>.json`; 0 where nothing was stored (a deletion).
+    pub number: u32,
+    /// The file's length in bytes: another length is damage.
+    pub bytes: u32,
+}
+
+impl Place {
+    /// The number for the index.
+    #[must_use]
+    pub fn to_u64(self) -> u64 {
+        let operation = Operation::ALL.iter().position(|o| *o == self.operation).unwrap_or(0) as u64;
+        operation << 56 | u64::from(self.number & 0xff_ffff) << 32 | u64::from(self.bytes)
+    }
+
+    /// Reads the index's number.
+    #[must_use]
+    pub fn from_u64(raw: u64) -> Self {
+        let operation = Operation::ALL[(raw >> 56) as usize % Operation::ALL.len()];
+        Self { operation, number: (raw >> 32 & 0xff_ffff) as u32, bytes: (raw & 0xffff_ffff) as u32 }
+    }
+}
+
+/// The directory of one simulator.
+#[derive(Clone, Debug)]
+pub struct SimDir {
+    root: PathBuf,
+}
+
+impl SimDir {
+    /// The directory of `sim` under `simdb`.
+    #[must_use]
+    pub fn new(simdb: &Path, sim: &SimId) -> Self {
+        Self { root: simdb.join(sim.as_str()) }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Settings, FHIR version, creation: `sim.json`.
+    #[must_use]
+    pub fn sim_json(&self) -> PathBuf {
+        self.root.join("sim.json")
+    }
+
+    /// The events.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.root.join("fhir")
+    }
+
+    /// The index; derived, may be deleted while no server holds the directory.
+    #[must_use]
+    pub fn index(&self) -> PathBuf {
+        self.root.join("simindex")
+    }
+
+    /// What a clean stop knew of the events that the index does not have yet.
+    #[must_use]
+    pub fn tail(&self) -> PathBuf {
+        self.index().join("tail.json")
+    }
+
+    /// Event folders that are being written.
+    #[must_use]
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Where events of `operation` lie.
+    #[must_use]
+    pub fn operation(&self, operation: Operation) -> PathBuf {
+        self.root.join("fhir").join(operation.directory())
+    }
+
+    /// The folder of an event.
+    #[must_use]
+    pub fn event(&self, operation: Operation, event: EventId) -> PathBuf {
+        self.operation(operation).join(event.to_string())
+    }
+
+    /// The file of a stored resource.
+    #[must_use]
+    pub fn resource(&self, event: EventId, place: Place, type_name: &str) -> PathBuf {
+        self.event(place.operation, event).join(file_name(type_name, place.number))
+    }
+}
+
+/// The name of the `number`th resource file of an event, from 1.
+#[must_use]
+pub fn file_name(type_name: &str, number: u32) -> String {
+    format!("{type_name}{number}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sim_ids_follow_the_rule() {
+        for good in ["a__b", "lab-1__x.y_z", "A__b", &format!("{}__{}", "s".repeat(64), "n".repeat(64)), "a.._b__c"] {
+            let id = good.parse::<SimId>().ok();
+            assert_eq!(id.map(|id| format!("{}__{}", id.session(), id.name())).as_deref(), Some(good));
+        }
+        for bad in ["", "a", "a_b", "__b", "a__", "a___b", "a__b__c", "a__b/", "a__../b", "..__b", "-a__b", "a__b-", "ä__b", "a__b\0", &format!("{}__n", "s".repeat(65))] {
+            assert!(bad.parse::<SimId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn places_survive_the_index() {
+        for (operation, number, bytes) in [(Operation::Post, 1, 0), (Operation::Get, 0xff_ffff, u32::MAX), (Operation::Batch, 77, 1)] {
+            let place = Place { operation, number, bytes };
+            assert_eq!(Place::from_u64(place.to_u64()), place);
+        }
+    }
+}
