@@ -58,7 +58,7 @@ impl Remote {
 #[must_use]
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args),
         Command::Sim(command) => sims::run(command),
         Command::Load(args) => load::run(&args),
         Command::Reindex(args) => reindex::run(&args),

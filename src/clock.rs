@@ -90,17 +90,7 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let t = at(self.millis());
-        write!(
-            f,
-            "{:04}_{:02}_{:02}_{:02}_{:02}_{:02}_{:03}",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second(),
-            t.nanosecond() / 1_000_000
-        )?;
+        write!(f, "{:04}_{:02}_{:02}_{:02}_{:02}_{:02}_{:03}", t.year(), t.month(), t.day(), t.hour(), t.minute(), t.second(), t.nanosecond() / 1_000_000)?;
         match self.0 & 0xffff {
             0 => Ok(()),
             suffix => write!(f, "_{suffix:03}"),

@@ -62,7 +62,8 @@ impl ServeConfig {
             .add_source(File::with_name(file).required(file != "fhirsim.toml"));
         // FHIRSIM_SERVER is the client's, so the environment is taken name by name.
         let ours = ["addr", "simdb", "demo", "auto_create", "durability", "public_url", "admin_token", "max_body_bytes", "read_timeout_s", "workers", "log"];
-        let set = ours.iter().filter_map(|name| Some((format!("FHIRSIM_{}", name.to_uppercase()), std::env::var(format!("FHIRSIM_{}", name.to_uppercase())).ok()?)));
+        let set =
+            ours.iter().filter_map(|name| Some((format!("FHIRSIM_{}", name.to_uppercase()), std::env::var(format!("FHIRSIM_{}", name.to_uppercase())).ok()?)));
         builder = builder.add_source(Environment::with_prefix("FHIRSIM").try_parsing(true).source(Some(set.collect())));
         for (name, value) in overrides {
             builder = builder.set_override(name, value).map_err(fail)?;

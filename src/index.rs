@@ -16,11 +16,8 @@ pub use committed::{Committed, Payload};
 pub use find::{Find, Found, SortBy, SortKey};
 pub use recent::Recent;
 
-use crate::clock::EventId;
-use crate::fhir::VersionId;
 use crate::query::Keys;
-use crate::simdb::Change;
-use crate::simdb::Place;
+use crate::version::Version;
 
 /// One version of one resource.
 #[derive(Clone, Debug)]
@@ -33,27 +30,6 @@ pub struct Entry {
     pub version: Version,
     /// What it is found by; empty for a deletion.
     pub keys: Arc<Keys>,
-}
-
-/// Where a version of a resource lies and how it came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// The version's number.
-    pub id: VersionId,
-    /// The event that made it.
-    pub event: EventId,
-    /// The file that holds it.
-    pub place: Place,
-    /// What was done.
-    pub change: Change,
-}
-
-impl Version {
-    /// Whether this version is a deletion.
-    #[must_use]
-    pub fn is_deletion(&self) -> bool {
-        self.change == Change::Delete
-    }
 }
 
 /// A version of a resource; whose it is, the stored resource tells.

@@ -2,6 +2,8 @@
 //!
 //! [`perform`] returns the reply and the changes it wants; [`crate::sim::Sim::exchange`] makes them true.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod bundle;
 pub mod capabilities;
 pub mod conditions;
@@ -17,9 +19,9 @@ pub mod vread;
 
 use crate::clock::EventId;
 use crate::fhir::{Failure, Resource, ResourceId, VersionId};
-use crate::simdb::Operation;
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot, Stamp};
+use crate::version::Operation;
 
 pub use conditions::Conditions;
 pub use target::Target;

@@ -1,4 +1,79 @@
-//! fhirsim
+//! fhirsim hosts many isolated FHIR endpoints ("simulators") in one server, for people who test FHIR systems.
+//!
+//! This page is the architecture: the map, the layers, the invariants, and one request walked through.
+//!
+//! # The idea in one line
+//!
+//! **An interaction is a pure plan; one commit makes it true.**
+//!
+//! ```text
+//! URL ── SimContext (who) ── Interaction (what) ── perform(&Snapshot) ── Reply + changes ── commit ── response
+//!                                                                                    │
+//!                                          event folder (truth) ── recent writes ── tantivy index (derived)
+//! ```
+//!
+//! # Layers
+//!
+//! Imports go strictly down; modules of one layer never import each other. `tests/it/tidy.rs` checks every `use`.
+//!
+//! | layer | modules | what they know |
+//! |---|---|---|
+//! | L7 | [`cli`] | the commands |
+//! | L6 | [`config`] | the settings: flags, environment, file |
+//! | L5 | [`http`] | actix, media types, headers, pages |
+//! | L4 | [`interaction`] | the FHIR interactions, one file each |
+//! | L3 | [`sim`] | snapshots, the commit, opening and closing, the registry |
+//! | L2 | [`simdb`] [`index`] [`search`] | event folders; the index; what a search means |
+//! | L1 | [`version`] | where a version of a resource lies and how it came to be |
+//! | L0 | [`fhir`] [`query`] [`clock`] | FHIR's own notions; the tree both indexes execute; instants and event ids |
+//!
+//! # Invariants
+//!
+//! **Invariant:** the event folders are the truth. The index is derived: delete `simindex/`, restart, and every answer is
+//! as before.
+//!
+//! **Invariant:** [`sim::Sim::exchange`] is the only way to write. It plans under the simulator's lock, writes one event
+//! folder, makes it appear by one rename, publishes the new snapshot, and only then lets the response go. So a transaction
+//! is atomic because a folder is, and every write is recorded because recording *is* the write.
+//!
+//! **Invariant:** an interaction sees a [`sim::Snapshot`] and nothing else: no disk path, no socket, no clock, no lock. A
+//! snapshot never changes under its reader.
+//!
+//! **Invariant:** tantivy is never committed on a request's path. New versions go to [`index::Recent`], which holds the same
+//! keys as tantivy would; what is recent masks what is committed.
+//!
+//! **Invariant:** resources are served as the bytes they are stored as. They are stored as they came but for `id`,
+//! `meta.versionId` and `meta.lastUpdated`, and in a transaction the references that the specification has rewritten.
+//!
+//! **Invariant:** no path is built from a client's text without a type that proved it ([`simdb::SimId`],
+//! [`clock::EventId`], [`version::Place`]).
+//!
+//! **Invariant:** lower layers know no HTTP. They return [`fhir::Failure`]; [`interaction::status`] is the one table from
+//! kinds of failure to status codes.
+//!
+//! Deliberately absent: thread-locals, a hand-written indexer per resource type, an ORM, a cache of parsed resources.
+//!
+//! # One request: `POST /sim/lab__one/fhir/Patient`
+//!
+//! 1. [`http::routes`] has all URLs. `http::serve` finds the simulator that the URL names (`http::context`), reads the body
+//!    with a limit and a timeout (`http::body`), and decides what is asked (`http::negotiate`, `http::decode`): an
+//!    [`interaction::Interaction::Create`] whose JSON has proven its `resourceType` ([`fhir::Resource`]).
+//! 2. `http::exchange` calls [`sim::Sim::exchange`], which takes the simulator's lock, gives the event its id
+//!    ([`clock::EventId`]), and lets the plan run on the newest snapshot.
+//! 3. [`interaction::create`] evaluates `If-None-Exist`, chooses an id, splices `id` and `meta` into the bytes
+//!    ([`fhir::raw`]), and extracts the keys the resource is found by ([`search::extract()`]).
+//! 4. The commit writes `simdb/lab__one/fhir/POST/<event>/` ([`simdb::write`]), appends to the journal if writes shall
+//!    survive a power loss ([`simdb::journal`]), and publishes the next snapshot.
+//! 5. `http::respond` sends what the event folder has recorded, with `X-Fhirsim-Event` naming it.
+//! 6. Later a background thread moves recent versions into tantivy (`sim::lifecycle`).
+//!
+//! # Where things are added
+//!
+//! - A search modifier: its name in [`search::parse`], its query beside its type in `search/param/`.
+//! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
+//! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.
+//! - A FHIR version: two tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].
+
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -10,3 +85,4 @@ pub mod query;
 pub mod search;
 pub mod sim;
 pub mod simdb;
+pub mod version;

@@ -58,7 +58,10 @@ pub enum Query {
 
 /// A decision that needs the stored resource itself.
 #[derive(Clone)]
-pub struct Check(pub Arc<dyn Fn(&[u8]) -> bool + Send + Sync>);
+pub struct Check(pub Arc<Decide>);
+
+/// Decides from a stored resource, byte for byte.
+pub type Decide = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,9 +139,7 @@ impl Query {
             Self::None => false,
             Self::Term(term) => keys.has(term),
             Self::TermRange { from, to } => keys.terms_from(from).next().is_some_and(|t| to.as_deref().is_none_or(|to| t < to)),
-            Self::TermContains { prefix, part } => {
-                keys.terms_from(prefix).map_while(|t| t.strip_prefix(&**prefix)).any(|rest| rest.contains(&**part))
-            }
+            Self::TermContains { prefix, part } => keys.terms_from(prefix).map_while(|t| t.strip_prefix(&**prefix)).any(|rest| rest.contains(&**part)),
             Self::Column { column, from, to } => keys.columns().any(|(name, v)| name == &**column && *from <= v && v <= *to),
             Self::And(parts) => parts.iter().all(|p| p.matches(keys, body)),
             Self::Or(parts) => parts.iter().any(|p| p.matches(keys, body)),

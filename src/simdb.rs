@@ -8,5 +8,5 @@ pub mod layout;
 pub mod scan;
 pub mod write;
 
-pub use event::{Change, EventRecord, StoredResource};
-pub use layout::{Operation, Place, SimDir, SimId};
+pub use event::{EventRecord, StoredResource};
+pub use layout::{SimDir, SimId};

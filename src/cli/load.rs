@@ -61,8 +61,9 @@ pub fn run(args: &LoadArgs) -> Result<(), String> {
 
 fn report(tally: &Tally, files: usize, started: Instant) -> Result<(), String> {
     let stored: usize = tally.stored.values().sum();
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{stored} resources stored from {files} files in {seconds:.1} s ({:.0} a second)", stored as f64 / seconds.max(0.001));
+    let took = started.elapsed();
+    let rate = stored as u128 * 1_000 / took.as_millis().max(1);
+    println!("{stored} resources stored from {files} files in {:.1} s ({rate} a second)", took.as_secs_f64());
     for (type_name, n) in &tally.stored {
         println!("  {type_name:<30} {n:>8}");
     }

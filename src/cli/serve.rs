@@ -72,7 +72,7 @@ impl ServeArgs {
     }
 }
 
-pub fn run(args: ServeArgs) -> Result<(), String> {
+pub fn run(args: &ServeArgs) -> Result<(), String> {
     let started = Instant::now();
     let config = ServeConfig::load(&args.config, args.overrides())?;
     let (writer, _flush) = tracing_appender::non_blocking::NonBlockingBuilder::default().buffered_lines_limit(50_000).lossy(false).finish(std::io::stderr());
@@ -86,7 +86,14 @@ pub fn run(args: ServeArgs) -> Result<(), String> {
     actix_web::rt::System::new().block_on(async {
         let server = http::start(registry.clone(), config.options()).map_err(|e| format!("{}: {e}", config.addr))?;
         let base = config.public_url.clone().unwrap_or_else(|| format!("http://{}", server.addr));
-        println!("fhirsim {} serves {} simulators of {} at {base} (ready in {} ms)", env!("CARGO_PKG_VERSION"), registry.len(), config.simdb.display(), started.elapsed().as_millis());
+        println!(
+            "fhirsim {} serves {} simulators of {} at http://{} (ready in {} ms)",
+            env!("CARGO_PKG_VERSION"),
+            registry.len(),
+            config.simdb.display(),
+            server.addr,
+            started.elapsed().as_millis()
+        );
         let running = actix_web::rt::spawn(server.running);
         if config.demo {
             let registry = registry.clone();

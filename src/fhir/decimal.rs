@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn keys_sort_as_numbers() {
-        let sorted = ["-1e10", "-100", "-99.5", "-2", "-1.05", "-1", "-0.5", "-0.05", "0", "0.001", "0.05", "0.5", "1", "1.05", "1.5", "2", "10", "99", "100", "1e10"];
+        let sorted =
+            ["-1e10", "-100", "-99.5", "-2", "-1.05", "-1", "-0.5", "-0.05", "0", "0.001", "0.05", "0.5", "1", "1.05", "1.5", "2", "10", "99", "100", "1e10"];
         let keys: Vec<String> = sorted.iter().filter_map(|s| parse(s)).map(|d| sort_key(&d)).collect();
         assert_eq!(keys.len(), sorted.len());
         for (pair, names) in keys.windows(2).zip(sorted.windows(2)) {

@@ -384,7 +384,7 @@ impl Definitions {
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let short: String = name.chars().take(100).collect();
     let scored = candidates.map(|c| (strsim::damerau_levenshtein(&short.to_lowercase(), &c.to_lowercase()), c));
-    scored.min_by_key(|(distance, c)| (*distance, c.len())).filter(|(distance, c)| *distance <= 1 + c.len().min(short.len()) / 3).map(|(_, c)| c)
+    scored.min_by_key(|(distance, c)| (*distance, c.len())).filter(|(distance, c)| *distance <= 1 + c.len().min(short.len()) / 4).map(|(_, c)| c)
 }
 
 #[cfg(test)]
@@ -398,7 +398,13 @@ mod tests {
             .map(|v| {
                 let d = Definitions::of(*v);
                 let elements: usize = d.types.values().map(|t| t.elements.len()).sum();
-                format!("{v} {} types, {} resources, {elements} elements, {} value sets, {} parameters", d.types.len(), d.resource_types.len(), d.codes.len(), d.search.len())
+                format!(
+                    "{v} {} types, {} resources, {elements} elements, {} value sets, {} parameters",
+                    d.types.len(),
+                    d.resource_types.len(),
+                    d.codes.len(),
+                    d.search.len()
+                )
             })
             .collect();
         insta::assert_snapshot!(facts.join("\n"), @r"

@@ -38,7 +38,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Failure> {
 /// Line and column, from 1, of a byte offset.
 fn place(bytes: &[u8], offset: usize) -> (usize, usize) {
     let before = &bytes[..offset];
-    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let line = before.split(|b| *b == b'\n').count();
     let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
     (line, column)
 }

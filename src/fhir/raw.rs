@@ -99,12 +99,11 @@ pub fn with_identity(body: &str, id: &str, version: &str, last_updated: &str) ->
         None => inserted = format!(",\"id\":{}", quote(id)),
     }
     let stamps = [("versionId", version), ("lastUpdated", last_updated)];
-    match find("meta") {
-        Some(m) => edits.extend(meta_edits(body, m.value.start, stamps)),
-        None => {
-            let [(a, av), (b, bv)] = stamps.map(|(k, v)| (k, quote(v)));
-            inserted.push_str(&format!(",\"meta\":{{\"{a}\":{av},\"{b}\":{bv}}}"));
-        }
+    if let Some(m) = find("meta") {
+        edits.extend(meta_edits(body, m.value.start, stamps));
+    } else {
+        let [(a, av), (b, bv)] = stamps.map(|(k, v)| (k, quote(v)));
+        inserted.push_str(&format!(",\"meta\":{{\"{a}\":{av},\"{b}\":{bv}}}"));
     }
     if let Some(m) = find("resourceType")
         && !inserted.is_empty()

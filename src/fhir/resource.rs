@@ -32,15 +32,25 @@ impl Resource {
         let type_name = match members.get("resourceType") {
             Some(Value::String(name)) => Definitions::of(version).resource_type(name).map_err(|f| Failure { kind: Kind::Invalid, ..f }.at("resourceType"))?,
             Some(other) => return Err(Failure::new(Kind::Invalid, format!("resourceType must be a string, but is {}", kind_of(other))).at("resourceType")),
-            None => return Err(Failure::new(Kind::Invalid, "resourceType is missing; it names the type, for example \"resourceType\":\"Patient\"").at("resourceType")),
+            None => {
+                return Err(
+                    Failure::new(Kind::Invalid, "resourceType is missing; it names the type, for example \"resourceType\":\"Patient\"").at("resourceType")
+                );
+            }
         };
         match members.get("id") {
             None | Some(Value::String(_)) => {}
-            Some(other) => return Err(Failure::new(Kind::Invalid, format!("{type_name}.id must be a string, but is {}", kind_of(other))).at(format!("{type_name}.id"))),
+            Some(other) => {
+                return Err(Failure::new(Kind::Invalid, format!("{type_name}.id must be a string, but is {}", kind_of(other))).at(format!("{type_name}.id")));
+            }
         }
         match members.get("meta") {
             None | Some(Value::Object(_)) => {}
-            Some(other) => return Err(Failure::new(Kind::Invalid, format!("{type_name}.meta must be an object, but is {}", kind_of(other))).at(format!("{type_name}.meta"))),
+            Some(other) => {
+                return Err(
+                    Failure::new(Kind::Invalid, format!("{type_name}.meta must be an object, but is {}", kind_of(other))).at(format!("{type_name}.meta"))
+                );
+            }
         }
         Ok(Self { value, type_name })
     }

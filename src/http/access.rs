@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, web};
 use base64::Engine as _;
 
 use super::{App, Options, respond, routes};
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Failure, FhirVersion, Kind};
 
 /// Lets a request pass or refuses it.
 pub async fn guard(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -21,7 +21,7 @@ pub async fn guard(request: ServiceRequest, next: Next<impl MessageBody + 'stati
     match verdict {
         Ok(()) => Ok(next.call(request).await?.map_into_boxed_body()),
         Err(failure) => {
-            let mut response = respond::failure(&failure, Default::default());
+            let mut response = respond::failure(&failure, FhirVersion::default());
             if failure.kind == Kind::Unauthorized {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"fhirsim\", Bearer"));
             }
@@ -36,21 +36,21 @@ fn check(request: &HttpRequest, options: &Options) -> Result<(), Failure> {
     if let Some(origin) = routes::text(request, header::ORIGIN)
         && authority(origin).is_none_or(|origin| origin != host && Some(origin) != own)
     {
-        return Err(Failure::new(Kind::Forbidden, format!("Origin '{}' is not this server; the management API is not for other sites' scripts", crate::fhir::id::clip(origin))));
+        return Err(Failure::new(
+            Kind::Forbidden,
+            format!("Origin '{}' is not this server; the management API is not for other sites' scripts", crate::fhir::id::clip(origin)),
+        ));
     }
-    match &options.admin_token {
-        Some(token) => {
-            if carries(request, token) {
-                return Ok(());
-            }
-            Err(Failure::new(Kind::Unauthorized, "the admin token is missing or wrong; send Authorization: Bearer <token>, or give it as the password"))
+    if let Some(token) = &options.admin_token {
+        if carries(request, token) {
+            return Ok(());
         }
-        None => {
-            if is_loopback(host) || Some(host) == own {
-                return Ok(());
-            }
-            Err(Failure::new(Kind::Forbidden, format!("Host '{}' is not this server; use 127.0.0.1, or start it with --public-url", crate::fhir::id::clip(host))))
+        Err(Failure::new(Kind::Unauthorized, "the admin token is missing or wrong; send Authorization: Bearer <token>, or give it as the password"))
+    } else {
+        if is_loopback(host) || Some(host) == own {
+            return Ok(());
         }
+        Err(Failure::new(Kind::Forbidden, format!("Host '{}' is not this server; use 127.0.0.1, or start it with --public-url", crate::fhir::id::clip(host))))
     }
 }
 

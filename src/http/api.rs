@@ -57,15 +57,15 @@ pub async fn list(request: HttpRequest, app: Data<App>, listing: Query<Listing>)
         let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
         let (page, total) = app.registry.list(listing.session.as_deref(), listing.after.as_deref(), most);
         let next = (page.len() == most && most > 0).then(|| page.last().map(|s| s.id.clone())).flatten();
-        let sims: Vec<Value> = page.into_iter().map(|s| shown(s, &origin, &app)).collect();
+        let sims: Vec<Value> = page.iter().map(|s| shown(s, &origin, &app)).collect();
         Ok(Answer::json(200, &json!({"total": total, "sims": sims, "next": next})))
     })
     .await
 }
 
-fn shown(summary: Summary, origin: &str, app: &App) -> Value {
+fn shown(summary: &Summary, origin: &str, app: &App) -> Value {
     let id: Option<SimId> = summary.id.parse().ok();
-    let mut value = serde_json::to_value(&summary).unwrap_or_default();
+    let mut value = serde_json::to_value(summary).unwrap_or_default();
     if let (Value::Object(members), Some(id)) = (&mut value, id) {
         members.insert("base".into(), format!("{origin}/sim/{id}/fhir").into());
         members.insert("directory".into(), SimDir::new(app.registry.root(), &id).root().display().to_string().into());
@@ -111,7 +111,7 @@ pub async fn create(request: HttpRequest, app: Data<App>, body: Bytes) -> HttpRe
         let wish = Wish::read(&body)?;
         let id = wish.id.as_deref().ok_or_else(|| Failure::new(Kind::BadValue, "id is missing; send {\"id\":\"lab__one\"}"))?.parse()?;
         app.registry.create(&id, &wish.wanted()?)?;
-        Ok(Answer::json(201, &shown(app.registry.summary(&id)?, &origin, &app)).with("location", format!("{origin}/api/sims/{id}")))
+        Ok(Answer::json(201, &shown(&app.registry.summary(&id)?, &origin, &app)).with("location", format!("{origin}/api/sims/{id}")))
     })
     .await
 }
@@ -134,7 +134,7 @@ pub async fn put(request: HttpRequest, app: Data<App>, id: Path<String>, body: B
             }
             Err(f) => return Err(f),
         };
-        Ok(Answer::json(status, &shown(app.registry.summary(&id)?, &origin, &app)))
+        Ok(Answer::json(status, &shown(&app.registry.summary(&id)?, &origin, &app)))
     })
     .await
 }
@@ -145,7 +145,7 @@ pub async fn change(request: HttpRequest, app: Data<App>, id: Path<String>, body
     answer(move || {
         let id: SimId = id.parse()?;
         app.registry.change(&id, &Wish::read(&body)?.wanted()?)?;
-        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+        Ok(Answer::json(200, &shown(&app.registry.summary(&id)?, &origin, &app)))
     })
     .await
 }
@@ -157,7 +157,7 @@ pub async fn show(request: HttpRequest, app: Data<App>, id: Path<String>) -> Htt
         let id: SimId = id.parse()?;
         // Opened, so that what is shown is exact.
         app.registry.get(&id)?;
-        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+        Ok(Answer::json(200, &shown(&app.registry.summary(&id)?, &origin, &app)))
     })
     .await
 }
@@ -177,7 +177,7 @@ pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>) -> Ht
     answer(move || {
         let id: SimId = id.parse()?;
         app.registry.reset(&id)?;
-        Ok(Answer::json(200, &shown(app.registry.summary(&id)?, &origin, &app)))
+        Ok(Answer::json(200, &shown(&app.registry.summary(&id)?, &origin, &app)))
     })
     .await
 }

@@ -51,5 +51,8 @@ pub async fn read(request: &HttpRequest, payload: Payload, max_bytes: usize, tim
 }
 
 fn too_large(max_bytes: usize) -> Failure {
-    Failure::new(Kind::TooLarge, format!("the body is over the limit of {max_bytes} bytes; send less at a time, or start the server with a greater --max-body-bytes"))
+    Failure::new(
+        Kind::TooLarge,
+        format!("the body is over the limit of {max_bytes} bytes; send less at a time, or start the server with a greater --max-body-bytes"),
+    )
 }

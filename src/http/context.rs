@@ -35,7 +35,10 @@ impl SimContext {
         let (mount, tail) = rest.split_once('/').unwrap_or((rest, ""));
         let origin = origin(request, &app.options);
         if mount != "fhir" {
-            return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", crate::fhir::id::clip(mount))));
+            return Err(Failure::new(
+                Kind::NotFound,
+                format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", crate::fhir::id::clip(mount)),
+            ));
         }
         let sim = match app.registry.get_if_open(&id) {
             Some(sim) => sim,

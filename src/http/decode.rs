@@ -45,19 +45,20 @@ impl Parts<'_> {
             Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions)),
             Target::InstanceHistory(type_name, id) if is_read => Ok(Interaction::History(type_name, id, self.query)),
             Target::Type(type_name) if is_read => Ok(self.search(Some(type_name))),
-            Target::System if is_read => Ok(self.search(None)),
+            Target::System | Target::SystemSearch if is_read => Ok(self.search(None)),
             Target::TypeSearch(type_name) if method == Method::POST => self.posted_search(Some(type_name)),
             Target::SystemSearch if method == Method::POST => self.posted_search(None),
             Target::TypeSearch(type_name) if is_read => Ok(self.search(Some(type_name))),
-            Target::SystemSearch if is_read => Ok(self.search(None)),
             Target::Type(type_name) if method == Method::POST => Ok(Interaction::Create(self.content(type_name, None)?, conditions)),
             Target::System if method == Method::POST => self.bundle(),
             Target::Instance(type_name, id) if method == Method::PUT => {
                 let content = self.content(type_name, Some(&id))?;
                 Ok(Interaction::Update(id, content, conditions))
-            },
+            }
             Target::Instance(type_name, id) if method == Method::DELETE => Ok(Interaction::Delete(type_name, id, conditions)),
-            Target::Operation(name) => Err(Failure::new(Kind::NotSupported, format!("operation ${} is not supported by this server", crate::fhir::id::clip(&name)))),
+            Target::Operation(name) => {
+                Err(Failure::new(Kind::NotSupported, format!("operation ${} is not supported by this server", crate::fhir::id::clip(&name))))
+            }
             other => Err(self.not_allowed(&other)),
         }
     }
@@ -69,7 +70,10 @@ impl Parts<'_> {
             Target::Metadata => ("GET, HEAD", ""),
             Target::SystemSearch | Target::TypeSearch(_) => ("GET, HEAD, POST", ""),
             Target::SystemHistory | Target::TypeHistory(_) => {
-                return Failure::new(Kind::NotSupported, "history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history");
+                return Failure::new(
+                    Kind::NotSupported,
+                    "history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history",
+                );
             }
             Target::Type(_) => ("GET, HEAD, POST", "to update or delete, name the resource: [type]/[id]; conditional update and delete are not supported"),
             Target::Instance(..) => ("GET, HEAD, PUT, DELETE", "to create, POST to the type, or PUT with an id"),
@@ -158,7 +162,8 @@ impl Parts<'_> {
         }
         let resource = Resource::parse(self.body, self.version)?;
         if resource.type_name() != "Bundle" {
-            let message = format!("the endpoint itself takes a Bundle of type batch or transaction, but resourceType is '{0}'; POST it to /{0}", resource.type_name());
+            let message =
+                format!("the endpoint itself takes a Bundle of type batch or transaction, but resourceType is '{0}'; POST it to /{0}", resource.type_name());
             return Err(Failure::new(Kind::Invalid, message).at("resourceType"));
         }
         let kind = resource.value().get("type").and_then(serde_json::Value::as_str).map(str::to_owned);

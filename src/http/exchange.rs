@@ -15,11 +15,12 @@ use super::respond::{Answer, http_date};
 use crate::clock::EventId;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::interaction::{self, Done, Env, Interaction, Reply, status};
-use crate::simdb::event::{RequestRecord, ResponseRecord};
-use crate::simdb::journal::Ticket;
-use crate::simdb::{EventRecord, Operation};
 use crate::sim::log::Waiting;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
+use crate::simdb::EventRecord;
+use crate::simdb::event::{RequestRecord, ResponseRecord};
+use crate::simdb::journal::Ticket;
+use crate::version::Operation;
 
 /// A request whose meaning is decided: it can go to any thread.
 pub struct Call {
@@ -103,8 +104,8 @@ impl Call {
 
 /// Performs, answers and records a call.
 #[must_use]
-pub fn exchange(sim: &Arc<Sim>, call: Call) -> Outcome {
-    if call.operation == Operation::Get { read(sim, call) } else { write(sim, &call) }
+pub fn exchange(sim: &Arc<Sim>, call: &Call) -> Outcome {
+    if call.operation == Operation::Get { read(sim, call) } else { write(sim, call) }
 }
 
 fn write(sim: &Sim, call: &Call) -> Outcome {
@@ -129,13 +130,13 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     }
 }
 
-fn read(sim: &Arc<Sim>, call: Call) -> Outcome {
+fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
     let snapshot = sim.snapshot();
     let profile = sim.profile();
     let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
     let now_ms = sim.now_ms();
     let performed = call.performed(&snapshot, stamp, now_ms, &profile.created);
-    let (answer, _) = render(&call, performed, snapshot.version());
+    let (answer, _) = render(call, performed, snapshot.version());
     let event = (profile.settings.record == Record::All).then(|| sim.next_event());
     let entry = Waiting {
         event,
@@ -235,7 +236,10 @@ fn native(call: &Call, body: &[u8], version: FhirVersion) -> Option<Shown> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     let content_type = text("contentType")?;
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let accepts_it = call.accept.as_deref().is_some_and(|accept| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)));
+    let accepts_it = call
+        .accept
+        .as_deref()
+        .is_some_and(|accept| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)));
     if call.format.is_explicit && !accepts_it {
         return None;
     }

@@ -197,6 +197,7 @@ pub async fn style() -> HttpResponse {
 
 /// Everything else.
 pub async fn nothing_here(request: HttpRequest, app: Data<App>) -> HttpResponse {
-    let message = format!("nothing is at {}; FHIR endpoints are at /sim/<session>__<name>/fhir, the list of simulators at /", crate::fhir::id::clip(request.path()));
+    let message =
+        format!("nothing is at {}; FHIR endpoints are at /sim/<session>__<name>/fhir, the list of simulators at /", crate::fhir::id::clip(request.path()));
     refusal(&app, &Failure::new(Kind::NotFound, message)).into_response(None, None, false)
 }

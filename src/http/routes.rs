@@ -83,6 +83,6 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
 }
 
 /// The value of a header, if it is text.
-pub(super) fn text<'r>(request: &'r actix_web::HttpRequest, name: impl header::AsHeaderName) -> Option<&'r str> {
+pub(super) fn text(request: &actix_web::HttpRequest, name: impl header::AsHeaderName) -> Option<&str> {
     request.headers().get(name).and_then(|v| v.to_str().ok())
 }

@@ -12,15 +12,16 @@ use serde_json::{Map, Value};
 use super::context::SimContext;
 use super::decode::Parts;
 use super::exchange::{Call, Outcome, exchange};
-use super::negotiate::{self, Format, Prefer};
+use super::negotiate::{self, Format};
 use super::respond::{self, Answer};
 use super::{App, body, routes};
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::target::pairs;
 use crate::interaction::{Interaction, Target};
 use crate::search::parse::MAX_PARAMETERS;
-use crate::simdb::Operation;
 use crate::sim::{Record, Sim};
+use crate::simdb::journal::Ticket;
+use crate::version::Operation;
 
 /// A body up to this size is worked on where it arrived.
 const INLINE_BYTES: usize = 128 << 10;
@@ -34,7 +35,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(context) => context,
         Err(failure) => {
             tracing::info!(url = %request.uri(), failure = failure.diagnostics, "refused");
-            return respond::failure(&failure, Default::default());
+            return respond::failure(&failure, FhirVersion::default());
         }
     };
     let body = body::read(&request, payload, app.options.max_body_bytes, app.options.read_timeout).await;
@@ -70,17 +71,19 @@ async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
         Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
         Ok(Interaction::Search(search)) => !is_selective(&search.parameters),
-        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Delete(..)) | Err(_) => call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy()),
+        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Delete(..)) | Err(_) => {
+            call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
+        }
         Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,
     };
     if !long {
-        return exchange(sim, call);
+        return exchange(sim, &call);
     }
     let (version, format) = (sim.snapshot().version(), call.format.clone());
     let there = sim.clone();
-    web::block(move || exchange(&there, call)).await.unwrap_or_else(|error| {
+    web::block(move || exchange(&there, &call)).await.unwrap_or_else(|error| {
         let failure = Failure::new(Kind::Internal, format!("this server made a mistake: {error}"));
-        Outcome { answer: Answer::refusal(&failure, version, &format), event: None, ticket: Default::default() }
+        Outcome { answer: Answer::refusal(&failure, version, &format), event: None, ticket: Ticket::default() }
     })
 }
 
@@ -101,7 +104,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, broken: Option
     let format = negotiate::format(request, &query, version, type_name == Some("Binary"));
     let prefer = negotiate::prefer(request);
     let filed = filed_under(request.method(), target.as_ref().ok());
-    let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or(Prefer::default()));
+    let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());
     let asked = match (broken, format, prefer, target) {
         (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
         (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {

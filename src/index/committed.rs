@@ -13,10 +13,10 @@ use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter
 
 use super::directory::UnsyncedDirectory;
 use super::schema::{FORMAT, Fields};
-use super::{Hit, Recent, Version};
+use super::{Hit, Recent};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
-use crate::simdb::{Change, Place};
+use crate::version::{Change, Place, Version};
 
 /// Memory a flush may use before it writes a segment.
 const WRITER_BYTES: usize = 64 << 20;
@@ -25,7 +25,7 @@ const WRITER_BYTES: usize = 64 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Payload {
-    /// [`FORMAT`] at the time.
+    /// The format of the index at the time.
     pub format: u32,
     /// The last event that is in the index.
     pub last_event: String,
@@ -179,9 +179,7 @@ impl Committed {
 
     fn find<'a>(&'a self, field: tantivy::schema::Field, uid: &str) -> impl Iterator<Item = DocAddress> + 'a {
         let term = Term::from_field_text(field, uid);
-        (0..).zip(&self.inner.segments).flat_map(move |(number, segment)| {
-            postings(&segment.reader, &term).map(move |doc| DocAddress::new(number, doc))
-        })
+        (0..).zip(&self.inner.segments).flat_map(move |(number, segment)| postings(&segment.reader, &term).map(move |doc| DocAddress::new(number, doc)))
     }
 
     pub(super) fn hit(&self, address: DocAddress) -> Hit {
@@ -263,6 +261,11 @@ impl Segment {
             type_number: fast.u64("type_number")?,
             reader: reader.clone(),
         })
+    }
+
+    /// Event and file number of a document.
+    pub(super) fn time(&self, doc: u32) -> (u64, u32) {
+        (self.event.first(doc).unwrap_or(0), Place::from_u64(self.place.first(doc).unwrap_or(0)).number)
     }
 
     /// The column `name` of numbers, if a document of this segment has a value in it.

@@ -14,6 +14,7 @@ use crate::query::{Check, Query};
 pub type Body<'a> = dyn Fn(u32) -> Option<Arc<[u8]>> + 'a;
 
 /// A query made ready for one segment. Documents are asked for in ascending order.
+#[expect(clippy::large_enum_variant, reason = "a query has few nodes, and each is made where it is used")]
 pub enum Node {
     All,
     None,
@@ -109,14 +110,14 @@ impl Node {
     }
 
     /// An upper bound of the documents it could name by itself; `None` if it must be asked document by document.
-    fn size(&self, documents: u32) -> Option<u32> {
+    fn size(&self) -> Option<u32> {
         match self {
             Self::None => Some(0),
             Self::Postings(postings) => Some(postings.doc_freq()),
             Self::Bits(bits) => Some(bits.0.iter().map(|w| w.count_ones()).sum()),
-            Self::And(parts) => parts.iter().filter_map(|p| p.size(documents)).min(),
-            Self::Or(parts) => parts.iter().try_fold(0_u32, |sum, p| Some(sum.saturating_add(p.size(documents)?))),
-            Self::Verify(part, _) => part.size(documents),
+            Self::And(parts) => parts.iter().filter_map(Node::size).min(),
+            Self::Or(parts) => parts.iter().try_fold(0_u32, |sum, p| Some(sum.saturating_add(p.size()?))),
+            Self::Verify(part, _) => part.size(),
             Self::All | Self::Column { .. } | Self::Not(_) => None,
         }
     }
@@ -141,7 +142,7 @@ impl Node {
         let driver = match &mut self {
             // The driver is taken out of the conjunction: its documents need not be asked for it again.
             Self::And(parts) => {
-                let cheapest = (0..parts.len()).filter_map(|i| parts[i].size(documents).map(|n| (n, i))).min();
+                let cheapest = (0..parts.len()).filter_map(|i| parts[i].size().map(|n| (n, i))).min();
                 cheapest.map(|(_, i)| std::mem::replace(&mut parts[i], Self::All))
             }
             Self::Postings(_) | Self::Bits(_) | Self::Or(_) | Self::None => Some(std::mem::replace(&mut self, Self::All)),
@@ -175,7 +176,7 @@ impl Node {
 
     /// The documents it names by itself, if it can.
     fn enumerate(&mut self, documents: u32, body: &Body<'_>) -> Option<Bits> {
-        self.size(documents)?;
+        self.size()?;
         let mut set = Bits::new(documents);
         match std::mem::replace(self, Self::None) {
             Self::Bits(bits) => return Some(bits),

@@ -1,6 +1,6 @@
 //! Searching both indexes as one: matches, their order, a page of them.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,23 +9,27 @@ use tantivy::{DocAddress, DocSet};
 
 use super::committed::{Segment, packed};
 use super::execute::Node;
-use super::{Entry, Hit, Recent, Version, View};
+use super::{Entry, Hit, Recent, View};
 use crate::clock::EventId;
 use crate::query::{Keys, Query};
+use crate::version::Version;
 
 /// What is looked for.
 pub struct Find<'a> {
     /// Which resources.
     pub query: &'a Query,
-    /// In which order; what is equal is ordered by event, the newest first.
+    /// In which order; what is equal is ordered by event, the newest first, and within an event by the file's number.
     pub sort: &'a [SortKey],
     /// How many to pass over.
     pub offset: usize,
     /// How many to return.
     pub count: usize,
     /// Reads a stored resource, for the checks that terms cannot decide.
-    pub body: &'a (dyn Fn(&'static str, &Version) -> Option<Arc<[u8]>> + 'a),
+    pub body: &'a ReadBody<'a>,
 }
+
+/// Reads a version of a resource of a type.
+pub type ReadBody<'a> = dyn Fn(&'static str, &Version) -> Option<Arc<[u8]>> + 'a;
 
 /// One key of the order.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ enum Value {
 }
 
 /// The keys of one match: comparable across segments and recent writes.
-type Position = (Vec<Option<Value>>, EventId);
+type Position = (Vec<Option<Value>>, (EventId, u32));
 
 struct Candidate {
     position: Position,
@@ -120,11 +124,8 @@ impl View {
     /// Every version of a resource, newest first.
     #[must_use]
     pub fn versions(&self, uid: &str) -> Vec<Version> {
-        let mut found: Vec<Version> = if self.recent.latest(uid).is_some() {
-            self.recent.versions().rev().filter(|e| *e.uid == *uid).map(|e| e.version).collect()
-        } else {
-            Vec::new()
-        };
+        let mut found: Vec<Version> =
+            if self.recent.latest(uid).is_some() { self.recent.versions().rev().filter(|e| *e.uid == *uid).map(|e| e.version).collect() } else { Vec::new() };
         found.extend(self.committed.versions(uid));
         found
     }
@@ -174,7 +175,10 @@ impl View {
             if find.query.matches(&entry.keys, &body) {
                 all.total += 1;
                 if wanted > 0 {
-                    candidates.push(Candidate { position: (find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k)).collect(), entry.version.event), hit: hit_of(entry) });
+                    candidates.push(Candidate {
+                        position: (find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k)).collect(), place_in_time(&entry.version)),
+                        hit: hit_of(entry),
+                    });
                 }
             }
         }
@@ -205,13 +209,13 @@ impl View {
             if wanted > 0 {
                 // Made at the first match: for a sort by terms it reads many postings.
                 let order = order.get_or_insert_with(|| find.sort.iter().map(|k| Order::open(segment, k, self.committed.terms_field())).collect());
-                best.push(order.iter().map(|o| o.rank(doc)).collect(), segment.event.first(doc).unwrap_or(0), doc);
+                best.push(order.iter().map(|o| o.rank(doc)).collect(), segment.time(doc), doc);
             }
         });
         let candidates = best.into_documents().into_iter().map(|doc| {
             let hit = self.committed.hit(DocAddress::new(number, doc));
             let values = order.iter().flatten().map(|o| o.value(doc, segment, self.committed.terms_field())).collect();
-            Candidate { position: (values, hit.version.event), hit }
+            Candidate { position: (values, place_in_time(&hit.version)), hit }
         });
         Ok((total, candidates.collect()))
     }
@@ -219,6 +223,11 @@ impl View {
 
 fn hit_of(entry: &Arc<Entry>) -> Hit {
     Hit { type_name: entry.type_name, version: entry.version }
+}
+
+/// What orders two versions: the event, and within one the number of the file.
+fn place_in_time(version: &Version) -> (EventId, u32) {
+    (version.event, version.place.number)
 }
 
 fn compare(a: &Position, b: &Position, sort: &[SortKey]) -> Ordering {
@@ -282,7 +291,7 @@ impl Order {
         let turn = |rank: u64, descending: bool| if descending { (u64::MAX - 1) - rank.min(u64::MAX - 1) } else { rank.min(u64::MAX - 1) };
         match self {
             Self::Event(column, descending) => column.first(doc).map_or(u64::MAX, |v| turn(v, *descending)),
-            Self::Columns(columns, descending) => number_of(columns, doc, *descending).map_or(u64::MAX, |v| turn((v as u64) ^ (1 << 63), *descending)),
+            Self::Columns(columns, descending) => number_of(columns, doc, *descending).map_or(u64::MAX, |v| turn(v.cast_unsigned() ^ (1 << 63), *descending)),
             Self::Terms(ordinals, descending) => ordinals.get(&doc).map_or(u64::MAX, |r| turn(r.rank, *descending)),
         }
     }
@@ -357,16 +366,19 @@ fn term_ordinals(segment: &Segment, prefixes: &[Box<str>], descending: bool, fie
     Ok(found)
 }
 
+/// Ranks by the keys, then event and file number, then the document.
+type Ranking = (smallvec::SmallVec<[u64; 2]>, Reverse<(u64, u32)>, u32);
+
 /// Keeps the first `wanted` documents by rank, in a buffer twice that size.
 struct Best {
     wanted: usize,
-    kept: Vec<(smallvec::SmallVec<[u64; 2]>, u64, u32)>,
+    kept: Vec<Ranking>,
 }
 
 impl Best {
-    fn push(&mut self, ranks: smallvec::SmallVec<[u64; 2]>, event: u64, doc: u32) {
-        // Newest first: the event counts backwards.
-        self.kept.push((ranks, u64::MAX - event, doc));
+    fn push(&mut self, ranks: smallvec::SmallVec<[u64; 2]>, time: (u64, u32), doc: u32) {
+        // Newest first.
+        self.kept.push((ranks, Reverse(time), doc));
         if self.kept.len() >= self.wanted.saturating_mul(2).max(64) {
             self.cut();
         }

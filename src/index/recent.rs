@@ -40,6 +40,7 @@ impl Recent {
     }
 
     /// Every version held, in the order of writing.
+    #[must_use]
     pub fn versions(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
         self.versions.iter()
     }

@@ -61,12 +61,16 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     let mut renames = Renames::new(snapshot.definitions());
     for (at, (entry, identity)) in entries.iter().zip(&identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
-            renames.add(full_url, identity.uid()).map_err(named(at))?;
+            renames.add(full_url, &identity.uid()).map_err(named(at))?;
         }
     }
+    // One condition is looked up once, however many references repeat it.
+    let mut found: FxHashMap<String, Result<String, Failure>> = FxHashMap::default();
     for (at, entry) in entries.iter_mut().enumerate() {
         if let Some(content) = &mut entry.content {
-            let find = |type_name: &'static str, query: &str| find_one(type_name, query, snapshot, env);
+            let find = |type_name: &'static str, query: &str| {
+                found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
+            };
             renames.rewrite(content, snapshot.version(), find).map_err(named(at))?;
         }
     }
@@ -115,14 +119,15 @@ fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<V
                 None => Identity::New(type_name, ResourceId::random()),
                 Some(query) => match create::existing(type_name, query, snapshot, env).map_err(named)? {
                     Some(reply) => Identity::Existing(Box::new(reply)),
-                    None => match conditional.get(&(*type_name, query.as_str())) {
-                        Some((type_name, id)) => Identity::Known(type_name, id.clone()),
-                        None => {
+                    None => {
+                        if let Some((type_name, id)) = conditional.get(&(*type_name, query.as_str())) {
+                            Identity::Known(type_name, id.clone())
+                        } else {
                             let id = ResourceId::random();
                             conditional.insert((type_name, query), (type_name, id.clone()));
                             Identity::New(type_name, id)
                         }
-                    },
+                    }
                 },
             }),
             (Method::Put | Method::Delete, Target::Instance(type_name, id)) => {
@@ -145,8 +150,13 @@ fn find_one(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env
     let shown = crate::fhir::id::clip(query);
     match &found.hits[..] {
         [one] => Ok(format!("{type_name}/{}", search::id_of(one)?)),
-        [] => Err(Failure::new(Kind::PreconditionFailed, format!("conditional reference '{type_name}?{shown}' matches no resource; it must match exactly one"))),
-        _ => Err(Failure::new(Kind::MultipleMatches, format!("conditional reference '{type_name}?{shown}' matches {} resources; it must match exactly one", found.total))),
+        [] => {
+            Err(Failure::new(Kind::PreconditionFailed, format!("conditional reference '{type_name}?{shown}' matches no resource; it must match exactly one")))
+        }
+        _ => Err(Failure::new(
+            Kind::MultipleMatches,
+            format!("conditional reference '{type_name}?{shown}' matches {} resources; it must match exactly one", found.total),
+        )),
     }
 }
 
@@ -180,7 +190,7 @@ impl<'a> Plan<'a> {
     fn take(&mut self, mut reply: Reply) -> Reply {
         for change in std::mem::take(&mut reply.changes) {
             let number = u32::try_from(self.changes.len() + 1).unwrap_or(u32::MAX);
-            self.working = self.working.planning(&change, self.env.stamp, number);
+            self.working.plan(&change, self.env.stamp, number);
             self.changes.push(change);
         }
         reply

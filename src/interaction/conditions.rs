@@ -2,7 +2,7 @@
 
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind, VersionId};
-use crate::index::Version;
+use crate::version::Version;
 
 /// What must hold for an interaction to go on.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,8 @@ impl Tag {
         };
         match inner {
             Some(tag) if !tag.is_empty() && !tag.contains(['"', ' ', ',']) => Ok(tag.parse().map_or(Self::Foreign, Self::Version)),
-            _ => Err(Failure::new(Kind::BadValue, format!("{header} '{}' is not an entity tag; send one as ETag shows it, for example W/\"3\"", clip(text))).at(format!("http.{header}"))),
+            _ => Err(Failure::new(Kind::BadValue, format!("{header} '{}' is not an entity tag; send one as ETag shows it, for example W/\"3\"", clip(text)))
+                .at(format!("http.{header}"))),
         }
     }
 
@@ -93,7 +94,13 @@ mod tests {
 
     #[test]
     fn tags_are_read() {
-        for (text, expected) in [("W/\"3\"", Tag::Version(VersionId(3))), ("\"3\"", Tag::Version(VersionId(3))), (" 3 ", Tag::Version(VersionId(3))), ("*", Tag::Any), ("\"abc\"", Tag::Foreign)] {
+        for (text, expected) in [
+            ("W/\"3\"", Tag::Version(VersionId(3))),
+            ("\"3\"", Tag::Version(VersionId(3))),
+            (" 3 ", Tag::Version(VersionId(3))),
+            ("*", Tag::Any),
+            ("\"abc\"", Tag::Foreign),
+        ] {
             assert_eq!(Tag::parse(text, "If-Match").ok(), Some(expected), "{text}");
         }
         for bad in ["", "W/", "\"3", "W/\"\"", "a b", "\"1\",\"2\""] {

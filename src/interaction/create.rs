@@ -2,8 +2,9 @@
 
 use super::{Conditions, Content, Done, Env, Reply, Subject, search};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId, raw};
+use crate::search::extract;
 use crate::sim::{NewVersion, Snapshot};
-use crate::simdb::Change;
+use crate::version::Change;
 
 /// Stores a resource under a new id.
 ///
@@ -25,7 +26,11 @@ pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<
     let mut reply = store(content, id, VersionId(1), Change::Create, snapshot, env);
     reply.done = Done::Created;
     if let Some(sent) = content.resource.id() {
-        reply.notes.push(format!("the id '{}' that was sent is not used: create assigns a new one; to choose the id, PUT {}/[id]", crate::fhir::id::clip(sent), content.type_name));
+        reply.notes.push(format!(
+            "the id '{}' that was sent is not used: create assigns a new one; to choose the id, PUT {}/[id]",
+            crate::fhir::id::clip(sent),
+            content.type_name
+        ));
     }
     reply
 }
@@ -36,7 +41,8 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     let text = raw::with_identity(&content.text, id.as_str(), &version.to_string(), &env.stamp.event.instant());
     let body: crate::sim::bodies::Body = text.into_bytes().into();
     let subject = Subject { type_name, id: id.clone(), version, event: env.stamp.event };
-    let new = NewVersion::content(snapshot, env.stamp, type_name, id, version, change, body.clone(), content.resource.value());
+    let keys = extract(content.resource.value(), type_name, &id, env.stamp.event.millis(), &snapshot.origin());
+    let new = NewVersion::content(type_name, id, version, change, body.clone(), keys);
     Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) }
 }
 
@@ -52,7 +58,8 @@ pub(super) fn existing(type_name: &'static str, query: &str, snapshot: &Snapshot
             Ok(Some(Reply { body: Some(hit.body), subject: Some(subject), ..Reply::new(Done::Ok) }))
         }
         _ => {
-            let message = format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", found.total, crate::fhir::id::clip(query));
+            let message =
+                format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", found.total, crate::fhir::id::clip(query));
             Err(Failure::new(Kind::MultipleMatches, message).at("http.If-None-Exist"))
         }
     }

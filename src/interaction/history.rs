@@ -6,11 +6,10 @@ use super::{Done, Env, Reply, Subject, not_found, status};
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::{Failure, Kind, ResourceId, instant};
-use crate::index::Version;
 use crate::search::Cursor;
 use crate::search::parse::{DEFAULT_COUNT, MAX_COUNT};
 use crate::sim::Snapshot;
-use crate::simdb::Change;
+use crate::version::{Change, Version};
 
 struct Wanted {
     count: usize,
@@ -82,7 +81,10 @@ fn parse(parameters: &[(String, String)]) -> Result<Wanted, Failure> {
         let bad = |expected: &str| Failure::new(Kind::BadValue, format!("{name} '{}' is not {expected}", clip(value)));
         match name.as_str() {
             "_count" => wanted.count = value.parse::<usize>().map_err(|_| bad("a number from 0 on"))?.min(MAX_COUNT),
-            "_since" => wanted.since_ms = Some(instant::parse(&value.replace(' ', "+")).ok_or_else(|| bad("an instant such as 2026-02-28T10:30:00Z"))?.low.div_euclid(1_000)),
+            "_since" => {
+                wanted.since_ms =
+                    Some(instant::parse(&value.replace(' ', "+")).ok_or_else(|| bad("an instant such as 2026-02-28T10:30:00Z"))?.low.div_euclid(1_000));
+            }
             "_cursor" => wanted.cursor = Some(value.parse()?),
             "_format" | "_pretty" => {}
             _ => return Err(Failure::new(Kind::NotSupported, format!("history parameter '{}' is not supported; known: _count, _since", clip(name)))),

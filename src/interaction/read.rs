@@ -2,8 +2,8 @@
 
 use super::{Conditions, Done, Reply, Subject, not_found};
 use crate::fhir::{Failure, Kind, ResourceId};
-use crate::index::Version;
 use crate::sim::Snapshot;
+use crate::version::Version;
 
 /// The current version of a resource.
 ///
@@ -20,7 +20,8 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
 /// The version is a deletion, or its file is damaged.
 pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
     if version.is_deletion() {
-        let message = format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.event.instant(), version.id);
+        let message =
+            format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.event.instant(), version.id);
         return Err(Failure::new(Kind::Deleted, message));
     }
     let subject = Some(Subject { type_name, id: id.clone(), version: version.id, event: version.event });

@@ -78,7 +78,8 @@ fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, snaps
     for hit in &page.hits {
         let id = id_of(hit)?;
         let body = std::str::from_utf8(&hit.body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-        entries.push(format!("{{\"fullUrl\":{},\"resource\":{body},\"search\":{{\"mode\":\"match\"}}}}", quote(&format!("{}/{}/{id}", env.base, hit.type_name))));
+        entries
+            .push(format!("{{\"fullUrl\":{},\"resource\":{body},\"search\":{{\"mode\":\"match\"}}}}", quote(&format!("{}/{}/{id}", env.base, hit.type_name))));
     }
     if !search.ignored.is_empty() {
         let messages: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();

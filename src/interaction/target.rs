@@ -82,7 +82,10 @@ impl Target {
 }
 
 fn nothing_at(path: &str) -> Failure {
-    let message = format!("nothing is at '{}'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/_search, metadata", clip(path));
+    let message = format!(
+        "nothing is at '{}'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/_search, metadata",
+        clip(path)
+    );
     Failure::new(Kind::NotFound, message)
 }
 
@@ -105,7 +108,9 @@ mod tests {
         assert_eq!(kind("Patient/"), Ok(Target::Type("Patient")));
         assert_eq!(kind("Pat%69ent"), Ok(Target::Type("Patient")));
         assert_eq!(kind("Patient/1/_history/x").map(|t| matches!(t, Target::Version(..))), Ok(true));
-        for path in ["%2e%2e", "Patient/%2e%2e", "Patient/..", "Patient/a%2fb", "Patient/a%00", "Patient/%ff", "Patient/1/2", "Patient/1/_history/2/3", "Patient/a%5cb"] {
+        for path in
+            ["%2e%2e", "Patient/%2e%2e", "Patient/..", "Patient/a%2fb", "Patient/a%00", "Patient/%ff", "Patient/1/2", "Patient/1/_history/2/3", "Patient/a%5cb"]
+        {
             assert_eq!(kind(path), Err(Kind::NotFound), "{path}");
         }
         assert_eq!(kind("Nope/1"), Err(Kind::UnknownType));

@@ -4,7 +4,7 @@ use super::{Conditions, Content, Done, Env, Reply, create};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::sim::Snapshot;
-use crate::simdb::Change;
+use crate::version::Change;
 
 /// Stores a version of a resource under the client's id.
 ///

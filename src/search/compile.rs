@@ -100,9 +100,10 @@ fn one(param: &'static Param, modifier: Modifier, value: &str, origin: &Origin<'
         (ParamType::Uri, _) => Ok(param::uri::query(param, value)),
         (ParamType::Date, _) => param::date::query(param, value, origin.version, now),
         (ParamType::Number, _) => param::number::query(param, value, origin.version),
-        (ParamType::Composite | ParamType::Quantity | ParamType::Special, _) => {
-            Err(Failure::new(Kind::NotSupported, format!("search parameter '{}' of type {} is not supported by this server", param.def.code, param.def.kind.code())))
-        }
+        (ParamType::Composite | ParamType::Quantity | ParamType::Special, _) => Err(Failure::new(
+            Kind::NotSupported,
+            format!("search parameter '{}' of type {} is not supported by this server", param.def.code, param.def.kind.code()),
+        )),
     }
 }
 

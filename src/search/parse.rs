@@ -226,7 +226,9 @@ impl Search {
             ("exact", ParamType::String) => Some(Modifier::Exact),
             ("contains", ParamType::String) => Some(Modifier::Contains),
             ("not", ParamType::Token) => Some(Modifier::Not),
-            (name, ParamType::Reference) => Definitions::of(self.version).resource_type(name).ok().filter(|name| self.can_target(code, name)).map(Modifier::Type),
+            (name, ParamType::Reference) => {
+                Definitions::of(self.version).resource_type(name).ok().filter(|name| self.can_target(code, name)).map(Modifier::Type)
+            }
             _ => None,
         };
         found.ok_or_else(|| {
@@ -236,7 +238,10 @@ impl Search {
                 ParamType::Reference => "missing, or the name of a type it can refer to",
                 _ => "missing",
             };
-            Failure::new(Kind::NotSupported, format!("modifier '{}' is not supported for the {} parameter '{code}'; known here: {known}", clip(text), kind.code()))
+            Failure::new(
+                Kind::NotSupported,
+                format!("modifier '{}' is not supported for the {} parameter '{code}'; known here: {known}", clip(text), kind.code()),
+            )
         })
     }
 

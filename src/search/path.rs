@@ -234,8 +234,8 @@ impl<'v> Context<'v> {
             _ => return false,
         };
         if let Some(id) = text.strip_prefix('#') {
-            let contained = self.resource.value.get("contained").and_then(Value::as_array).into_iter().flatten();
-            let target = contained.filter(|c| c.get("id").and_then(Value::as_str) == Some(id)).next();
+            let mut contained = self.resource.value.get("contained").and_then(Value::as_array).into_iter().flatten();
+            let target = contained.find(|c| c.get("id").and_then(Value::as_str) == Some(id));
             return target.and_then(|t| t.get("resourceType")).and_then(Value::as_str) == Some(name);
         }
         let path = text.split_once("/_history/").map_or(text.as_str(), |(path, _)| path);

@@ -7,8 +7,8 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::fhir::{Failure, Kind};
-use crate::index::Version;
 use crate::simdb::SimDir;
+use crate::version::Version;
 
 /// A stored resource, byte for byte.
 pub type Body = Arc<[u8]>;

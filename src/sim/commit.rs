@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::bodies::Body;
 use super::lifecycle::Flusher;
@@ -16,15 +15,14 @@ use super::snapshot::{Snapshot, Store, uid};
 use super::storage_failure;
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
-use crate::index::Version;
 use crate::query::Keys;
-use crate::search::extract;
 use crate::simdb::event::{RECORD, java_date};
 use crate::simdb::journal::{Journal, Ticket};
 use crate::simdb::layout::file_name;
 use crate::simdb::scan::Damage;
 use crate::simdb::write::{File, event_folder};
-use crate::simdb::{Change, EventRecord, Operation, Place, SimDir, SimId, StoredResource};
+use crate::simdb::{EventRecord, SimDir, SimId, StoredResource};
+use crate::version::{Change, Operation, Place, Version};
 
 /// An open simulator.
 pub struct Sim {
@@ -74,11 +72,10 @@ pub struct NewVersion {
 }
 
 impl NewVersion {
-    /// A version with content: `value` is `body` parsed, its `id` and `meta` aside.
+    /// A version with content.
     #[must_use]
-    pub fn content(snapshot: &Snapshot, stamp: Stamp, type_name: &'static str, id: ResourceId, version: VersionId, change: Change, body: Body, value: &Value) -> Self {
-        let keys = Arc::new(extract(value, type_name, &id, stamp.event.millis(), &snapshot.origin()));
-        Self { type_name, id, version, change, body: Some(body), keys }
+    pub fn content(type_name: &'static str, id: ResourceId, version: VersionId, change: Change, body: Body, keys: Keys) -> Self {
+        Self { type_name, id, version, change, body: Some(body), keys: Arc::new(keys) }
     }
 
     /// A deletion.
@@ -172,7 +169,10 @@ impl Sim {
         self.flusher.wait(&self.published);
         let guard = self.writer.lock();
         if self.closed.load(Ordering::Relaxed) {
-            return Err(Failure::new(Kind::UnknownSimulator, format!("simulator {} was closed, reset or deleted during this request; send it again", self.store.sim)));
+            return Err(Failure::new(
+                Kind::UnknownSimulator,
+                format!("simulator {} was closed, reset or deleted during this request; send it again", self.store.sim),
+            ));
         }
         let heavy = matches!(operation, Operation::Transaction | Operation::Batch);
         self.heavy.store(heavy, Ordering::Relaxed);

@@ -23,11 +23,11 @@ use super::registry::Shared;
 use super::snapshot::{Snapshot, Store};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, VersionId};
-use crate::index::{Committed, Entry, Payload, Version, View};
-use crate::simdb::layout::Place;
+use crate::index::{Committed, Entry, Payload, View};
 use crate::simdb::scan::{self, Damage};
 use crate::simdb::write::{prepare, replace_file};
-use crate::simdb::{EventRecord, Operation, SimDir, SimId};
+use crate::simdb::{EventRecord, SimDir, SimId};
+use crate::version::{Operation, Place, Version};
 
 /// Recent versions that make a flush worth while.
 pub const FLUSH_AT: usize = 1_000;
@@ -215,7 +215,7 @@ impl Sim {
         }
         let snapshot = self.snapshot();
         self.save();
-        if let Err(error) = Tail::of(&snapshot).and_then(|tail| tail.write(&self.store.dir)) {
+        if let Err(error) = Tail::of(&snapshot).write(&self.store.dir) {
             tracing::warn!(sim = %self.store.sim, %error, "the next open will list the event folders");
         }
     }
@@ -244,7 +244,7 @@ impl Tail {
         (directories(dir) == tail.directories).then_some(tail)
     }
 
-    fn of(snapshot: &Snapshot) -> io::Result<Self> {
+    fn of(snapshot: &Snapshot) -> Self {
         let mut events: Vec<String> = Vec::new();
         for entry in snapshot.view.recent.versions() {
             let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
@@ -252,14 +252,14 @@ impl Tail {
                 events.push(name);
             }
         }
-        Ok(Self {
+        Self {
             index_event: snapshot.view.committed.payload().last_event.clone(),
             last_event: snapshot.last.to_string(),
             sequence: snapshot.sequence,
             counts: snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
             events,
             directories: directories(&snapshot.store.dir),
-        })
+        }
     }
 
     fn write(&self, dir: &SimDir) -> io::Result<()> {

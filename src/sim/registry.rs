@@ -190,7 +190,10 @@ impl Registry {
         // Deleted while this waited for the gate?
         let _ = self.slot(id)?;
         let started = std::time::Instant::now();
-        let sim = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
+        let sim = self
+            .read_profile(id)
+            .and_then(|profile| Sim::open(&self.shared, id, profile))
+            .map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
         tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
         slot.open.store(Some(sim.clone()));
         Ok(sim)
@@ -330,6 +333,14 @@ impl Registry {
         Ok(events)
     }
 
+    /// Moves a simulator's recent writes into its index now, which else happens in the background.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn flush(&self, id: &SimId) -> Result<(), Failure> {
+        self.get(id)?.flush(&self.shared.boot).map_err(|e| super::storage_failure("the index cannot be written", &e))
+    }
+
     /// Ends an open simulator and moves its directory out of the way; the slot's gate is held.
     fn discard(&self, slot: &Slot) -> Result<PathBuf, Failure> {
         if let Some(sim) = slot.open.swap(None) {
@@ -362,17 +373,14 @@ impl Registry {
     }
 
     fn summary_of(&self, slot: &Slot) -> Option<Summary> {
-        let (profile, saved) = match slot.open.load_full() {
-            Some(sim) => {
-                let snapshot = sim.snapshot();
-                let last_event = (snapshot.event_count() > 0).then(|| snapshot.last_event().to_string());
-                let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
-                ((*sim.profile()).clone(), Saved { events: snapshot.event_count(), last_event, counts })
-            }
-            None => {
-                let saved = fs::read(summary_file(&SimDir::new(&self.shared.root, &slot.id)));
-                (self.read_profile(&slot.id).ok()?, saved.ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
-            }
+        let (profile, saved) = if let Some(sim) = slot.open.load_full() {
+            let snapshot = sim.snapshot();
+            let last_event = (snapshot.event_count() > 0).then(|| snapshot.last_event().to_string());
+            let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
+            ((*sim.profile()).clone(), Saved { events: snapshot.event_count(), last_event, counts })
+        } else {
+            let saved = fs::read(summary_file(&SimDir::new(&self.shared.root, &slot.id)));
+            (self.read_profile(&slot.id).ok()?, saved.ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
         };
         let id = &slot.id;
         Some(Summary {

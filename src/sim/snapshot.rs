@@ -9,11 +9,12 @@ use super::bodies::{Bodies, Body};
 use super::commit::{NewVersion, Stamp};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
-use crate::index::{Entry, Find, Found, SortBy, SortKey, Version, View};
+use crate::index::{Entry, Find, Found, SortBy, SortKey, View};
 use crate::search::compile::OrderBy;
 use crate::search::extract::Origin;
 use crate::search::{Compiled, Search, extract};
-use crate::simdb::{Change, Place, SimDir, SimId};
+use crate::simdb::{SimDir, SimId};
+use crate::version::{Change, Place, Version};
 
 /// Most resources that may have changed since a moment that is looked back to.
 const MAX_CHANGED: usize = 50_000;
@@ -151,7 +152,8 @@ impl Snapshot {
             .view
             .find(&Find { query: &compiled.query, sort: &sort, offset, count, body: &body })
             .map_err(|e| Failure::new(Kind::Internal, format!("the index cannot be read: {e}")))?;
-        let hits = found.hits.into_iter().map(|hit| Ok(Stored { type_name: hit.type_name, version: hit.version, body: self.body(hit.type_name, &hit.version)? }));
+        let hits =
+            found.hits.into_iter().map(|hit| Ok(Stored { type_name: hit.type_name, version: hit.version, body: self.body(hit.type_name, &hit.version)? }));
         Ok(Page { total: found.total, hits: hits.collect::<Result<_, Failure>>()? })
     }
 
@@ -189,16 +191,13 @@ impl Snapshot {
         Ok(self.store.entry(type_name, id, version, &value))
     }
 
-    /// The same after one more change, which is planned and not stored yet.
-    #[must_use]
-    pub fn planning(&self, new: &NewVersion, stamp: Stamp, number: u32) -> Self {
-        let mut next = self.clone();
-        next.planned = stamp.event;
+    /// Takes in a change that is planned and not stored yet.
+    pub fn plan(&mut self, new: &NewVersion, stamp: Stamp, number: u32) {
+        self.planned = stamp.event;
         if let Some(body) = &new.body {
-            next.pending.insert(number, body.clone());
+            self.pending.insert(number, body.clone());
         }
-        next.apply(new, stamp, number);
-        next
+        self.apply(new, stamp, number);
     }
 
     /// Takes a change in.

@@ -3,57 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::version::Change;
+
 /// The name of the record in an event folder.
 pub const RECORD: &str = "event.json";
-
-/// What an exchange did to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Change {
-    /// The first version, by POST.
-    Create,
-    /// A version by PUT.
-    Update,
-    /// A version by PATCH.
-    Patch,
-    /// A deletion.
-    Delete,
-}
-
-impl Change {
-    /// The code in the index.
-    #[must_use]
-    pub fn code(self) -> u64 {
-        match self {
-            Self::Create => 0,
-            Self::Update => 1,
-            Self::Patch => 2,
-            Self::Delete => 3,
-        }
-    }
-
-    /// Reads the code in the index.
-    #[must_use]
-    pub fn from_code(code: u64) -> Self {
-        match code {
-            0 => Self::Create,
-            1 => Self::Update,
-            2 => Self::Patch,
-            _ => Self::Delete,
-        }
-    }
-
-    /// The HTTP method of a history entry.
-    #[must_use]
-    pub fn method(self) -> &'static str {
-        match self {
-            Self::Create => "POST",
-            Self::Update => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-        }
-    }
-}
 
 /// A resource as an exchange left it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -153,9 +106,12 @@ mod tests {
     #[test]
     fn date_is_as_java_writes_it() {
         let bytes = java_date(1_490_183_867_324 - 3_600_000 + 3_600_000);
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"));
         assert_eq!(bytes.len(), 46);
-        assert_eq!(hex, "aced00057372000e6a6176612e7574696c2e44617465686a81014b59741903000078707708".to_owned() + &format!("{:016x}", 1_490_183_867_324_i64) + "78");
+        assert_eq!(
+            hex,
+            "aced00057372000e6a6176612e7574696c2e44617465686a81014b59741903000078707708".to_owned() + &format!("{:016x}", 1_490_183_867_324_i64) + "78"
+        );
         assert_eq!(&java_date(0x0000_015a_f5e1_3c1c)[37..45], &[0x00, 0x00, 0x01, 0x5a, 0xf5, 0xe1, 0x3c, 0x1c]);
     }
 }

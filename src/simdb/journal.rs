@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::layout::{Operation, SimDir, SimId};
+use super::layout::{SimDir, SimId};
 use super::write::{self, File as EventFile};
 use crate::clock::EventId;
+use crate::version::Operation;
 
 /// How long a write may be in the page cache alone before the background sync.
 const SYNC_EVERY: Duration = Duration::from_secs(1);

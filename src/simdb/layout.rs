@@ -7,6 +7,7 @@ use std::str::FromStr;
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
+use crate::version::{Operation, Place};
 
 /// The name of a simulator: `<session>__<name>`.
 ///
@@ -80,71 +81,6 @@ impl fmt::Display for SimId {
 impl fmt::Debug for SimId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.text, f)
-    }
-}
-
-/// The operation an event folder is filed under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Operation {
-    /// Create, and everything else that is posted to a type or an instance.
-    Post,
-    /// Update.
-    Put,
-    /// Patch.
-    Patch,
-    /// Delete.
-    Delete,
-    /// A transaction Bundle.
-    Transaction,
-    /// A batch Bundle.
-    Batch,
-    /// Reads and searches, where the simulator records them.
-    Get,
-}
-
-impl Operation {
-    /// All of them; the position is the code in [`Place`].
-    pub const ALL: [Self; 7] = [Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Transaction, Self::Batch, Self::Get];
-
-    /// The name of its directory.
-    #[must_use]
-    pub fn directory(self) -> &'static str {
-        match self {
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-            Self::Transaction => "TRANSACTION",
-            Self::Batch => "BATCH",
-            Self::Get => "GET",
-        }
-    }
-}
-
-/// Where in the simulator's directory a stored resource lies, in 64 bits for the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The operation whose directory holds the event.
-    pub operation: Operation,
-    /// The number in the file's name, `Patient<number>.json`; 0 where nothing was stored (a deletion).
-    pub number: u32,
-    /// The file's length in bytes: another length is damage.
-    pub bytes: u32,
-}
-
-impl Place {
-    /// The number for the index.
-    #[must_use]
-    pub fn to_u64(self) -> u64 {
-        let operation = Operation::ALL.iter().position(|o| *o == self.operation).unwrap_or(0) as u64;
-        operation << 56 | u64::from(self.number & 0xff_ffff) << 32 | u64::from(self.bytes)
-    }
-
-    /// Reads the index's number.
-    #[must_use]
-    pub fn from_u64(raw: u64) -> Self {
-        let operation = Operation::ALL[(raw >> 56) as usize % Operation::ALL.len()];
-        Self { operation, number: (raw >> 32 & 0xff_ffff) as u32, bytes: (raw & 0xffff_ffff) as u32 }
     }
 }
 
@@ -232,16 +168,24 @@ mod tests {
             let id = good.parse::<SimId>().ok();
             assert_eq!(id.map(|id| format!("{}__{}", id.session(), id.name())).as_deref(), Some(good));
         }
-        for bad in ["", "a", "a_b", "__b", "a__", "a___b", "a__b__c", "a__b/", "a__../b", "..__b", "-a__b", "a__b-", "ä__b", "a__b\0", &format!("{}__n", "s".repeat(65))] {
+        for bad in [
+            "",
+            "a",
+            "a_b",
+            "__b",
+            "a__",
+            "a___b",
+            "a__b__c",
+            "a__b/",
+            "a__../b",
+            "..__b",
+            "-a__b",
+            "a__b-",
+            "ä__b",
+            "a__b\0",
+            &format!("{}__n", "s".repeat(65)),
+        ] {
             assert!(bad.parse::<SimId>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn places_survive_the_index() {
-        for (operation, number, bytes) in [(Operation::Post, 1, 0), (Operation::Get, 0xff_ffff, u32::MAX), (Operation::Batch, 77, 1)] {
-            let place = Place { operation, number, bytes };
-            assert_eq!(Place::from_u64(place.to_u64()), place);
         }
     }
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::event::{EventRecord, RECORD};
-use super::layout::{Operation, SimDir};
+use super::layout::SimDir;
 use crate::clock::EventId;
+use crate::version::Operation;
 
 /// Why an event folder cannot be used: it was cut short by a crash of the machine, or edited.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +80,11 @@ pub fn sweep(dir: &SimDir) -> io::Result<usize> {
     let mut swept = 0;
     for entry in fs::read_dir(dir.staging())? {
         let path = entry?.path();
-        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
         swept += 1;
     }
     Ok(swept)

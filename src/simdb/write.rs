@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::layout::{Operation, SimDir};
+use super::layout::SimDir;
 use crate::clock::EventId;
+use crate::version::Operation;
 
 /// A file of an event folder.
 #[derive(Debug)]

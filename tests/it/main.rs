@@ -1,1 +1,16 @@
-fn main(){}
+//! Black-box tests: a server of its own for each test, over HTTP.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it should be")]
+#![expect(clippy::needless_pass_by_value, clippy::format_collect, reason = "cases read better in one place")]
+#![expect(clippy::cast_possible_truncation, reason = "small numbers")]
+
+mod bad_input;
+mod bundles;
+mod events;
+mod interactions;
+mod model;
+mod recovery;
+mod search;
+mod sims;
+mod support;
+mod tidy;

@@ -44,7 +44,11 @@ pub fn split(content: &Content) -> Result<Vec<RawEntry<'_>>, Failure> {
         Some(_) => return Err(Failure::new(Kind::Invalid, "Bundle.entry must be an array").at("Bundle.entry")),
     };
     if entries.len() > MAX_ENTRIES {
-        return Err(Failure::new(Kind::TooCostly, format!("the Bundle has {} entries; at most {MAX_ENTRIES} are accepted, send several Bundles", entries.len())).at("Bundle.entry"));
+        return Err(Failure::new(
+            Kind::TooCostly,
+            format!("the Bundle has {} entries; at most {MAX_ENTRIES} are accepted, send several Bundles", entries.len()),
+        )
+        .at("Bundle.entry"));
     }
     let spans = raw::member(text, 0, "entry").map(|span| raw::elements(text, span.start)).unwrap_or_default();
     let texts = spans.into_iter().map(|span| raw::member(text, span.start, "resource").map(|r| &text[r]).filter(|t| t.starts_with('{')));
@@ -65,7 +69,11 @@ impl Entry {
         let method = method(text("method")?)?;
         let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing"))?;
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
-        let target = Target::parse(path, definitions).map_err(|f| Failure { kind: if f.kind == Kind::UnknownType { Kind::Invalid } else { f.kind }, diagnostics: format!("request.url '{}': {}", clip(url), f.diagnostics), ..f })?;
+        let target = Target::parse(path, definitions).map_err(|f| Failure {
+            kind: if f.kind == Kind::UnknownType { Kind::Invalid } else { f.kind },
+            diagnostics: format!("request.url '{}': {}", clip(url), f.diagnostics),
+            ..f
+        })?;
         let full_url = entry.value.get("fullUrl").and_then(Value::as_str).map(str::to_owned);
         let tag = |name: &str, header: &str| text(name)?.map(|t| Tag::parse(t, header)).transpose();
         let conditions = Conditions {
@@ -80,7 +88,9 @@ impl Entry {
                 let type_name = target.type_name().unwrap_or(resource.type_name());
                 Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned() })
             }
-            (Method::Post | Method::Put, None) => return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", if method == Method::Post { "POST" } else { "PUT" }))),
+            (Method::Post | Method::Put, None) => {
+                return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", if method == Method::Post { "POST" } else { "PUT" })));
+            }
             (Method::Get | Method::Delete, _) => None,
         };
         Ok(Self { method, target, full_url, conditions, content, query: query.to_owned() })
@@ -106,7 +116,9 @@ impl Entry {
             (Method::Get, Target::System | Target::SystemSearch) => Ok(search(None)),
             (Method::Get, Target::Metadata) => Ok(Interaction::Capabilities),
             (method, _) => {
-                let message = format!("{method:?} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches");
+                let message = format!(
+                    "{method:?} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches"
+                );
                 Err(Failure::new(Kind::NotSupported, message))
             }
         }

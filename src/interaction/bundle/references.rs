@@ -26,29 +26,35 @@ impl Renames {
     }
 
     /// Entries with `full_url` are about the resource `uid`.
-    pub fn add(&mut self, full_url: &str, uid: String) -> Result<(), Failure> {
+    pub fn add(&mut self, full_url: &str, uid: &str) -> Result<(), Failure> {
         let relative = match Reference::parse(full_url, self.definitions) {
             Reference::Local { .. } => Some(full_url.to_owned()),
             _ if full_url.starts_with("urn:") => None,
-            _ => {
+            Reference::Contained(_) | Reference::Conditional { .. } | Reference::Other(_) => {
                 let mut parts = full_url.rsplit('/');
                 let (id, type_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                 self.definitions.resource_type(type_name).is_ok().then(|| format!("{type_name}/{id}"))
             }
         };
         if let Some(relative) = relative {
-            self.relative.insert(relative, uid.clone());
+            self.relative.insert(relative, uid.to_owned());
         }
-        match self.full.insert(full_url.to_owned(), uid.clone()) {
+        match self.full.insert(full_url.to_owned(), uid.to_owned()) {
             Some(other) if other != uid => {
-                Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url))).at("Bundle.entry.fullUrl"))
+                Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url)))
+                    .at("Bundle.entry.fullUrl"))
             }
             _ => Ok(()),
         }
     }
 
     /// Rewrites the references of a resource, the conditional ones by what `find` finds.
-    pub fn rewrite(&self, content: &mut Content, version: FhirVersion, mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>) -> Result<(), Failure> {
+    pub fn rewrite(
+        &self,
+        content: &mut Content,
+        version: FhirVersion,
+        mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>,
+    ) -> Result<(), Failure> {
         let mut failed = None;
         let edits = raw::string_edits(&content.text, &mut |key, text| {
             if key != "reference" {

@@ -112,6 +112,10 @@ fn overlapping(param: &'static Param, wanted: Interval, version: FhirVersion) ->
 }
 
 /// An exact check: one interval of the stored resource fulfils both conditions.
-fn check(param: &'static Param, version: FhirVersion, test: impl Fn(&Interval) -> bool + Send + Sync + 'static) -> impl Fn(&[u8]) -> bool + Send + Sync + 'static {
+fn check(
+    param: &'static Param,
+    version: FhirVersion,
+    test: impl Fn(&Interval) -> bool + Send + Sync + 'static,
+) -> impl Fn(&[u8]) -> bool + Send + Sync + 'static {
     super::super::compile::on_values(param, version, move |found| intervals(found).iter().any(&test))
 }

@@ -1,0 +1,205 @@
+//! Batch and transaction.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, events, only_event, patient};
+
+fn entry(method: &str, url: &str, resource: Value) -> Value {
+    json!({"resource": resource, "request": {"method": method, "url": url}})
+}
+
+fn bundle(kind: &str, entries: Vec<Value>) -> Value {
+    json!({"resourceType": "Bundle", "type": kind, "entry": entries})
+}
+
+fn statuses(answer: &Value) -> Vec<String> {
+    answer["entry"].as_array().unwrap().iter().map(|e| e["response"]["status"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn references_between_entries_are_rewritten_whatever_their_order() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let observation = json!({"resourceType": "Observation", "subject": {"reference": "urn:uuid:1"}, "focus": [{"reference": "http://old.example/fhir/Patient/2"}, {"reference": "Patient/2"}],
+        "performer": [{"reference": "urn:oid:1.2"}, {"reference": "urn:uuid:unknown"}], "valueString": "urn:uuid:1"});
+    let mut patient_entry = entry("POST", "Patient", json!({"resourceType": "Patient", "id": "2", "link": [{"other": {"reference": "urn:uuid:1"}}]}));
+    patient_entry["fullUrl"] = "http://old.example/fhir/Patient/2".into();
+    let mut first = entry("POST", "Patient", json!({"resourceType": "Patient"}));
+    first["fullUrl"] = "urn:uuid:1".into();
+    let mut third = entry("PUT", "Practitioner/doc", json!({"resourceType": "Practitioner", "id": "doc"}));
+    third["fullUrl"] = "urn:oid:1.2".into();
+    let answer = fhir.post("", &bundle("transaction", vec![entry("POST", "Observation", observation), patient_entry, first, third])).expect(200).json();
+    assert_eq!(answer["type"], "transaction-response");
+    assert_eq!(statuses(&answer), ["201 Created"; 4]);
+    let uid = |n: usize| answer["entry"][n]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    let stored = fhir.get(&format!("/{}", uid(0))).json();
+    assert_eq!(stored["subject"]["reference"], uid(2));
+    assert_eq!(stored["focus"][0]["reference"], uid(1));
+    assert_eq!(stored["focus"][1]["reference"], uid(1));
+    assert_eq!(stored["performer"][0]["reference"], "Practitioner/doc");
+    assert_eq!(stored["performer"][1]["reference"], "urn:uuid:unknown");
+    assert_eq!(stored["valueString"], "urn:uuid:1", "text is no reference");
+    assert_eq!(fhir.get(&format!("/{}", uid(1))).json()["link"][0]["other"]["reference"], uid(2));
+    assert_eq!(fhir.ids(&format!("/Observation?subject={}", uid(2))).len(), 1);
+
+    let folder = only_event(&server.simdb(), "a__b", "TRANSACTION");
+    let mut files: Vec<String> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["Observation1.json", "Patient2.json", "Patient3.json", "Practitioner4.json", "date.ser", "event.json", "request_body.json", "response_body.json"]
+    );
+}
+
+#[test]
+fn a_failing_transaction_stores_nothing_but_the_event() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "Old")).expect(201);
+    let mut stale = entry("PUT", "Patient/p", patient("p", "New"));
+    stale["request"]["ifMatch"] = "W/\"9\"".into();
+    let refused =
+        fhir.post("/", &bundle("transaction", vec![entry("POST", "Patient", patient("x", "Rolled")), entry("DELETE", "Patient/p", Value::Null), stale]));
+    let said = refused.refusal();
+    assert!(said.starts_with("400 invalid invalid-content [Bundle.entry[2]]: Bundle.entry[2]: Patient/p is written by another entry too"), "{said}");
+    let mut stale = entry("PUT", "Patient/p", patient("p", "New"));
+    stale["request"]["ifMatch"] = "W/\"9\"".into();
+    let refused = fhir.post("/", &bundle("transaction", vec![entry("POST", "Patient", patient("x", "Rolled")), stale]));
+    assert!(refused.expect(412).refusal().contains("Bundle.entry[1]: If-Match does not hold: Patient/p is at version 1"));
+    assert_eq!(fhir.get("/Patient").json()["total"], 1);
+    for folder in events(&server.simdb(), "a__b", "TRANSACTION") {
+        let record: Value = serde_json::from_slice(&std::fs::read(folder.join("event.json")).unwrap()).unwrap();
+        assert_eq!(record["resources"], json!([]));
+    }
+}
+
+#[test]
+fn entries_take_effect_in_the_order_of_the_specification() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/gone", &patient("gone", "Gone")).expect(201);
+    let answer = fhir
+        .post(
+            "",
+            &bundle(
+                "transaction",
+                vec![
+                    json!({"request": {"method": "GET", "url": "Patient?family=fresh"}}),
+                    json!({"request": {"method": "GET", "url": "Patient/put"}}),
+                    entry("PUT", "Patient/put", patient("put", "Put")),
+                    entry("POST", "Patient", json!({"resourceType": "Patient", "name": [{"family": "Fresh"}]})),
+                    json!({"request": {"method": "DELETE", "url": "Patient/gone"}}),
+                    json!({"request": {"method": "DELETE", "url": "Patient/never"}}),
+                ],
+            ),
+        )
+        .expect(200)
+        .json();
+    assert_eq!(statuses(&answer), ["200 OK", "200 OK", "201 Created", "201 Created", "204 No Content", "204 No Content"]);
+    assert_eq!(answer["entry"][0]["resource"]["total"], 1, "a search sees what the transaction made");
+    assert_eq!(answer["entry"][1]["resource"]["name"][0]["family"], "Put");
+    fhir.get("/Patient/gone").expect(410);
+}
+
+#[test]
+fn conditional_creates_in_a_transaction_keep_to_one() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    // As CamCOPS sends it: raw, unescaped, no fullUrl, no id.
+    let conditional = || {
+        let mut e =
+            entry("POST", "Patient", json!({"resourceType": "Patient", "identifier": [{"system": "https://h/fhir_patient_id_system/1003", "value": "10003"}]}));
+        e["request"]["ifNoneExist"] = "identifier=https://h/fhir_patient_id_system/1003|10003".into();
+        e
+    };
+    let first = fhir.post("/", &bundle("transaction", vec![conditional(), conditional()])).expect(200).json();
+    assert_eq!(statuses(&first), ["201 Created", "200 OK"]);
+    assert_eq!(first["entry"][0]["response"]["location"], first["entry"][1]["response"]["location"]);
+    let second = fhir.post("", &bundle("transaction", vec![conditional()])).expect(200).json();
+    assert_eq!(statuses(&second), ["200 OK"]);
+    assert_eq!(second["entry"][0]["response"]["location"], first["entry"][0]["response"]["location"]);
+    assert_eq!(second["entry"][0]["response"]["etag"], "W/\"1\"");
+    assert!(second["entry"][0]["response"]["lastModified"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(fhir.get("/Patient").json()["total"], 1);
+    fhir.put(
+        "/Patient/twin",
+        &json!({"resourceType": "Patient", "id": "twin", "identifier": [{"system": "https://h/fhir_patient_id_system/1003", "value": "10003"}]}),
+    )
+    .expect(201);
+    let refused = fhir.post("", &bundle("transaction", vec![conditional()])).expect(412).refusal();
+    assert!(refused.contains("multiple-matches") && refused.contains("2 resources of type Patient match"), "{refused}");
+}
+
+#[test]
+fn conditional_references_must_match_exactly_one() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Practitioner/d", &json!({"resourceType": "Practitioner", "id": "d", "identifier": [{"system": "s", "value": "1"}]})).expect(201);
+    let observation = |query: &str| {
+        bundle(
+            "transaction",
+            vec![entry("POST", "Observation", json!({"resourceType": "Observation", "performer": [{"reference": format!("Practitioner?{query}")}]}))],
+        )
+    };
+    let answer = fhir.post("", &observation("identifier=s|1")).expect(200).json();
+    let location = answer["entry"][0]["response"]["location"].as_str().unwrap();
+    assert_eq!(fhir.get(&format!("/{location}")).json()["performer"][0]["reference"], "Practitioner/d");
+    let none = fhir.post("", &observation("identifier=s|2")).expect(412).refusal();
+    assert!(none.contains("Bundle.entry[0]: conditional reference 'Practitioner?identifier=s|2' matches no resource"), "{none}");
+    let unknown = fhir.post("", &observation("identifer=s|1")).expect(400).refusal();
+    assert!(unknown.contains("did you mean 'identifier'?"), "{unknown}");
+}
+
+#[test]
+fn the_entries_of_a_batch_are_independent() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let answer = fhir
+        .post(
+            "",
+            &bundle(
+                "batch",
+                vec![
+                    json!({"request": {"method": "GET", "url": "Patient/none"}}),
+                    entry("POST", "Patient", patient("x", "Stored")),
+                    entry("POST", "Patient", json!({"resourceType": "Nonsense"})),
+                    json!({"request": {"method": "PATCH", "url": "Patient/1"}}),
+                    json!({"request": {"method": "GET", "url": "Patient?family=stored"}}),
+                    json!({"fullUrl": "urn:uuid:1"}),
+                ],
+            ),
+        )
+        .expect(200)
+        .json();
+    assert_eq!(answer["type"], "batch-response");
+    assert_eq!(statuses(&answer), ["404 Not Found", "201 Created", "400 Bad Request", "400 Bad Request", "200 OK", "400 Bad Request"]);
+    assert_eq!(answer["entry"][2]["response"]["outcome"]["issue"][0]["expression"][0], "resourceType");
+    assert_eq!(answer["entry"][4]["resource"]["total"], 1);
+    assert_eq!(events(&server.simdb(), "a__b", "BATCH").len(), 1);
+}
+
+#[test]
+fn bundles_that_are_not_requests_are_told_where_to_go() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for kind in ["collection", "document", "searchset", "nonsense"] {
+        let refused = fhir.post("", &bundle(kind, vec![])).expect(400).refusal();
+        assert!(refused.contains("[Bundle.type]") && refused.contains("POST it to /Bundle"), "{refused}");
+    }
+    fhir.post("", &patient("p", "P")).expect(400);
+    fhir.post("/Bundle", &bundle("collection", vec![])).expect(201);
+    assert_eq!(fhir.post("", &bundle("transaction", vec![])).expect(200).json()["type"], "transaction-response");
+    let many = bundle("transaction", vec![json!({"request": {"method": "GET", "url": "Patient/1"}}); 10_001]);
+    assert!(fhir.post("", &many).refusal().contains("at most 10000"));
+}
+
+#[test]
+fn a_representation_is_shown_when_asked_for() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let body = bundle("transaction", vec![entry("PUT", "Patient/p", patient("p", "P"))]).to_string();
+    let answer = fhir.send("POST", "", &[("prefer", "return=representation")], body.as_bytes()).expect(200).json();
+    assert_eq!(answer["entry"][0]["resource"]["id"], "p");
+    let answer = fhir.send("POST", "", &[], body.as_bytes()).expect(200).json();
+    assert_eq!(answer["entry"][0].get("resource"), None);
+}

@@ -1,0 +1,145 @@
+//! What an event folder holds.
+
+use serde_json::{Value, json};
+
+use crate::support::{TestServer, events, only_event, patient};
+
+fn record(folder: &std::path::Path) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join("event.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_create_is_recorded_byte_for_byte() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let body = b"{ \"resourceType\" : \"Patient\" }";
+    let reply = fhir.send("POST", "/Patient?x=1", &[("authorization", "Bearer secret-token"), ("cookie", "c=secret"), ("x-own", "shown")], body).expect(201);
+    let folder = only_event(&server.simdb(), "a__b", "POST");
+    assert_eq!(folder.file_name().unwrap().to_str().unwrap(), reply.header("x-fhirsim-event"));
+    assert_eq!(std::fs::read(folder.join("request_body.json")).unwrap(), body);
+    assert_eq!(std::fs::read(folder.join("Patient1.json")).unwrap(), reply.bytes);
+    assert!(!folder.join("response_body.json").exists(), "the same bytes are not kept twice");
+    assert_eq!(std::fs::read(folder.join("date.ser")).unwrap().len(), 46);
+    let text = std::fs::read_to_string(folder.join("event.json")).unwrap();
+    assert!(!text.contains("secret"), "{text}");
+    let record = record(&folder);
+    assert_eq!(record["interaction"], "create");
+    assert_eq!(record["sequence"], 1);
+    assert_eq!(record["request"]["method"], "POST");
+    assert_eq!(record["request"]["url"], "/sim/a__b/fhir/Patient?x=1");
+    assert_eq!(record["request"]["headers"]["x-own"], "shown");
+    assert_eq!(record["request"]["headers"]["authorization"], "[redacted]");
+    assert_eq!(record["response"]["status"], 201);
+    assert_eq!(record["response"]["body"], "Patient1.json");
+    assert_eq!(record["response"]["headers"]["etag"], "W/\"1\"");
+    let id = reply.json()["id"].clone();
+    assert_eq!(
+        record["resources"],
+        json!([{"file": "Patient1.json", "type": "Patient", "id": id, "versionId": 1, "change": "create", "bytes": reply.bytes.len()}])
+    );
+    assert_eq!(record["instant"], reply.json()["meta"]["lastUpdated"]);
+}
+
+#[test]
+fn refused_writes_are_events_too() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.send("POST", "/Patient", &[], b"{\"resourceType\":").expect(400);
+    let folder = only_event(&server.simdb(), "a__b", "POST");
+    assert_eq!(std::fs::read(folder.join("request_body.json")).unwrap(), b"{\"resourceType\":");
+    assert!(folder.join("response_body.json").exists());
+    let record = record(&folder);
+    assert_eq!((record["response"]["status"].clone(), record["resources"].clone(), record["interaction"].clone()), (json!(400), json!([]), json!("unknown")));
+    fhir.delete("/Patient/a_b").expect(400);
+    only_event(&server.simdb(), "a__b", "DELETE");
+    fhir.send("PATCH", "/Patient/1", &[], b"[]").expect(405);
+    only_event(&server.simdb(), "a__b", "PATCH");
+}
+
+#[test]
+fn an_update_never_overwrites_an_older_file() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for n in 0..3 {
+        fhir.put("/Patient/p", &patient("p", &format!("V{n}")));
+    }
+    let folders = events(&server.simdb(), "a__b", "PUT");
+    let families: Vec<String> = folders
+        .iter()
+        .map(|f| serde_json::from_slice::<Value>(&std::fs::read(f.join("Patient1.json")).unwrap()).unwrap()["name"][0]["family"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(families, ["V0", "V1", "V2"]);
+}
+
+#[test]
+fn reads_are_logged_and_become_folders_when_the_simulator_says_so() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let logged = fhir.get("/Patient/p").expect(200).header("x-fhirsim-event").to_owned();
+    assert!(logged.starts_with("log-"), "{logged}");
+    let log = api.get("/api/sims/a__b/log").json();
+    assert_eq!(log["entries"][0]["id"], logged);
+    assert!(events(&server.simdb(), "a__b", "GET").is_empty());
+
+    api.send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"record":"all"}}"#).expect(200);
+    let event = fhir.get("/Patient?family=a").expect(200).header("x-fhirsim-event").to_owned();
+    let folder = server.simdb().join("a__b/fhir/GET").join(&event);
+    // Written off the request's path: the API is asked until it knows it.
+    let known = (0..2_000).any(|_| {
+        std::thread::yield_now();
+        api.get(&format!("/api/sims/a__b/events/{event}")).status == 200
+    });
+    assert!(known);
+    assert_eq!(record(&folder)["interaction"], "search-type");
+    assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(folder.join("response_body.json")).unwrap()).unwrap()["total"], 1);
+}
+
+#[test]
+fn two_events_never_share_a_folder() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.get("/metadata").expect(200);
+    let names: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..40)
+                        .map(|_| fhir.post("/Patient", &json!({"resourceType": "Patient"})).expect(201).header("x-fhirsim-event").to_owned())
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        clients.into_iter().flat_map(|c| c.join().unwrap()).collect()
+    });
+    let folders = events(&server.simdb(), "a__b", "POST");
+    assert_eq!(folders.len(), 320);
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 320);
+    let sequences: Vec<u64> = folders.iter().map(|f| record(f)["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (1..=320).collect::<Vec<_>>(), "names sort as they happened");
+}
+
+#[test]
+fn the_api_and_the_pages_show_events() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    let hostile = "<script>alert(1)</script>";
+    let event = fhir.put("/Patient/p", &patient("p", hostile)).expect(201).header("x-fhirsim-event").to_owned();
+    let list = api.get("/api/sims/a__b/events").expect(200).json();
+    assert_eq!(list["events"][0]["event"], event);
+    let one = api.get(&format!("/api/sims/a__b/events/{event}")).expect(200).json();
+    assert_eq!(one["files"], json!(["Patient1.json", "date.ser", "event.json", "request_body.json"]));
+    assert!(api.get(&format!("/api/sims/a__b/events/{event}/files/Patient1.json")).expect(200).text().contains(hostile));
+    for trick in ["..%2fevent.json", "%2e%2e%2f%2e%2e%2fsim.json", "nope"] {
+        api.get(&format!("/api/sims/a__b/events/{event}/files/{trick}")).expect(404);
+    }
+    api.get("/api/sims/a__b/events/x").expect(400);
+    for page in ["/".to_owned(), "/sims/a__b".to_owned(), format!("/sims/a__b/events/{event}")] {
+        let page = api.get(&page).expect(200);
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+        assert!(!page.text().contains("<script"), "{}", page.text());
+    }
+    assert!(api.get(&format!("/sims/a__b/events/{event}")).text().contains("&lt;script&gt;alert(1)"));
+    api.get("/nowhere").expect(404);
+    api.get("/sims/none__here").expect(404);
+}
