@@ -83,14 +83,22 @@ impl View {
         Self { committed, recent: Recent::default(), masked: imbl::HashSet::default() }
     }
 
-    /// The same with one more version.
-    pub fn push(&mut self, entry: Arc<Entry>) {
-        if self.recent.latest(&entry.uid).is_none()
-            && let Some((document, _)) = self.committed.current(&entry.uid)
-        {
-            self.masked.insert(document);
-        }
+    /// Takes in one more version; returns whether the resource was there, and not deleted, before.
+    pub fn push(&mut self, entry: Arc<Entry>) -> bool {
+        let existed = match self.recent.latest(&entry.uid) {
+            Some(before) => !before.version.is_deletion(),
+            // The first version of a resource follows nothing: nothing needs to be looked up.
+            None if entry.version.id.0 == 1 => false,
+            None => match self.committed.current(&entry.uid) {
+                Some((document, _)) => {
+                    self.masked.insert(document);
+                    true
+                }
+                None => false,
+            },
+        };
         self.recent.push(entry);
+        existed
     }
 
     /// The same after a flush that moved the first `flushed` recent versions into `committed`.
@@ -170,18 +178,17 @@ impl View {
             all.total += total;
             candidates.extend(best);
         }
-        for entry in self.recent.current() {
+        self.recent.candidates(find.query, &mut |entry| {
             let body = || (find.body)(entry.type_name, &entry.version);
-            if find.query.matches(&entry.keys, &body) {
-                all.total += 1;
-                if wanted > 0 {
-                    candidates.push(Candidate {
-                        position: (find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k)).collect(), place_in_time(&entry.version)),
-                        hit: hit_of(entry),
-                    });
-                }
+            if !find.query.matches(&entry.keys, &body) {
+                return;
             }
-        }
+            all.total += 1;
+            if wanted > 0 {
+                let values = find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k)).collect();
+                candidates.push(Candidate { position: (values, place_in_time(&entry.version)), hit: hit_of(entry) });
+            }
+        });
         candidates.sort_by(|a, b| compare(&a.position, &b.position, find.sort));
         all.hits = candidates.into_iter().skip(find.offset).take(find.count).map(|c| c.hit).collect();
         Ok(all)

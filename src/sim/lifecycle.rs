@@ -21,7 +21,7 @@ use super::log::RequestLog;
 use super::profile::Profile;
 use super::registry::Shared;
 use super::snapshot::{Snapshot, Store};
-use crate::clock::EventId;
+use crate::clock::{Clock, EventId};
 use crate::fhir::{Definitions, VersionId};
 use crate::index::{Committed, Entry, Payload, View};
 use crate::simdb::scan::{self, Damage};
@@ -31,6 +31,10 @@ use crate::version::{Operation, Place, Version};
 
 /// Recent versions that make a flush worth while.
 pub const FLUSH_AT: usize = 1_000;
+/// Recent versions that are flushed even if the last flush was just now: fewer and greater flushes cost fewer merges.
+const FLUSH_NOW_AT: usize = 4_000;
+/// How long after a flush the next one waits for more to come together.
+const FLUSH_EVERY_MS: i64 = 1_000;
 /// Recent versions beyond which writers wait for the flush.
 const WAIT_AT: usize = 10_000;
 /// Recent versions that a simulator at rest may keep: about what can be replayed in the time of a first request.
@@ -71,6 +75,8 @@ pub(super) struct Flusher {
     queue: Sender<Weak<Sim>>,
     queued: AtomicBool,
     last_write_ms: AtomicI64,
+    last_flush_ms: AtomicI64,
+    clock: Clock,
     gate: Mutex<()>,
     flushed: Condvar,
     /// Held by the one flush that goes on.
@@ -98,10 +104,10 @@ impl Flusher {
 
     /// Tells that a write left this many recent versions.
     pub(super) fn wrote(&self, recent: usize) {
-        if let Some(sim) = self.me.upgrade() {
-            self.last_write_ms.store(sim.clock.now_ms(), Ordering::Relaxed);
-        }
-        if recent >= FLUSH_AT {
+        let now_ms = self.clock.now_ms();
+        self.last_write_ms.store(now_ms, Ordering::Relaxed);
+        let rested = now_ms - self.last_flush_ms.load(Ordering::Relaxed) >= FLUSH_EVERY_MS;
+        if recent >= FLUSH_NOW_AT || (recent >= FLUSH_AT && rested) {
             self.ask();
         }
     }
@@ -153,6 +159,8 @@ impl Sim {
                 queue: shared.flushes.clone(),
                 queued: AtomicBool::new(false),
                 last_write_ms: AtomicI64::new(shared.clock.now_ms()),
+                last_flush_ms: AtomicI64::new(0),
+                clock: shared.clock.clone(),
                 gate: Mutex::new(()),
                 flushed: Condvar::new(),
                 running: Mutex::new(()),
@@ -168,6 +176,7 @@ impl Sim {
     pub(super) fn flush(&self, boot: &str) -> io::Result<()> {
         let _running = self.flusher.running.lock();
         self.flusher.queued.store(false, Ordering::Release);
+        self.flusher.last_flush_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let before = self.snapshot();
         if before.view.recent.is_empty() || self.closed.load(Ordering::Relaxed) {
             return Ok(());

@@ -210,13 +210,12 @@ impl Snapshot {
 
     /// Takes an entry in and counts it.
     pub(super) fn push(&mut self, entry: Arc<Entry>) {
-        let before = self.view.latest(&entry.uid).is_some_and(|hit| !hit.version.is_deletion());
-        let after = !entry.version.is_deletion();
+        let (type_name, after) = (entry.type_name, !entry.version.is_deletion());
+        let before = self.view.push(entry);
         if before != after {
-            let count = self.counts.entry(entry.type_name).or_insert(0);
+            let count = self.counts.entry(type_name).or_insert(0);
             *count = if after { *count + 1 } else { count.saturating_sub(1) };
         }
-        self.view.push(entry);
     }
 }
 

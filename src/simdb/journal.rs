@@ -128,7 +128,10 @@ impl Journal {
             return Err(e);
         }
         state.appended += 1;
-        self.shared.wake.notify_one();
+        // Without the journal nobody waits: the next look at the clock is soon enough, but for the first write after a rest.
+        if self.durability == Durability::Disk || state.appended == state.settled + 1 {
+            self.shared.wake.notify_one();
+        }
         Ok(match self.durability {
             Durability::Process => Ticket(0),
             Durability::Disk => Ticket(state.appended),

@@ -226,7 +226,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_model_agrees_with_everything_recent(steps in prop::collection::vec(step(), 1..60)) {
+    fn the_model_agrees_with_everything_recent(steps in prop::collection::vec(step(), 1..250)) {
         let steps: Vec<Step> = steps.into_iter().filter(|s| !matches!(s, Step::Flush)).collect();
         run(&steps, |_| false);
     }
