@@ -17,6 +17,8 @@ use crate::simdb::SimId;
 
 /// Events on a simulator's page, simulators on the first page.
 const SHOWN: usize = 50;
+/// Stored resources that an event's page names.
+const SHOWN_RESOURCES: usize = 20;
 /// Most bytes of a file that a page shows.
 const SHOWN_BYTES: usize = 200_000;
 /// What a page may do: nothing but show itself.
@@ -184,7 +186,7 @@ pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse
             "event.html",
             json!({"sim": id, "id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
                 "status": record.response.status, "good": record.response.status < 400, "duration": record.response.duration_us, "client": record.client,
-                "folder": folder.display().to_string(), "files": shown, "resources": resources}),
+                "folder": folder.display().to_string(), "files": shown, "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES)}),
         ))
     })
     .await
