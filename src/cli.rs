@@ -54,6 +54,14 @@ impl Remote {
     }
 }
 
+/// Prints a line. When nobody reads any more (`| head`), that is a quiet end.
+fn say(line: &str) {
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
 /// Runs the command that was given.
 #[must_use]
 pub fn run() -> ExitCode {

@@ -72,6 +72,9 @@ impl ServeConfig {
         if !config.addr.ip().is_loopback() && config.admin_token.as_deref().is_none_or(str::is_empty) {
             return Err(format!("{} can be reached from other machines: give --admin-token to protect /api and the pages", config.addr));
         }
+        if let Some(url) = config.public_url.as_deref().filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
+            return Err(format!("--public-url '{url}' does not begin with http:// or https://"));
+        }
         Ok(config)
     }
 

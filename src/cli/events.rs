@@ -23,21 +23,21 @@ pub fn run(args: &EventsArgs) -> Result<(), String> {
     let client = args.remote.client();
     if let Some(event) = &args.event {
         let shown = client.expect("GET", &format!("{}/events/{event}", path(&args.sim)), None)?;
-        println!("{}", crate::fhir::raw::pretty(&shown.to_string()));
+        super::say(&crate::fhir::raw::pretty(&shown.to_string()));
         return Ok(());
     }
     let page = client.expect("GET", &format!("{}/events?limit={}", path(&args.sim), args.limit), None)?;
-    println!("{:<27} {:>6}  {:<12} REQUEST", "EVENT", "STATUS", "INTERACTION");
+    super::say(&format!("{:<27} {:>6}  {:<12} REQUEST", "EVENT", "STATUS", "INTERACTION"));
     for event in page["events"].as_array().into_iter().flatten() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        println!(
+        super::say(&format!(
             "{:<27} {:>6}  {:<12} {} {}",
             text(&event["event"]),
             event["response"]["status"].to_string(),
             text(&event["interaction"]),
             text(&event["request"]["method"]),
             text(&event["request"]["url"])
-        );
+        ));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use walkdir::WalkDir;
 
 use super::Remote;
 use super::client::{Client, reason};
+use crate::fhir::raw;
 
 /// Resources that are sent together where a file does not say.
 const BATCH: usize = 200;
@@ -63,17 +64,17 @@ fn report(tally: &Tally, files: usize, started: Instant) -> Result<(), String> {
     let stored: usize = tally.stored.values().sum();
     let took = started.elapsed();
     let rate = stored as u128 * 1_000 / took.as_millis().max(1);
-    println!("{stored} resources stored from {files} files in {:.1} s ({rate} a second)", took.as_secs_f64());
+    super::say(&format!("{stored} resources stored from {files} files in {:.1} s ({rate} a second)", took.as_secs_f64()));
     for (type_name, n) in &tally.stored {
-        println!("  {type_name:<30} {n:>8}");
+        super::say(&format!("  {type_name:<30} {n:>8}"));
     }
     let refused: usize = tally.refused.values().sum();
     if refused == 0 {
         return Ok(());
     }
-    println!("{refused} refused:");
+    super::say(&format!("{refused} refused:"));
     for (why, n) in &tally.refused {
-        println!("  {n:>8}  {why}");
+        super::say(&format!("  {n:>8}  {why}"));
     }
     Err(format!("{refused} refused"))
 }
@@ -83,6 +84,9 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     for path in paths {
         if !path.exists() {
             return Err(format!("{} does not exist", path.display()));
+        }
+        if !path.is_file() && !path.is_dir() {
+            return Err(format!("{} is neither a file nor a directory", path.display()));
         }
         for entry in WalkDir::new(path).sort_by_file_name() {
             let entry = entry.map_err(|e| e.to_string())?;
@@ -130,64 +134,106 @@ impl From<String> for Refusal {
 
 fn send_file(path: &Path, sim: &str, client: &Client, tally: &Mutex<Tally>) -> Result<(), Refusal> {
     let text = read(path).map_err(|e| e.to_string())?;
-    let name = path.to_string_lossy();
-    let base = format!("/sim/{sim}/fhir");
-    if name.trim_end_matches(".gz").ends_with(".ndjson") {
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        return send_batches(&lines, &base, client, tally);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let target = Target { file: path.display().to_string(), base: format!("/sim/{sim}/fhir"), client, tally };
+    if path.to_string_lossy().trim_end_matches(".gz").ends_with(".ndjson") {
+        let lines = (1..).zip(text.lines()).map(|(n, line)| (format!("line {n}"), line.trim()));
+        return target.batches(lines.filter(|(_, line)| !line.is_empty()).collect());
     }
-    let kind = |member: &str| crate::fhir::raw::member(&text, 0, member).map(|span| crate::fhir::raw::string(&text[span]).into_owned());
-    if !text.trim_start().starts_with('{') {
+    if let Err(e) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        return Err(format!("malformed JSON: {e}").into());
+    }
+    if !text.starts_with('{') {
         return Err("not a JSON object".to_owned().into());
     }
-    let is_bundle = kind("resourceType").as_deref() == Some("Bundle");
-    match kind("type").as_deref() {
-        Some("transaction" | "batch") if is_bundle => send_bundle(text.as_bytes(), &base, client, tally),
-        _ if is_bundle => {
-            let entries = crate::fhir::raw::member(&text, 0, "entry").map(|span| crate::fhir::raw::elements(&text, span.start)).unwrap_or_default();
-            let resources: Vec<&str> = entries.into_iter().filter_map(|e| crate::fhir::raw::member(&text, e.start, "resource").map(|r| &text[r])).collect();
-            send_batches(&resources, &base, client, tally)
-        }
-        _ => send_batches(&[text.trim()], &base, client, tally),
+    let word = |member: &str| raw::member(text, 0, member).map(|span| raw::string(&text[span]).into_owned());
+    if word("resourceType").as_deref() != Some("Bundle") {
+        return target.batches(vec![(String::new(), text)]);
+    }
+    match word("type").as_deref() {
+        Some("transaction" | "batch") => target.bundle(text.as_bytes(), &[]),
+        Some("history") => Err("a history Bundle cannot be loaded: it says what happened, not what is to be stored".to_owned().into()),
+        _ => target.collection(text),
     }
 }
 
-/// Sends resources as batches: those with an id keep it.
-fn send_batches(resources: &[&str], base: &str, client: &Client, tally: &Mutex<Tally>) -> Result<(), Refusal> {
-    for chunk in resources.chunks(BATCH) {
-        let mut entries = Vec::with_capacity(chunk.len());
-        for text in chunk {
-            let value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-            let type_name = value["resourceType"].as_str().unwrap_or_default();
-            let request = match value["id"].as_str() {
-                Some(id) => json!({"method": "PUT", "url": format!("{type_name}/{id}")}),
-                None => json!({"method": "POST", "url": type_name}),
-            };
-            entries.push(format!("{{\"resource\":{text},\"request\":{request}}}"));
-        }
-        let bundle = format!("{{\"resourceType\":\"Bundle\",\"type\":\"batch\",\"entry\":[{}]}}", entries.join(","));
-        send_bundle(bundle.as_bytes(), base, client, tally)?;
-    }
-    Ok(())
+/// Where a file's resources go.
+struct Target<'a> {
+    file: String,
+    base: String,
+    client: &'a Client,
+    tally: &'a Mutex<Tally>,
 }
 
-fn send_bundle(body: &[u8], base: &str, client: &Client, tally: &Mutex<Tally>) -> Result<(), Refusal> {
-    let (status, answer) = client.call("POST", base, Some(body))?;
-    if status != 200 {
-        return Err(Refusal { status, why: format!("{status}: {}", reason(&answer)) });
+impl Target<'_> {
+    /// A Bundle that only holds resources: as a transaction, so that references between them are kept.
+    fn collection(&self, text: &str) -> Result<(), Refusal> {
+        let spans = raw::member(text, 0, "entry").map(|span| raw::elements(text, span.start)).unwrap_or_default();
+        let mut entries = Vec::with_capacity(spans.len());
+        for span in spans {
+            let Some(resource) = raw::member(text, span.start, "resource").map(|r| &text[r]) else { continue };
+            let full_url = raw::member(text, span.start, "fullUrl").map(|u| format!("\"fullUrl\":{},", &text[u])).unwrap_or_default();
+            entries.push(format!("{{{full_url}\"resource\":{resource},\"request\":{}}}", request_of(resource)?));
+        }
+        let bundle = format!("{{\"resourceType\":\"Bundle\",\"type\":\"transaction\",\"entry\":[{}]}}", entries.join(","));
+        self.bundle(bundle.as_bytes(), &[])
     }
-    let Ok(mut tally) = tally.lock() else { return Ok(()) };
-    for entry in answer["entry"].as_array().into_iter().flatten() {
-        let response = &entry["response"];
-        let code = response["status"].as_str().unwrap_or_default();
-        if code.starts_with('2') {
-            let type_name = response["location"].as_str().and_then(|l| l.split('/').next()).unwrap_or("other");
-            *tally.stored.entry(type_name.to_owned()).or_default() += 1;
-        } else {
-            *tally.refused.entry(format!("{code}: {}", reason(&response["outcome"]))).or_default() += 1;
+
+    /// Resources of their own, many at a time; what cannot be read is refused by itself.
+    fn batches(&self, resources: Vec<(String, &str)>) -> Result<(), Refusal> {
+        let mut readable = Vec::with_capacity(resources.len());
+        for (place, text) in resources {
+            match request_of(text) {
+                Ok(request) => readable.push((place, format!("{{\"resource\":{text},\"request\":{request}}}"))),
+                Err(why) => self.refuse(&place, &why),
+            }
+        }
+        for chunk in readable.chunks(BATCH) {
+            let (places, entries): (Vec<&str>, Vec<&str>) = chunk.iter().map(|(p, e)| (p.as_str(), e.as_str())).unzip();
+            let bundle = format!("{{\"resourceType\":\"Bundle\",\"type\":\"batch\",\"entry\":[{}]}}", entries.join(","));
+            self.bundle(bundle.as_bytes(), &places)?;
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, place: &str, why: &str) {
+        if let Ok(mut tally) = self.tally.lock() {
+            let gap = if place.is_empty() { "" } else { " " };
+            *tally.refused.entry(format!("{}{gap}{place}: {why}", self.file)).or_default() += 1;
         }
     }
-    Ok(())
+
+    /// Sends a Bundle and counts what came of its entries, which stand at `places` in the file.
+    fn bundle(&self, body: &[u8], places: &[&str]) -> Result<(), Refusal> {
+        let (status, answer) = self.client.call("POST", &self.base, Some(body))?;
+        if status != 200 {
+            return Err(Refusal { status, why: format!("{status}: {}", reason(&answer)) });
+        }
+        for (at, entry) in answer["entry"].as_array().into_iter().flatten().enumerate() {
+            let response = &entry["response"];
+            let code = response["status"].as_str().unwrap_or_default();
+            if code.starts_with('2') {
+                let type_name = response["location"].as_str().and_then(|l| l.split('/').next()).unwrap_or("other");
+                if let Ok(mut tally) = self.tally.lock() {
+                    *tally.stored.entry(type_name.to_owned()).or_default() += 1;
+                }
+            } else {
+                let place = places.get(at).map_or_else(|| format!("entry {at}"), ToString::to_string);
+                self.refuse(&place, &format!("{code}: {}", reason(&response["outcome"])));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a resource is stored: one with an id keeps it.
+fn request_of(text: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(text).map_err(|e| format!("malformed JSON: {e}"))?;
+    let type_name = value["resourceType"].as_str().unwrap_or_default();
+    Ok(match value["id"].as_str() {
+        Some(id) => json!({"method": "PUT", "url": format!("{type_name}/{id}")}),
+        None => json!({"method": "POST", "url": type_name}),
+    })
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

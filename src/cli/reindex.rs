@@ -43,6 +43,6 @@ pub fn run(args: &ReindexArgs) -> Result<(), String> {
             events.to_string()
         }
     };
-    println!("{}: the index holds {events} events", args.sim);
+    super::say(&format!("{}: the index holds {events} events", args.sim));
     Ok(())
 }

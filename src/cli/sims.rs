@@ -56,23 +56,23 @@ pub fn run(command: SimCommand) -> Result<(), String> {
                 wish["fhirVersion"] = version.into();
             }
             let made = remote.client().expect("POST", "/api/sims", Some(wish.to_string().as_bytes()))?;
-            println!("{}", text(&made, "base"));
+            super::say(text(&made, "base"));
             Ok(())
         }
         SimCommand::List { session, remote } => list(session.as_deref(), &remote),
         SimCommand::Show { id, remote } => {
             let shown = remote.client().expect("GET", &path(&id), None)?;
-            println!("{}", crate::fhir::raw::pretty(&shown.to_string()));
+            super::say(&crate::fhir::raw::pretty(&shown.to_string()));
             Ok(())
         }
         SimCommand::Delete { id, remote } => {
             remote.client().expect("DELETE", &path(&id), None)?;
-            println!("{id} is deleted");
+            super::say(&format!("{id} is deleted"));
             Ok(())
         }
         SimCommand::Reset { id, remote } => {
             remote.client().expect("POST", &format!("{}/reset", path(&id)), None)?;
-            println!("{id} is empty");
+            super::say(&format!("{id} is empty"));
             Ok(())
         }
     }
@@ -81,7 +81,7 @@ pub fn run(command: SimCommand) -> Result<(), String> {
 fn list(session: Option<&str>, remote: &Remote) -> Result<(), String> {
     let client = remote.client();
     let mut after = String::new();
-    println!("{:<40} {:>5} {:>9} {:>9}  BASE", "SIMULATOR", "FHIR", "RESOURCES", "EVENTS");
+    super::say(&format!("{:<40} {:>5} {:>9} {:>9}  BASE", "SIMULATOR", "FHIR", "RESOURCES", "EVENTS"));
     loop {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(session.map(|s| ("session", s)));
@@ -89,7 +89,14 @@ fn list(session: Option<&str>, remote: &Remote) -> Result<(), String> {
         let page = client.expect("GET", &format!("/api/sims?{}", query.finish()), None)?;
         for sim in page["sims"].as_array().into_iter().flatten() {
             let resources: u64 = sim["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
-            println!("{:<40} {:>5} {:>9} {:>9}  {}", text(sim, "id"), text(sim, "fhirVersion"), resources, sim["eventCount"].to_string(), text(sim, "base"));
+            super::say(&format!(
+                "{:<40} {:>5} {:>9} {:>9}  {}",
+                text(sim, "id"),
+                text(sim, "fhirVersion"),
+                resources,
+                sim["eventCount"].to_string(),
+                text(sim, "base")
+            ));
         }
         match page["next"].as_str() {
             Some(next) => next.clone_into(&mut after),

@@ -12,14 +12,16 @@ const EXPONENT_BIAS: i64 = 1 << 19;
 pub fn parse(text: &str) -> Option<BigDecimal> {
     let plain = text.strip_prefix('-').unwrap_or(text);
     let shape = plain.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
-    if text.len() > 1_000 || !shape || !plain.starts_with(|c: char| c.is_ascii_digit()) {
+    if text.len() > 1_000 || !shape || plain.ends_with('.') || !plain.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    // A huge exponent would make every later addition allocate that many digits.
-    if let Some((_, exponent)) = plain.split_once(['e', 'E'])
-        && exponent.parse::<i64>().ok()?.abs() > 4_000
+    // A huge exponent would make every later addition allocate that many digits: such numbers count as the nearest that
+    // does not.
+    if let Some((mantissa, exponent)) = text.split_once(['e', 'E'])
+        && exponent.trim_start_matches(['+', '-', '0']).len() > 3
     {
-        return None;
+        let sign = if exponent.starts_with('-') { "-" } else { "" };
+        return BigDecimal::from_str(&format!("{mantissa}e{sign}4000")).ok();
     }
     BigDecimal::from_str(text).ok()
 }
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_number() {
-        for bad in ["", "x", "1.2.3", "--1", ".5", "1e999999999", "NaN", "1,5", "1 "] {
+        for bad in ["", "x", "1.2.3", "--1", ".5", "1.", "NaN", "1,5", "1 "] {
             assert!(parse(bad).is_none(), "{bad}");
         }
     }

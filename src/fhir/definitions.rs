@@ -255,6 +255,12 @@ impl Definitions {
         }
     }
 
+    /// The same without a word of explanation, for texts that may well be something else.
+    #[must_use]
+    pub fn find_resource_type(&self, name: &str) -> Option<&'static str> {
+        self.types.get(name).filter(|t| t.kind == TypeKind::Resource && !t.is_abstract).map(|t| t.name)
+    }
+
     /// All resource types that instances exist of, sorted.
     #[must_use]
     pub fn resource_types(&self) -> &[&'static str] {

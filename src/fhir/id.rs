@@ -80,7 +80,7 @@ impl FromStr for VersionId {
 
     fn from_str(text: &str) -> Result<Self, Failure> {
         match text.parse() {
-            Ok(n) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(Self(n)),
+            Ok(n) if text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0') => Ok(Self(n)),
             _ => Err(Failure::new(Kind::NotFound, format!("no version '{}': versions are numbers from 1 on", clip(text)))),
         }
     }

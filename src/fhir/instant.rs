@@ -86,10 +86,13 @@ fn time_of_day(date: NaiveDate, text: &str) -> Option<Interval> {
         None => (0, 60_000_000),
         Some(second) => (second?, 1_000_000),
     };
-    // A leap second is legal in FHIR and unknown to the calendar: it is the end of its minute.
-    let leap = i64::from(second == 60);
-    let start = date.and_hms_opt(hour, minute, if leap == 1 { 59 } else { second })?;
-    let mut low = micros(start.checked_sub_signed(TimeDelta::minutes(offset_minutes))?) + leap * 1_000_000;
+    // A leap second is legal in FHIR and unknown to the calendar: it is the end of its minute, and not of the next.
+    let leap = second == 60;
+    let start = date.and_hms_opt(hour, minute, if leap { 59 } else { second })?;
+    let mut low = micros(start.checked_sub_signed(TimeDelta::minutes(offset_minutes))?);
+    if leap {
+        return Some(Interval { low: low + 999_999, high: low + 1_000_000 });
+    }
     let mut width = precision;
     if let Some(fraction) = fraction {
         if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
@@ -128,7 +131,8 @@ mod tests {
         assert_eq!(length("2021-02-03T04:05:06Z"), Some(1_000_000));
         assert_eq!(length("2021-02-03T04:05:06.7Z"), Some(100_000));
         assert_eq!(length("2021-02-03T04:05:06.123456789+02:00"), Some(1));
-        assert_eq!(length("2016-12-31T23:59:60Z"), Some(1_000_000));
+        assert_eq!(length("2016-12-31T23:59:60Z"), Some(1));
+        assert!(parse("2016-12-31T23:59:60Z").zip(parse("2016")).is_some_and(|(leap, year)| leap.high <= year.high));
     }
 
     #[test]

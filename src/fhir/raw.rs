@@ -145,29 +145,33 @@ pub fn apply(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     out
 }
 
-/// Finds the string values that `replace` answers for: it is given the key (of an array's element: the array's) and the
-/// content. Returns the edits to [`apply`].
-pub fn string_edits(text: &str, replace: &mut dyn FnMut(&str, &str) -> Option<String>) -> Vec<(Range<usize>, String)> {
+/// Decides on a string value: given the keys that lead to it (an array has none of its own) and its content.
+pub type Replace<'a> = dyn FnMut(&[Cow<'_, str>], &str) -> Option<String> + 'a;
+
+/// Finds the string values that `replace` answers for. Returns the edits to [`apply`].
+pub fn string_edits(text: &str, replace: &mut Replace<'_>) -> Vec<(Range<usize>, String)> {
     let mut edits = Vec::new();
-    walk(text, skip_space(text, 0), "", replace, &mut edits);
+    walk(text, skip_space(text, 0), &mut Vec::new(), replace, &mut edits);
     edits
 }
 
-fn walk(text: &str, at: usize, key: &str, replace: &mut dyn FnMut(&str, &str) -> Option<String>, edits: &mut Vec<(Range<usize>, String)>) {
+fn walk<'t>(text: &'t str, at: usize, path: &mut Vec<Cow<'t, str>>, replace: &mut Replace<'_>, edits: &mut Vec<(Range<usize>, String)>) {
     match byte(text, at) {
         b'{' => {
             for m in members(text, at) {
-                walk(text, m.value.start, &string(&text[m.key.clone()]), replace, edits);
+                path.push(string(&text[m.key.clone()]));
+                walk(text, m.value.start, path, replace, edits);
+                path.pop();
             }
         }
         b'[' => {
             for span in elements(text, at) {
-                walk(text, span.start, key, replace, edits);
+                walk(text, span.start, path, replace, edits);
             }
         }
         b'"' => {
             let span = at..skip_string(text, at);
-            if let Some(new) = replace(key, &string(&text[span.clone()])) {
+            if let Some(new) = replace(path, &string(&text[span.clone()])) {
                 edits.push((span, quote(&new)));
             }
         }
@@ -322,7 +326,7 @@ mod tests {
     #[test]
     fn strings_are_rewritten_in_place() {
         let text = r#"{"reference":"urn:x","n":1.0,"list":["urn:x","k"],"text":"urn:x"}"#;
-        let edits = string_edits(text, &mut |key, s| (key != "text" && s == "urn:x").then(|| "P/1".to_owned()));
+        let edits = string_edits(text, &mut |path, s| (path[0] != "text" && s == "urn:x").then(|| "P/1".to_owned()));
         assert_eq!(apply(text, edits), r#"{"reference":"P/1","n":1.0,"list":["P/1","k"],"text":"urn:x"}"#);
     }
 

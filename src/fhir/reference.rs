@@ -34,7 +34,7 @@ impl<'a> Reference<'a> {
         if let Some(name) = text.strip_prefix('#') {
             return Self::Contained(name);
         }
-        let is_type = |name: &str| definitions.resource_type(name).is_ok();
+        let is_type = |name: &str| definitions.find_resource_type(name).is_some();
         if let Some((type_name, query)) = text.split_once('?')
             && is_type(type_name)
         {

@@ -44,6 +44,7 @@ pub async fn openapi() -> HttpResponse {
 
 /// What is asked of a list.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Listing {
     session: Option<String>,
     after: Option<String>,
@@ -94,6 +95,10 @@ impl Wish {
     fn read(body: &Bytes) -> Result<Self> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self::default());
+        }
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Failure::new(Kind::BadValue, "the body must be a JSON object, or be left out"));
         }
         let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings {record: writes or all}";
         serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
@@ -193,6 +198,7 @@ pub async fn reindex(app: Data<App>, id: Path<String>) -> HttpResponse {
 
 /// What is asked of a list of events.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EventListing {
     /// Events before this one.
     before: Option<String>,
@@ -205,18 +211,18 @@ pub async fn events(app: Data<App>, id: Path<String>, listing: Query<EventListin
         let dir = directory(&app, &id)?;
         let before = listing.before.as_deref().map(event_id).transpose()?;
         let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
-        let events = newest(&dir, before, most)?;
-        let next = (events.len() == most && most > 0).then(|| events.last().map(|e| e.event.clone())).flatten();
+        let (events, next) = newest(&dir, before, most)?;
         Ok(Answer::json(200, &json!({"events": events, "next": next})))
     })
     .await
 }
 
-/// The newest `most` events before `before`.
-pub(super) fn newest(dir: &SimDir, before: Option<EventId>, most: usize) -> Result<Vec<EventRecord>> {
+/// The newest `most` events before `before`, without those that cannot be read, and where the next page begins.
+pub(super) fn newest(dir: &SimDir, before: Option<EventId>, most: usize) -> Result<(Vec<EventRecord>, Option<String>)> {
     let found = scan::events_after(dir, EventId::ZERO).map_err(|e| crate::sim::storage_failure("the events cannot be listed", &e))?;
-    let page = found.into_iter().rev().filter(|(event, _)| before.is_none_or(|before| *event < before)).take(most);
-    Ok(page.filter_map(|(event, operation)| scan::record(dir, operation, event).ok()).collect())
+    let page: Vec<_> = found.into_iter().rev().filter(|(event, _)| before.is_none_or(|before| *event < before)).take(most).collect();
+    let next = (page.len() == most).then(|| page.last().map(|(event, _)| event.to_string())).flatten();
+    Ok((page.into_iter().filter_map(|(event, operation)| scan::record(dir, operation, event).ok()).collect(), next))
 }
 
 /// `GET /api/sims/{id}/events/{event}`: the record, and the names of the files.
@@ -271,6 +277,12 @@ pub async fn log(app: Data<App>, id: Path<String>, listing: Query<Listing>) -> H
         Ok(Answer::json(200, &json!({"entries": sim.log.newest(listing.limit.unwrap_or(PAGE).min(MAX_PAGE))})))
     })
     .await
+}
+
+/// A method that the URL does not have.
+pub async fn not_allowed(request: HttpRequest) -> HttpResponse {
+    let message = format!("{} is not allowed here; GET /api/openapi.json describes what is", request.method());
+    respond::failure(&Failure::new(Kind::MethodNotAllowed, message), FhirVersion::default())
 }
 
 /// Everything else below `/api`.

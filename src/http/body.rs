@@ -26,6 +26,11 @@ pub async fn read(request: &HttpRequest, payload: Payload, max_bytes: usize, tim
     if announced.is_some_and(|n| n > max_bytes) {
         return Err(Partial { failure: too_large(max_bytes), bytes: Bytes::new() });
     }
+    let coding = request.headers().get("content-encoding").and_then(|v| v.to_str().ok()).unwrap_or("identity").trim();
+    if !["identity", "gzip", "deflate"].iter().any(|known| coding.eq_ignore_ascii_case(known)) {
+        let message = format!("Content-Encoding '{}' is not supported; send gzip, deflate or nothing", crate::fhir::id::clip(coding));
+        return Err(Partial { failure: Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Encoding"), bytes: Bytes::new() });
+    }
     let mut stream = Decompress::from_headers(payload, request.headers());
     let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(1 << 20));
     let deadline = tokio::time::Instant::now() + timeout;
@@ -36,8 +41,9 @@ pub async fn read(request: &HttpRequest, payload: Payload, max_bytes: usize, tim
                 return Err(Partial { failure: Failure::new(Kind::Timeout, message), bytes: bytes.freeze() });
             }
             Ok(None) => return Ok(bytes.freeze()),
-            Ok(Some(Err(error))) => {
-                let message = format!("the body broke off after {} bytes: {error}", bytes.len());
+            Ok(Some(Err(_))) => {
+                let packed = if coding.eq_ignore_ascii_case("identity") { String::new() } else { format!(", or is not {coding} as Content-Encoding says") };
+                let message = format!("the body broke off after {} bytes{packed}", bytes.len());
                 return Err(Partial { failure: Failure::new(Kind::Malformed, message), bytes: bytes.freeze() });
             }
             Ok(Some(Ok(chunk))) => {

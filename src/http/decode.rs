@@ -7,6 +7,8 @@ use base64::Engine as _;
 
 use super::negotiate::{Prefer, Sent, sent, unsupported};
 use super::routes::text;
+use serde_json::Value;
+
 use crate::fhir::raw::quote;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
@@ -24,6 +26,8 @@ pub struct Parts<'a> {
     pub query: Vec<(String, String)>,
     /// The body.
     pub body: &'a Bytes,
+    /// The body as JSON, where that was read aside because it is large.
+    pub parsed: Option<Result<Value, Failure>>,
     /// The simulator's version.
     pub version: FhirVersion,
     /// What the client prefers.
@@ -35,7 +39,7 @@ impl Parts<'_> {
     ///
     /// # Errors
     /// There is none, or its content cannot be read.
-    pub fn interaction(self) -> Result<Interaction, Failure> {
+    pub fn interaction(mut self) -> Result<Interaction, Failure> {
         let conditions = self.conditions()?;
         let method = self.request.method();
         let is_read = method == Method::GET || method == Method::HEAD;
@@ -89,7 +93,7 @@ impl Parts<'_> {
     fn conditions(&self) -> Result<Conditions, Failure> {
         let headers = self.request.headers();
         // Nearly every request has none.
-        if headers.len() < 2 {
+        if headers.is_empty() {
             return Ok(Conditions::default());
         }
         let tags = |name: &str| {
@@ -97,7 +101,7 @@ impl Parts<'_> {
             values.flat_map(|v| v.split(',')).map(|tag| Tag::parse(tag, name)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Conditions {
-            if_match: text(self.request, header::IF_MATCH).map(|t| Tag::parse(t, "If-Match")).transpose()?,
+            if_match: if headers.contains_key(header::IF_MATCH) { tags("If-Match")? } else { Vec::new() },
             if_none_match: if headers.contains_key(header::IF_NONE_MATCH) { tags("If-None-Match")? } else { Vec::new() },
             if_modified_since_ms: text(self.request, header::IF_MODIFIED_SINCE).and_then(|t| t.parse::<header::HttpDate>().ok()).map(|date| {
                 let time = std::time::SystemTime::from(date);
@@ -118,17 +122,24 @@ impl Parts<'_> {
                 let form = std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the form is not UTF-8"))?;
                 self.query.extend(pairs(form));
             }
-            Sent::Json => return Err(unsupported(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json")).within_search()),
-            Sent::Other(content_type) => return Err(unsupported(&content_type).within_search()),
+            Sent::Json => return Err(not_a_form(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))),
+            Sent::Other(content_type) => return Err(not_a_form(&content_type)),
         }
         Ok(self.search(type_name))
     }
 
+    fn resource(&mut self) -> Result<Resource, Failure> {
+        match self.parsed.take() {
+            Some(value) => Resource::from_value(value?, self.version),
+            None => Resource::parse(self.body, self.version),
+        }
+    }
+
     /// The resource in the body; for a Binary, the body itself.
-    fn content(&self, type_name: &'static str, id: Option<&ResourceId>) -> Result<Content, Failure> {
+    fn content(&mut self, type_name: &'static str, id: Option<&ResourceId>) -> Result<Content, Failure> {
         match sent(self.request, self.version)? {
             Sent::Json if type_name != "Binary" || self.looks_like_resource() => {
-                let resource = Resource::parse(self.body, self.version)?;
+                let resource = self.resource()?;
                 Ok(Content { type_name, resource, text: text_of(self.body) })
             }
             Sent::Json => self.binary(text(self.request, header::CONTENT_TYPE).unwrap_or("application/octet-stream"), id),
@@ -154,19 +165,19 @@ impl Parts<'_> {
         Ok(Content { type_name: "Binary", resource: Resource::parse(text.as_bytes(), self.version)?, text })
     }
 
-    fn bundle(&self) -> Result<Interaction, Failure> {
+    fn bundle(&mut self) -> Result<Interaction, Failure> {
         match sent(self.request, self.version)? {
             Sent::Json => {}
             Sent::Form => return Err(unsupported("application/x-www-form-urlencoded")),
             Sent::Other(content_type) => return Err(unsupported(&content_type)),
         }
-        let resource = Resource::parse(self.body, self.version)?;
+        let resource = self.resource()?;
         if resource.type_name() != "Bundle" {
             let message =
                 format!("the endpoint itself takes a Bundle of type batch or transaction, but resourceType is '{0}'; POST it to /{0}", resource.type_name());
             return Err(Failure::new(Kind::Invalid, message).at("resourceType"));
         }
-        let kind = resource.value().get("type").and_then(serde_json::Value::as_str).map(str::to_owned);
+        let kind = resource.value().get("type").and_then(Value::as_str).map(str::to_owned);
         let content = Content { type_name: "Bundle", text: text_of(self.body), resource };
         match kind.as_deref() {
             Some("transaction") => Ok(Interaction::Transaction(content)),
@@ -180,12 +191,10 @@ impl Parts<'_> {
     }
 }
 
-impl Failure {
-    /// A search takes a form, whatever else this server takes.
-    fn within_search(mut self) -> Self {
-        self.diagnostics = self.diagnostics.replace("application/fhir+json", "application/x-www-form-urlencoded");
-        self
-    }
+/// The refusal of a search whose body is no form.
+fn not_a_form(content_type: &str) -> Failure {
+    let message = format!("Content-Type '{}' is not supported here; send application/x-www-form-urlencoded", crate::fhir::id::clip(content_type));
+    Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
 }
 
 /// The body as text; it was proven UTF-8 when it was parsed.

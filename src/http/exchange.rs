@@ -152,7 +152,7 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
     let number = sim.log.push(entry);
     let id = match event {
         Some(event) => {
-            record_read(sim, event, call.record(&answer), answer.body.clone());
+            record_read(sim, event, call, &answer);
             event.to_string()
         }
         None => format!("log-{number}"),
@@ -161,10 +161,11 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
 }
 
 /// Writes the folder of a read off the request's path.
-fn record_read(sim: &Arc<Sim>, event: EventId, record: EventRecord, body: Option<crate::sim::bodies::Body>) {
-    let sim = sim.clone();
+fn record_read(sim: &Arc<Sim>, event: EventId, call: &Call, answer: &Answer) {
+    let (sim, record, asked, file, answered) = (sim.clone(), call.record(answer), call.body.clone(), call.body_file, answer.body.clone());
     actix_web::rt::task::spawn_blocking(move || {
-        if let Err(error) = sim.record_read(event, record, body.as_deref()) {
+        let asked = (!asked.is_empty()).then_some((file, &asked[..]));
+        if let Err(error) = sim.record_read(event, record, asked, answered.as_deref()) {
             tracing::error!(sim = %sim.id(), %event, %error, "a read could not be recorded");
         }
     });
@@ -234,7 +235,7 @@ fn native(call: &Call, body: &[u8], version: FhirVersion) -> Option<Shown> {
     }
     let value: Value = serde_json::from_slice(body).ok()?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let content_type = text("contentType")?;
+    let content_type = text("contentType").filter(|t| !t.is_empty() && !t.chars().any(|c| c.is_control() || !c.is_ascii()))?;
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let accepts_it = call
         .accept

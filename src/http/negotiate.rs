@@ -84,12 +84,22 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
     let mut format = Format { pretty: query.iter().any(|(n, v)| n == "_pretty" && v == "true"), ..Format::default() };
     if let Some((_, wanted)) = query.iter().find(|(n, _)| n == "_format") {
         // A plus in a query stands for a blank unless it is encoded; clients forget that here more than anywhere.
-        let essence = wanted.split(';').next().unwrap_or_default().trim().replace(' ', "+");
+        let mut parts = wanted.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default().replace(' ', "+");
         format.media_type = Media::parse(&essence).ok_or_else(|| not_acceptable("_format", wanted))?;
+        for named in parts.filter_map(|p| p.strip_prefix("fhirVersion=")) {
+            check_version(named, version).map_err(|f| f.at("http._format"))?;
+        }
         format.is_explicit = true;
         return Ok(format);
     }
-    let Some(accept) = text(request, header::ACCEPT).filter(|a| !a.trim().is_empty() && *a != "*/*") else { return Ok(format) };
+    let lines: Vec<&str> = request.headers().get_all(header::ACCEPT).filter_map(|v| v.to_str().ok()).collect();
+    let accept = lines.join(",");
+    let accept = accept.as_str();
+    if accept.trim().is_empty() || accept == "*/*" {
+        return Ok(format);
+    }
+    let mut other_version = None;
     let mut best: Option<(f32, Format)> = None;
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
@@ -109,8 +119,9 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
             _ => Media::parse(essence),
         };
         let Some(media_type) = media.filter(|_| quality > 0.0) else { continue };
-        if let Some(named) = &named {
-            check_version(named, version)?;
+        if let Some(Err(failure)) = named.as_ref().map(|named| check_version(named, version)) {
+            other_version.get_or_insert(failure);
+            continue;
         }
         if best.as_ref().is_none_or(|(q, _)| quality > *q) {
             let is_explicit = Media::parse(essence).is_some();
@@ -121,6 +132,7 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
         Some((_, format)) => Ok(format),
         // A Binary may be what is accepted; that shows when it is read.
         None if is_binary => Ok(format),
+        None if other_version.is_some() => other_version.map_or(Ok(format), Err),
         None => Err(not_acceptable("Accept", accept)),
     }
 }
@@ -158,11 +170,14 @@ pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
     if Media::parse(essence).is_some() {
-        for parameter in parts {
-            if let Some((name, v)) = parameter.split_once('=')
-                && name.eq_ignore_ascii_case("fhirVersion")
-            {
-                check_version(v.trim_matches('"'), version).map_err(|f| f.at("http.Content-Type"))?;
+        for (name, v) in parts.filter_map(|p| p.split_once('=')) {
+            let v = v.trim_matches('"');
+            if name.eq_ignore_ascii_case("fhirVersion") {
+                check_version(v, version).map_err(|f| f.at("http.Content-Type"))?;
+            }
+            if name.eq_ignore_ascii_case("charset") && !["utf-8", "utf8", "us-ascii"].contains(&v.to_ascii_lowercase().as_str()) {
+                let message = format!("charset={} is not supported; FHIR JSON is sent as UTF-8", clip(v));
+                return Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"));
             }
         }
         return Ok(Sent::Json);
@@ -186,24 +201,28 @@ pub fn unsupported(content_type: &str) -> Failure {
 /// A value of `return` or `handling` that does not exist.
 pub fn prefer(request: &HttpRequest) -> Result<Prefer, Failure> {
     let mut prefer = Prefer::default();
+    let mut handling = None;
     for value in request.headers().get_all("prefer").filter_map(|v| v.to_str().ok()) {
         for part in value.split([',', ';']).map(str::trim) {
             let bad = |known: &str| Failure::new(Kind::BadValue, format!("Prefer '{}' is not understood; use {known}", clip(part))).at("http.Prefer");
-            match part.split_once('=').map(|(n, v)| (n.trim(), v.trim().trim_matches('"'))) {
-                Some(("return", v)) => {
-                    prefer.returns = match v {
-                        "representation" => Return::Representation,
-                        "minimal" => Return::Minimal,
-                        "OperationOutcome" => Return::Outcome,
-                        _ => return Err(bad("return=representation, minimal or OperationOutcome")),
+            let Some((name, v)) = part.split_once('=') else { continue };
+            let v = v.trim().trim_matches('"');
+            // Of a preference that is said twice the first counts, RFC 7240.
+            match name.trim().to_ascii_lowercase().as_str() {
+                "return" => {
+                    let known = [("representation", Return::Representation), ("minimal", Return::Minimal), ("OperationOutcome", Return::Outcome)];
+                    let found = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(v)).map(|(_, r)| r);
+                    let returns = found.ok_or_else(|| bad("return=representation, minimal or OperationOutcome"))?;
+                    if prefer.returns == Return::Unsaid {
+                        prefer.returns = returns;
                     }
                 }
-                Some(("handling", v)) => {
-                    prefer.strict = match v {
-                        "strict" => true,
-                        "lenient" => false,
-                        _ => return Err(bad("handling=strict or lenient")),
+                "handling" => {
+                    let strict = v.eq_ignore_ascii_case("strict");
+                    if !strict && !v.eq_ignore_ascii_case("lenient") {
+                        return Err(bad("handling=strict or lenient"));
                     }
+                    prefer.strict = *handling.get_or_insert(strict);
                 }
                 _ => {}
             }

@@ -145,8 +145,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, before:
         let sim = app.registry.get(&id)?;
         let summary = app.registry.summary(&id)?;
         let from = before.before.as_deref().and_then(|b| b.parse().ok());
-        let events = api::newest(sim.dir(), from, SHOWN)?;
-        let next = (events.len() == SHOWN).then(|| events.last().map(|e| e.event.clone())).flatten();
+        let (events, next) = api::newest(sim.dir(), from, SHOWN)?;
         let shown: Vec<Value> = events
             .iter()
             .map(|e| {
@@ -180,7 +179,7 @@ pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse
             let text = text.map(|t| if cut || !name.ends_with(".json") { t } else { crate::fhir::raw::pretty(&t) });
             shown.push(json!({"name": name, "bytes": bytes.len(), "text": text, "cut": cut}));
         }
-        let resources: Vec<Value> = record.resources.iter().map(|r| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file})).collect();
+        let resources: Vec<Value> = record.resources.iter().take(SHOWN_RESOURCES).map(|r| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file})).collect();
         Ok(app.pages.render(
             200,
             "event.html",

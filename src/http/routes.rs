@@ -10,11 +10,28 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, metrics, pages, serve};
+use super::{App, Options, Pages, access, api, metrics, pages, respond, serve};
+use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
 /// Headers that a script in a browser may read.
 const EXPOSED: [&str; 8] = ["ETag", "Location", "Last-Modified", "Content-Location", "X-Fhirsim-Event", "X-Request-Id", "X-Progress", "Retry-After"];
+
+/// Most bytes of a body that is not for a FHIR endpoint.
+const MANAGEMENT_BYTES: usize = 1 << 20;
+
+/// What the framework cannot read is refused in this server's own words.
+fn refusals(config: &mut web::ServiceConfig) {
+    fn refuse(what: &str, error: &dyn std::fmt::Display) -> actix_web::Error {
+        let failure = Failure::new(Kind::BadValue, format!("{what}: {error}"));
+        let answer = respond::failure(&failure, FhirVersion::default());
+        actix_web::error::InternalError::from_response(failure, answer).into()
+    }
+    config
+        .app_data(web::QueryConfig::default().error_handler(|e, _| refuse("the query cannot be read", &e)))
+        .app_data(web::PathConfig::default().error_handler(|e, _| refuse("the path cannot be read", &e)))
+        .app_data(web::FormConfig::default().error_handler(|e, _| refuse("the form cannot be read", &e)));
+}
 
 /// Every URL.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -25,8 +42,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
             web::scope("/api")
                 .wrap(actix_web::middleware::from_fn(access::guard))
                 .route("/openapi.json", web::get().to(api::openapi))
-                .service(web::resource("/sims").get(api::list).post(api::create))
-                .service(web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete))
+                .service(web::resource("/sims").get(api::list).post(api::create).default_service(web::to(api::not_allowed)))
+                .service(
+                    web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete).default_service(web::to(api::not_allowed)),
+                )
                 .route("/sims/{id}/reset", web::post().to(api::reset))
                 .route("/sims/{id}/reindex", web::post().to(api::reindex))
                 .route("/sims/{id}/events", web::get().to(api::events))
@@ -68,13 +87,15 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let addr = listener.local_addr()?;
     let pages = Pages::new().map_err(io::Error::other)?;
     let metrics = metrics::Metrics::new(registry.clone());
-    let workers = options.workers;
+    let (workers, read_timeout) = (options.workers, options.read_timeout);
     let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics });
-    let mut server = HttpServer::new(move || ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(usize::MAX)).configure(configure))
-        .keep_alive(std::time::Duration::from_secs(75))
-        .client_request_timeout(std::time::Duration::from_secs(30))
-        .shutdown_timeout(10)
-        .disable_signals();
+    let mut server = HttpServer::new(move || {
+        ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
+    })
+    .keep_alive(std::time::Duration::from_secs(75))
+    .client_request_timeout(read_timeout)
+    .shutdown_timeout(10)
+    .disable_signals();
     if workers > 0 {
         server = server.workers(workers);
     }

@@ -15,9 +15,12 @@ use super::exchange::{Call, Outcome, exchange};
 use super::negotiate::{self, Format};
 use super::respond::{self, Answer};
 use super::{App, body, routes};
-use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::fhir::definitions::ParamType;
+use crate::fhir::{Failure, FhirVersion, Kind, json};
+use crate::interaction::search::Request;
 use crate::interaction::target::pairs;
 use crate::interaction::{Interaction, Target};
+use crate::search::params::TypeParams;
 use crate::search::parse::MAX_PARAMETERS;
 use crate::sim::{Record, Sim};
 use crate::simdb::journal::Ticket;
@@ -34,7 +37,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let context = match SimContext::of(&request, &app).await {
         Ok(context) => context,
         Err(failure) => {
-            tracing::info!(url = %request.uri(), failure = failure.diagnostics, "refused");
+            tracing::info!(url = shown_url(&request), failure = failure.diagnostics, "refused");
             return respond::failure(&failure, FhirVersion::default());
         }
     };
@@ -43,7 +46,8 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(bytes) => (bytes, None),
         Err(partial) => (partial.bytes, Some(partial.failure)),
     };
-    let call = call(&request, &context, body, broken, started);
+    let parsed = if body.len() > INLINE_BYTES { parse_aside(body.clone()).await } else { None };
+    let call = call(&request, &context, body, parsed, broken, started);
     let (method, name, request_id) = (call.method, call.name(), request_id(&request));
     let is_head = *request.method() == Method::HEAD;
     let Outcome { mut answer, event, ticket } = run(&context.sim, call).await;
@@ -61,7 +65,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         us = took.as_micros(),
         event = event.as_deref().unwrap_or(""),
         "{}",
-        request.uri()
+        shown_url(&request)
     );
     answer.into_response(event.as_deref(), request_id, is_head)
 }
@@ -70,7 +74,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
 async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
         Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
-        Ok(Interaction::Search(search)) => !is_selective(&search.parameters),
+        Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
         Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Delete(..)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
         }
@@ -87,14 +91,25 @@ async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
     })
 }
 
-/// Whether a search surely looks at few resources: it has a condition of one value without a modifier, and no order of its own.
-fn is_selective(parameters: &[(String, String)]) -> bool {
-    let plain = |name: &str| !name.starts_with('_') && !name.contains(':');
-    let one = |value: &str| !value.contains(',') && value.len() > 2;
-    parameters.iter().any(|(n, v)| (plain(n) || n == "_id") && one(v)) && !parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
+/// Reads a large body as JSON off the serving thread.
+async fn parse_aside(body: Bytes) -> Option<Result<Value, Failure>> {
+    web::block(move || json::parse(&body)).await.ok()
 }
 
-fn call(request: &HttpRequest, context: &SimContext, body: Bytes, broken: Option<Failure>, started: Instant) -> Call {
+/// Whether a search surely looks at few resources: one value of a parameter that tells them apart, and no order of its own.
+fn is_selective(search: &Request, version: FhirVersion) -> bool {
+    let Some(type_name) = search.type_name else { return false };
+    let params = TypeParams::of(version, type_name);
+    let tells_apart = |name: &str, value: &str| match params.get(name).map(|p| p.def.kind) {
+        Some(ParamType::Token) => name == "_id" || value.contains('|') || value.len() > 12,
+        Some(ParamType::Reference | ParamType::String) => value.len() > 2,
+        Some(_) | None => false,
+    };
+    let mut parameters = search.parameters.iter();
+    parameters.any(|(n, v)| !v.contains(',') && tells_apart(n, v)) && !search.parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
+}
+
+fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Value, Failure>>, broken: Option<Failure>, started: Instant) -> Call {
     let snapshot = context.snapshot();
     let version = snapshot.version();
     let query_text = request.query_string();
@@ -110,7 +125,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, broken: Option
         (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {
             Err(Failure::new(Kind::TooCostly, format!("{} parameters in the URL; at most {MAX_PARAMETERS} are accepted", query.len())))
         }
-        (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, version, prefer }.interaction(),
+        (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, parsed, version, prefer }.interaction(),
     };
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
     let recorded = operation != Operation::Get || context.sim.profile().settings.record == Record::All;
@@ -120,7 +135,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, broken: Option
         prefer: prefer_or_default,
         base: context.base.clone(),
         method: method_name(request.method()),
-        url: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        url: shown_url(request),
         headers: if recorded { recorded_headers(request) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
         body,
@@ -147,6 +162,14 @@ fn filed_under(method: &Method, target: Option<&Target>) -> Operation {
 fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+/// Path and query without the credentials that some clients put there.
+fn shown_url(request: &HttpRequest) -> String {
+    let url = request.uri().path_and_query().map_or("", |p| p.as_str());
+    let Some((path, query)) = url.split_once('?').filter(|(_, query)| query.contains("access_token=")) else { return url.to_owned() };
+    let shown = query.split('&').map(|pair| if pair.starts_with("access_token=") { "access_token=[redacted]" } else { pair });
+    format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
 }
 
 fn recorded_headers(request: &HttpRequest) -> Map<String, Value> {

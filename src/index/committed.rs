@@ -12,7 +12,7 @@ use tantivy::schema::{IndexRecordOption, Value};
 use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader, TERMINATED, TantivyDocument, Term};
 
 use super::directory::UnsyncedDirectory;
-use super::schema::{FORMAT, Fields};
+use super::schema::{FORMAT, Fields, IS_VERSION};
 use super::{Hit, Recent};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
@@ -151,12 +151,15 @@ impl Committed {
     /// Every version of a resource, newest first.
     pub(super) fn versions(&self, uid: &str) -> Vec<Version> {
         let mut found: Vec<Version> = self.find(self.inner.fields.version_uid, uid).map(|a| self.hit(a).version).collect();
-        found.sort_unstable_by_key(|v| std::cmp::Reverse(v.event));
+        found.sort_unstable_by_key(|v| std::cmp::Reverse((v.event, v.place.number)));
+        // A flush that failed after its commit was done again.
+        found.dedup_by_key(|v| (v.event, v.place.number));
         found
     }
 
-    /// The resources that have a version made after `event`; in no order, several times if it has several.
-    pub(super) fn changed_after(&self, event: EventId) -> Vec<Arc<str>> {
+    /// The resources that have a version made after `event`, in no order, some several times; of more than `most` versions
+    /// any `most` and one.
+    pub(super) fn changed_after(&self, event: EventId, most: usize) -> Vec<Arc<str>> {
         let mut found = Vec::new();
         let Some(first) = event.to_u64().checked_add(1) else { return found };
         for (number, segment) in (0..).zip(&self.inner.segments) {
@@ -165,7 +168,8 @@ impl Committed {
             }
             let mut documents = Vec::new();
             segment.event.get_docids_for_value_range(first..=u64::MAX, 0..segment.reader.max_doc(), &mut documents);
-            // Current documents have no uid in the store; their version documents have.
+            documents.retain(|doc| segment.version.first(*doc).unwrap_or(0) & IS_VERSION != 0);
+            documents.truncate((most + 1).saturating_sub(found.len()));
             found.extend(documents.into_iter().filter_map(|doc| self.stored_uid(DocAddress::new(number, doc))));
         }
         found
@@ -190,7 +194,7 @@ impl Committed {
         Hit {
             type_name: self.inner.definitions.resource_types().get(type_number).copied().unwrap_or(""),
             version: Version {
-                id: VersionId(version >> 2),
+                id: VersionId(version >> 3),
                 change: Change::from_code(version & 3),
                 event: EventId::from_u64(of(&segment.event)),
                 place: Place::from_u64(of(&segment.place)),

@@ -138,11 +138,31 @@ impl View {
         found
     }
 
-    /// The resources that have a version made after `event`; in no order, several times if it has several.
+    /// The resources that were changed after `event`, each once, with the version they had then; `None` if there are more
+    /// than `most` changes.
     #[must_use]
-    pub fn changed_after(&self, event: EventId) -> Vec<Arc<str>> {
-        let recent = self.recent.versions().rev().take_while(|e| e.version.event > event).map(|e| e.uid.clone());
-        recent.chain(self.committed.changed_after(event)).collect()
+    pub fn changed_after(&self, event: EventId, most: usize) -> Option<Vec<(Arc<str>, Option<Version>)>> {
+        let mut then: HashMap<Arc<str>, Option<Version>> = HashMap::new();
+        let mut changes = 0;
+        // Oldest first: the last version at or before the event stays.
+        for entry in self.recent.versions() {
+            if entry.version.event <= event {
+                then.insert(entry.uid.clone(), Some(entry.version));
+            } else {
+                changes += 1;
+            }
+        }
+        let mut changed: Vec<Arc<str>> = self.recent.versions().filter(|e| e.version.event > event).map(|e| e.uid.clone()).collect();
+        let committed = self.committed.changed_after(event, most);
+        changes += committed.len();
+        changed.extend(committed);
+        if changes > most {
+            return None;
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        let version_then = |uid: &Arc<str>| then.get(uid).copied().flatten().or_else(|| self.committed.versions(uid).into_iter().find(|v| v.event <= event));
+        Some(changed.into_iter().map(|uid| (uid.clone(), version_then(&uid))).collect())
     }
 
     /// The same picture with the given resources as they were once: what `instead` holds masks what is there now.

@@ -11,7 +11,9 @@ use tantivy::schema::{FAST, Field, IndexRecordOption, JsonObjectOptions, OwnedVa
 use super::Entry;
 
 /// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The bit of the `version` column that tells a version document from a current one.
+pub const IS_VERSION: u64 = 4;
 
 #[derive(Clone, Debug)]
 pub struct Fields {
@@ -24,7 +26,7 @@ pub struct Fields {
     pub columns: Field,
     pub event: Field,
     pub place: Field,
-    /// Version number, and below it two bits of the change.
+    /// Version number, and below it [`IS_VERSION`] and two bits of the change.
     pub version: Field,
     /// Position of the type among the FHIR version's resource types.
     pub type_number: Field,
@@ -48,18 +50,18 @@ impl Fields {
         }
     }
 
-    fn base(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
+    fn base(&self, entry: &Entry, type_number: u64, kind: u64) -> TantivyDocument {
         let mut doc = TantivyDocument::with_capacity(256);
         doc.add_u64(self.event, entry.version.event.to_u64());
         doc.add_u64(self.place, entry.version.place.to_u64());
-        doc.add_u64(self.version, entry.version.id.0 << 2 | entry.version.change.code());
+        doc.add_u64(self.version, entry.version.id.0 << 3 | kind | entry.version.change.code());
         doc.add_u64(self.type_number, type_number);
         doc
     }
 
     /// The document of a current resource.
     pub fn current(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
-        let mut doc = self.base(entry, type_number);
+        let mut doc = self.base(entry, type_number, 0);
         doc.add_text(self.uid, &entry.uid);
         for term in entry.keys.terms() {
             doc.add_text(self.terms, term);
@@ -76,7 +78,7 @@ impl Fields {
 
     /// The document of a version.
     pub fn version_of(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
-        let mut doc = self.base(entry, type_number);
+        let mut doc = self.base(entry, type_number, IS_VERSION);
         doc.add_text(self.version_uid, &entry.uid);
         doc
     }

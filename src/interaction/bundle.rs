@@ -8,7 +8,7 @@ mod references;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Content, Done, Env, Interaction, Reply, Target, create, perform, search, status};
+use super::{Conditions, Content, Done, Env, Interaction, Reply, Target, create, perform, search, status};
 use crate::fhir::raw::quote;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::sim::bodies::Body;
@@ -57,9 +57,92 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     for (at, raw) in raw.iter().enumerate() {
         entries.push(Entry::read(raw, snapshot.version()).map_err(named(at))?);
     }
-    let mut identities = identities(&entries, snapshot, env)?;
+    refuse_twice_written(&entries)?;
+    let mut plan = Plan::new(snapshot, env, entries.len());
+    plan.each(&mut entries, Method::Delete)?;
+    // Conditions are evaluated on what the deletions leave.
+    let mut identities = identities(&entries, &plan.working, env)?;
+    rewrite(&mut entries, &identities, &plan.working, env)?;
+    for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == Method::Post) {
+        let reply = match identities[at].take() {
+            Some(Identity::Existing(reply)) => Ok(*reply),
+            Some(Identity::Same(type_name, id)) => plan.perform(&Interaction::Read(type_name, id, Conditions::default())),
+            Some(Identity::New(_, id)) => entry.interaction(Some(id)).and_then(|i| plan.perform_new(&i)),
+            Some(Identity::Known(..)) | None => entry.interaction(None).and_then(|i| plan.perform(&i)),
+        };
+        plan.answer(at, Method::Post, Ok(reply.map_err(named(at))?));
+    }
+    plan.each(&mut entries, Method::Put)?;
+    plan.each(&mut entries, Method::Get)?;
+    Ok(plan.finish("transaction-response"))
+}
+
+/// Which resource an entry is about, known before it happens so that references to it can be rewritten.
+enum Identity {
+    /// A new one under this id.
+    New(&'static str, ResourceId),
+    /// The one that an entry before creates by the same condition.
+    Same(&'static str, ResourceId),
+    /// The one the URL names.
+    Known(&'static str, ResourceId),
+    /// The one that `ifNoneExist` found; nothing is to be done.
+    Existing(Box<Reply>),
+}
+
+impl Identity {
+    fn uid(&self) -> String {
+        match self {
+            Self::New(type_name, id) | Self::Same(type_name, id) | Self::Known(type_name, id) => format!("{type_name}/{id}"),
+            Self::Existing(reply) => reply.subject.as_ref().map(|s| format!("{}/{}", s.type_name, s.id)).unwrap_or_default(),
+        }
+    }
+}
+
+/// The identities that URLs name must not overlap.
+fn refuse_twice_written(entries: &[Entry]) -> Result<(), Failure> {
+    let mut written = FxHashSet::default();
+    for (at, entry) in entries.iter().enumerate() {
+        if let (Method::Put | Method::Delete, Target::Instance(type_name, id)) = (entry.method, &entry.target)
+            && !written.insert((*type_name, id.as_str()))
+        {
+            let message = format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once");
+            return Err(Failure::new(Kind::Invalid, message).within(&format!("Bundle.entry[{at}]")));
+        }
+    }
+    Ok(())
+}
+
+fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
+    // Two entries with one condition mean one resource.
+    let mut conditional: FxHashMap<(&str, &str), (&'static str, ResourceId)> = FxHashMap::default();
+    let mut all = Vec::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        all.push(match (entry.method, &entry.target, &entry.conditions.if_none_exist) {
+            (Method::Post, Target::Type(type_name), None) => Some(Identity::New(type_name, ResourceId::random())),
+            (Method::Post, Target::Type(type_name), Some(query)) => {
+                let existing = create::existing(type_name, query, snapshot, env).map_err(|f| f.within(&format!("Bundle.entry[{at}]")))?;
+                Some(match (existing, conditional.get(&(*type_name, query.as_str()))) {
+                    (Some(reply), _) => Identity::Existing(Box::new(reply)),
+                    (None, Some((type_name, id))) => Identity::Same(type_name, id.clone()),
+                    (None, None) => {
+                        let id = ResourceId::random();
+                        conditional.insert((type_name, query), (type_name, id.clone()));
+                        Identity::New(type_name, id)
+                    }
+                })
+            }
+            (Method::Put | Method::Delete, Target::Instance(type_name, id), _) => Some(Identity::Known(type_name, id.clone())),
+            (Method::Post | Method::Put | Method::Delete | Method::Get, ..) => None,
+        });
+    }
+    Ok(all)
+}
+
+/// Rewrites references to the entries' identities, and conditional ones to what they mean.
+fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
+    let named = |at: usize| move |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
     let mut renames = Renames::new(snapshot.definitions());
-    for (at, (entry, identity)) in entries.iter().zip(&identities).enumerate() {
+    for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
             renames.add(full_url, &identity.uid()).map_err(named(at))?;
         }
@@ -71,77 +154,10 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
             let find = |type_name: &'static str, query: &str| {
                 found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
             };
-            renames.rewrite(content, snapshot.version(), find).map_err(named(at))?;
+            renames.rewrite(content, entry.full_url.as_deref(), snapshot.version(), find).map_err(named(at))?;
         }
     }
-    let mut plan = Plan::new(snapshot, env, entries.len());
-    for method in ORDER {
-        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == method) {
-            let reply = match identities[at].take() {
-                Some(Identity::Existing(reply)) => Ok(*reply),
-                Some(Identity::Known(..)) | None => entry.interaction(None).and_then(|i| plan.perform(&i)),
-                Some(Identity::New(_, id)) => entry.interaction(Some(id)).and_then(|i| plan.perform_new(&i)),
-            };
-            plan.answer(at, method, Ok(reply.map_err(named(at))?));
-        }
-    }
-    Ok(plan.finish("transaction-response"))
-}
-
-/// Which resource an entry is about, known before anything happens so that references to it can be rewritten.
-enum Identity {
-    /// A new one under this id.
-    New(&'static str, ResourceId),
-    /// The one the URL names.
-    Known(&'static str, ResourceId),
-    /// The one that `ifNoneExist` found; nothing is to be done.
-    Existing(Box<Reply>),
-}
-
-impl Identity {
-    fn uid(&self) -> String {
-        match self {
-            Self::New(type_name, id) | Self::Known(type_name, id) => format!("{type_name}/{id}"),
-            Self::Existing(reply) => reply.subject.as_ref().map(|s| format!("{}/{}", s.type_name, s.id)).unwrap_or_default(),
-        }
-    }
-}
-
-fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
-    let mut all = Vec::with_capacity(entries.len());
-    let mut written = FxHashSet::default();
-    // Two entries with one condition mean one resource.
-    let mut conditional: FxHashMap<(&str, &str), (&'static str, ResourceId)> = FxHashMap::default();
-    for (at, entry) in entries.iter().enumerate() {
-        let named = |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
-        let identity = match (&entry.method, &entry.target) {
-            (Method::Post, Target::Type(type_name)) => Some(match &entry.conditions.if_none_exist {
-                None => Identity::New(type_name, ResourceId::random()),
-                Some(query) => match create::existing(type_name, query, snapshot, env).map_err(named)? {
-                    Some(reply) => Identity::Existing(Box::new(reply)),
-                    None => {
-                        if let Some((type_name, id)) = conditional.get(&(*type_name, query.as_str())) {
-                            Identity::Known(type_name, id.clone())
-                        } else {
-                            let id = ResourceId::random();
-                            conditional.insert((type_name, query), (type_name, id.clone()));
-                            Identity::New(type_name, id)
-                        }
-                    }
-                },
-            }),
-            (Method::Put | Method::Delete, Target::Instance(type_name, id)) => {
-                if !written.insert(format!("{type_name}/{id}")) {
-                    let message = format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once");
-                    return Err(named(Failure::new(Kind::Invalid, message)));
-                }
-                Some(Identity::Known(type_name, id.clone()))
-            }
-            (Method::Post | Method::Put | Method::Delete | Method::Get, _) => None,
-        };
-        all.push(identity);
-    }
-    Ok(all)
+    Ok(())
 }
 
 /// The one resource that a conditional reference means.
@@ -171,6 +187,15 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(snapshot: &Snapshot, env: &'a Env<'a>, entries: usize) -> Self {
         Self { working: snapshot.clone(), env, changes: Vec::new(), answers: vec![String::new(); entries] }
+    }
+
+    /// Performs every entry of a method; the first failure ends it.
+    fn each(&mut self, entries: &mut [Entry], method: Method) -> Result<(), Failure> {
+        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == method) {
+            let reply = entry.interaction(None).and_then(|i| self.perform(&i)).map_err(|f| f.within(&format!("Bundle.entry[{at}]")))?;
+            self.answer(at, method, Ok(reply));
+        }
+        Ok(())
     }
 
     fn perform(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {

@@ -7,8 +7,8 @@ use crate::version::Version;
 /// What must hold for an interaction to go on.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    /// `If-Match`: the current version must be this one.
-    pub if_match: Option<Tag>,
+    /// `If-Match`: the current version must be one of these.
+    pub if_match: Vec<Tag>,
     /// `If-None-Match`: the client has this version.
     pub if_none_match: Vec<Tag>,
     /// `If-Modified-Since`: the client has what was current then, in milliseconds since 1970.
@@ -65,8 +65,7 @@ impl Conditions {
     /// # Errors
     /// [`Kind::PreconditionFailed`].
     pub fn require_match(&self, uid: &str, current: Option<&Version>) -> Result<(), Failure> {
-        let Some(tag) = &self.if_match else { return Ok(()) };
-        if tag.matches(current) {
+        if self.if_match.is_empty() || self.if_match.iter().any(|tag| tag.matches(current)) {
             return Ok(());
         }
         let is = match current {
@@ -75,6 +74,20 @@ impl Conditions {
             None => format!("there is no {uid}"),
         };
         Err(Failure::new(Kind::PreconditionFailed, format!("If-Match does not hold: {is}")).at("http.If-Match"))
+    }
+
+    /// Refuses if `current` is a version that `If-None-Match` names; `*` is any, which makes an update a create.
+    ///
+    /// # Errors
+    /// [`Kind::PreconditionFailed`].
+    pub fn require_none_match(&self, uid: &str, current: Option<&Version>) -> Result<(), Failure> {
+        match current {
+            Some(version) if self.if_none_match.iter().any(|tag| tag.matches(Some(version))) => {
+                let message = format!("If-None-Match does not hold: {uid} exists, at version {}", version.id);
+                Err(Failure::new(Kind::PreconditionFailed, message).at("http.If-None-Match"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the client has `current` already. `If-Modified-Since` counts only without `If-None-Match`.

@@ -1,6 +1,6 @@
 //! Delete, <https://hl7.org/fhir/R4/http.html#delete>. Deleting what is not there succeeds and changes nothing.
 
-use super::{Conditions, Done, Reply, Subject};
+use super::{Conditions, Done, Reply};
 use crate::fhir::{Failure, ResourceId};
 use crate::sim::{NewVersion, Snapshot};
 
@@ -16,7 +16,6 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
         None => reply.notes.push(format!("there was no {type_name}/{id}; nothing was deleted")),
         Some(v) if v.is_deletion() => {
             reply.notes.push(format!("{type_name}/{id} was deleted already, at {}", v.event.instant()));
-            reply.subject = Some(Subject { type_name, id: id.clone(), version: v.id, event: v.event });
         }
         Some(v) => {
             reply.notes.push(format!("{type_name}/{id} is deleted; its history is kept"));

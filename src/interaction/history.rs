@@ -27,7 +27,8 @@ pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, 
     if versions.is_empty() {
         return Err(not_found(type_name, id));
     }
-    let cursor = wanted.cursor.unwrap_or(Cursor { as_of: snapshot.last_event(), offset: 0 });
+    // Within a Bundle, that is the event it becomes.
+    let cursor = wanted.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0 });
     versions.retain(|v| v.event <= cursor.as_of && wanted.since_ms.is_none_or(|since| v.event.millis() >= since));
     let page: Vec<&Version> = versions.iter().skip(cursor.offset).take(wanted.count).collect();
     let url = |offset: usize| {
@@ -40,7 +41,7 @@ pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, 
         format!("{}/{type_name}/{id}/_history?{}", env.base, query.finish())
     };
     let mut links = vec![json!({"relation": "self", "url": url(cursor.offset)})];
-    if wanted.count > 0 && cursor.offset + wanted.count < versions.len() {
+    if wanted.count > 0 && cursor.offset.saturating_add(wanted.count) < versions.len() {
         links.push(json!({"relation": "next", "url": url(cursor.offset + wanted.count)}));
     }
     let entries = page.into_iter().map(|v| entry(type_name, id, v, snapshot, env)).collect::<Result<Vec<_>, _>>()?;

@@ -29,13 +29,14 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     if request.strict {
         search = search.strict()?;
     }
-    let cursor = search.cursor.unwrap_or(Cursor { as_of: snapshot.last_event(), offset: 0 });
+    // Within a Bundle, that is the event it becomes.
+    let cursor = search.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0 });
     let page = if cursor.as_of < snapshot.last_event() {
         snapshot.as_of(cursor.as_of)?.search(&search, cursor.offset, search.count, env.now_ms)?
     } else {
         snapshot.search(&search, cursor.offset, search.count, env.now_ms)?
     };
-    let text = bundle(request, &search, cursor, &page, snapshot, env)?;
+    let text = bundle(request, &search, cursor, &page, env)?;
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
@@ -60,7 +61,7 @@ pub(super) fn id_of(stored: &Stored) -> Result<ResourceId, Failure> {
     id.parse().map_err(|f: Failure| Failure { kind: Kind::Damaged, ..f })
 }
 
-fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
+fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, env: &Env<'_>) -> Result<String, Failure> {
     let links = Links { request, search, cursor, total: page.total, env };
     let mut out = String::with_capacity(1_024 + page.hits.iter().map(|h| h.body.len() + 150).sum::<usize>());
     out.push_str("{\"resourceType\":\"Bundle\",\"id\":\"");
@@ -92,7 +93,6 @@ fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, snaps
         out.push(']');
     }
     out.push('}');
-    let _ = snapshot;
     Ok(out)
 }
 

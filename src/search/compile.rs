@@ -131,7 +131,7 @@ where
     move |bytes| {
         let Ok(resource) = serde_json::from_slice::<Value>(bytes) else { return false };
         let Some(name) = resource.get("resourceType").and_then(Value::as_str) else { return false };
-        let Ok(type_name) = crate::fhir::Definitions::of(version).resource_type(name) else { return false };
+        let Some(type_name) = crate::fhir::Definitions::of(version).find_resource_type(name) else { return false };
         let mut found = Vec::new();
         param.path.evaluate(&resource, type_name, &mut found);
         test(&found)

@@ -154,8 +154,12 @@ impl Search {
 
     fn parameter(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         match name {
-            "_format" | "_pretty" => return Ok(()),
-            "_type" => {}
+            // Of no effect here, but a page's links must be answered as the page was.
+            "_format" | "_pretty" | "_type" => {}
+            "_count" | "_sort" | "_total" if value.is_empty() => {
+                self.ignored.push(no_value(name));
+                return Ok(());
+            }
             "_count" => self.count = count(value)?,
             "_total" => {
                 self.total = match value {
@@ -172,8 +176,10 @@ impl Search {
                 return Ok(());
             }
             "_sort" => {
-                let sort = self.sort(value)?;
-                self.sort = sort;
+                self.sort = self.sort(value)?;
+                if self.sort.is_empty() {
+                    return Ok(());
+                }
             }
             _ => match self.filter(name, value)? {
                 Ok(filter) => self.filters.push(filter),
@@ -195,7 +201,7 @@ impl Search {
         };
         let Some(kind) = self.kind_of(code) else { return Ok(Err(self.unknown(code))) };
         if value.is_empty() {
-            return Ok(Err(Failure::new(Kind::BadValue, format!("search parameter '{name}' has no value and was left out"))));
+            return Ok(Err(no_value(name)));
         }
         let modifier = match modifier {
             None => Modifier::None,
@@ -258,7 +264,9 @@ impl Search {
                 None => (part, false),
             };
             if self.kind_of(code).is_none() {
-                return Err(Failure { diagnostics: format!("_sort: {}", self.unknown(code).diagnostics), ..self.unknown(code) });
+                let unknown = self.unknown(code);
+                self.ignored.push(Failure { diagnostics: format!("_sort: {}", unknown.diagnostics), ..unknown });
+                continue;
             }
             keys.push(Sort { code: code.to_owned(), descending });
         }
@@ -302,6 +310,10 @@ fn types_of(pairs: &[(String, String)], type_name: Option<&'static str>, version
         }
     }
     Ok(if types.is_empty() { definitions.resource_types().to_vec() } else { types })
+}
+
+fn no_value(name: &str) -> Failure {
+    Failure::new(Kind::BadValue, format!("search parameter '{}' has no value and was left out", clip(name)))
 }
 
 fn count(value: &str) -> Result<usize, Failure> {

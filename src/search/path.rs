@@ -210,7 +210,7 @@ impl<'v> Context<'v> {
         if node.ty.base != "Resource" {
             return node;
         }
-        let name = node.value.get("resourceType").and_then(Value::as_str).and_then(|name| self.definitions.resource_type(name).ok());
+        let name = node.value.get("resourceType").and_then(Value::as_str).and_then(|name| self.definitions.find_resource_type(name));
         Node { ty: Ty::named(name.unwrap_or("Resource")), ..node }
     }
 

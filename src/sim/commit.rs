@@ -166,7 +166,9 @@ impl Sim {
     /// # Errors
     /// The disk refused: nothing is stored, no reader sees anything, and the plan's response must not be sent.
     pub fn exchange<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
-        self.flusher.wait(&self.published);
+        if !self.flusher.wait(&self.published, &self.closed) {
+            return Err(Failure::new(Kind::Storage, "the index cannot be written, and what is not in it yet is too much; nothing was stored"));
+        }
         let guard = self.writer.lock();
         if self.closed.load(Ordering::Relaxed) {
             return Err(Failure::new(
@@ -251,18 +253,33 @@ impl Sim {
     ///
     /// # Errors
     /// The file system's.
-    pub fn record_read(&self, event: EventId, mut record: EventRecord, body: Option<&[u8]>) -> std::io::Result<()> {
+    pub fn record_read(
+        &self,
+        event: EventId,
+        mut record: EventRecord,
+        request_body: Option<(&'static str, &[u8])>,
+        body: Option<&[u8]>,
+    ) -> std::io::Result<()> {
         record.event = event.to_string();
         record.instant = event.instant();
         record.sim = self.store.sim.to_string();
         record.sequence = self.snapshot().sequence;
+        record.request.body = request_body.map(|(name, _)| name.to_owned());
+        record.request.body_bytes = request_body.map_or(0, |(_, bytes)| bytes.len() as u64);
         record.response.body = body.map(|_| "response_body.json".to_owned());
         let json = serde_json::to_vec_pretty(&record)?;
         let date = java_date(event.millis());
         let mut files = vec![File { name: RECORD, bytes: &json }];
+        files.extend(request_body.map(|(name, bytes)| File { name, bytes }));
         files.extend(body.map(|bytes| File { name: "response_body.json", bytes }));
         files.push(File { name: "date.ser", bytes: &date });
-        event_folder(&self.store.dir, Operation::Get, event, &files).map(drop)
+        self.undisturbed(|| {
+            if self.closed.load(Ordering::Relaxed) {
+                // Emptied or deleted meanwhile: its directory is another's now.
+                return Ok(());
+            }
+            event_folder(&self.store.dir, Operation::Get, event, &files).map(drop)
+        })
     }
 
     /// Waits until what `ticket` stands for survives what the durability promises; `false` if the disk refused.

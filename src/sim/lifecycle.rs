@@ -49,6 +49,8 @@ struct Tail {
     /// The last event in the index.
     index_event: String,
     last_event: String,
+    /// The last id given out, to a recorded read perhaps.
+    last_id: String,
     sequence: u64,
     counts: BTreeMap<String, u64>,
     /// Events after that, oldest first: `POST/2026_...`.
@@ -79,8 +81,10 @@ pub(super) struct Flusher {
     clock: Clock,
     gate: Mutex<()>,
     flushed: Condvar,
-    /// Held by the one flush that goes on.
+    /// Held by the one flush that goes on, and by whoever must not meet one.
     running: Mutex<()>,
+    /// Whether the last flush failed.
+    failed: AtomicBool,
 }
 
 impl Flusher {
@@ -89,17 +93,20 @@ impl Flusher {
         snapshot.view.recent.len() >= WAIT_AT
     }
 
-    /// Waits while the index has too much to catch up.
-    pub(super) fn wait(&self, published: &ArcSwap<Snapshot>) {
+    /// Waits while the index has too much to catch up; `false` if it cannot, because the disk refuses.
+    pub(super) fn wait(&self, published: &ArcSwap<Snapshot>, closed: &AtomicBool) -> bool {
         if !Self::must_wait(&published.load()) {
-            return;
+            return true;
         }
         let mut gate = self.gate.lock();
-        while Self::must_wait(&published.load()) {
+        while Self::must_wait(&published.load()) && !closed.load(Ordering::Relaxed) {
             self.ask();
-            // Again and again: a flush that failed is tried anew.
-            self.flushed.wait_for(&mut gate, std::time::Duration::from_millis(200));
+            let told = !self.flushed.wait_for(&mut gate, std::time::Duration::from_millis(200)).timed_out();
+            if told && self.failed.load(Ordering::Relaxed) && Self::must_wait(&published.load()) {
+                return false;
+            }
         }
+        true
     }
 
     /// Tells that a write left this many recent versions.
@@ -141,11 +148,13 @@ impl Sim {
             dir,
         });
         let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
-        let (snapshot, damages) = replay(&store, committed, tail, &shared.boot)?;
+        let last_id = tail.as_ref().and_then(|t| t.last_id.parse().ok()).unwrap_or(EventId::ZERO);
+        let (snapshot, found) = replay(&store, committed, tail, &shared.boot)?;
+        let damages = known_damages(&store.dir, found);
         for damage in &damages {
             tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
         }
-        let last = snapshot.last;
+        let last = snapshot.last.max(last_id);
         Ok(Arc::new_cyclic(|me| Self {
             store,
             profile: ArcSwap::from_pointee(profile),
@@ -164,6 +173,7 @@ impl Sim {
                 gate: Mutex::new(()),
                 flushed: Condvar::new(),
                 running: Mutex::new(()),
+                failed: AtomicBool::new(false),
             },
             damages,
             heavy: AtomicBool::new(false),
@@ -182,7 +192,11 @@ impl Sim {
             return Ok(());
         }
         let flushed = before.view.recent.len();
-        let committed = before.view.committed.flush(&before.view.recent, before.payload(boot))?;
+        let committed = before.view.committed.flush(&before.view.recent, before.payload(boot)).inspect_err(|_| {
+            self.flusher.failed.store(true, Ordering::Relaxed);
+            self.flusher.flushed.notify_all();
+        })?;
+        self.flusher.failed.store(false, Ordering::Relaxed);
         // What was written meanwhile is looked up in the new index outside the lock, all but the last of it.
         let meanwhile = self.snapshot();
         let mut view = meanwhile.view.flushed(committed, flushed);
@@ -216,15 +230,23 @@ impl Sim {
         }
     }
 
-    /// Ends a simulator that nobody uses: leaves the tail for the next open, and flushes nothing.
-    pub(super) fn close(&self) {
+    /// Ends all writing: exchanges that wait are refused, and none begins any more. Returns whether this call did it.
+    pub(super) fn end_writes(&self) -> bool {
         let _guard = self.writer.lock();
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let snapshot = self.snapshot();
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Runs `work` while no flush and no recording of a read is going on.
+    pub(super) fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _running = self.flusher.running.lock();
+        work()
+    }
+
+    /// Leaves for the next open what this one knows, after [`Sim::end_writes`]; flushes nothing.
+    pub(super) fn leave_tail(&self) {
         self.save();
-        if let Err(error) = Tail::of(&snapshot).write(&self.store.dir) {
+        let last_id = EventId::from_u64(self.last_id.load(Ordering::Relaxed));
+        if let Err(error) = Tail::of(&self.snapshot(), last_id).write(&self.store.dir) {
             tracing::warn!(sim = %self.store.sim, %error, "the next open will list the event folders");
         }
     }
@@ -253,7 +275,7 @@ impl Tail {
         (directories(dir) == tail.directories).then_some(tail)
     }
 
-    fn of(snapshot: &Snapshot) -> Self {
+    fn of(snapshot: &Snapshot, last_id: EventId) -> Self {
         let mut events: Vec<String> = Vec::new();
         for entry in snapshot.view.recent.versions() {
             let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
@@ -264,6 +286,7 @@ impl Tail {
         Self {
             index_event: snapshot.view.committed.payload().last_event.clone(),
             last_event: snapshot.last.to_string(),
+            last_id: last_id.to_string(),
             sequence: snapshot.sequence,
             counts: snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
             events,
@@ -296,6 +319,20 @@ fn directories(dir: &SimDir) -> BTreeMap<String, u64> {
         }
     }
     found
+}
+
+/// What was found damaged now and at earlier opens, as far as it is still there; remembered for the next.
+fn known_damages(dir: &SimDir, found: Vec<Damage>) -> Vec<Damage> {
+    let file = dir.root().join("damaged.json");
+    let mut all: Vec<Damage> = fs::read(&file).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    all.retain(|d| dir.events().join(&d.folder).exists() && !found.iter().any(|f| f.folder == d.folder));
+    if !found.is_empty() {
+        all.extend(found);
+        if let Ok(json) = serde_json::to_vec(&all) {
+            let _ = replace_file(&file, &json);
+        }
+    }
+    all
 }
 
 /// Brings the index's picture up to the last event on disk.

@@ -178,31 +178,50 @@ impl Registry {
     /// # Errors
     /// [`Kind::UnknownSimulator`]; the disk's refusal.
     pub fn get(&self, id: &SimId) -> Result<Arc<Sim>, Failure> {
-        let slot = self.slot(id)?;
-        slot.used_ms.store(self.shared.clock.now_ms(), Ordering::Relaxed);
-        if let Some(sim) = slot.open.load_full() {
+        loop {
+            let slot = self.slot(id)?;
+            slot.used_ms.store(self.shared.clock.now_ms(), Ordering::Relaxed);
+            if let Some(sim) = slot.open.load_full() {
+                return Ok(sim);
+            }
+            let _gate = slot.gate.lock();
+            if let Some(sim) = slot.open.load_full() {
+                return Ok(sim);
+            }
+            // Deleted, and perhaps made again, while this waited: then another slot counts.
+            if !self.is_current(&slot) {
+                continue;
+            }
+            let started = std::time::Instant::now();
+            let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile));
+            let sim = opened.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
+            tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
+            slot.open.store(Some(sim.clone()));
             return Ok(sim);
         }
-        let _gate = slot.gate.lock();
-        if let Some(sim) = slot.open.load_full() {
-            return Ok(sim);
-        }
-        // Deleted while this waited for the gate?
-        let _ = self.slot(id)?;
-        let started = std::time::Instant::now();
-        let sim = self
-            .read_profile(id)
-            .and_then(|profile| Sim::open(&self.shared, id, profile))
-            .map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
-        tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
-        slot.open.store(Some(sim.clone()));
-        Ok(sim)
     }
 
     /// The simulator of that name if it is open.
     #[must_use]
     pub fn get_if_open(&self, id: &SimId) -> Option<Arc<Sim>> {
-        self.slot(id).ok()?.open.load_full()
+        let slot = self.slot(id).ok()?;
+        slot.used_ms.store(self.shared.clock.now_ms(), Ordering::Relaxed);
+        slot.open.load_full()
+    }
+
+    fn is_current(&self, slot: &Arc<Slot>) -> bool {
+        self.sims.read().get(&slot.id.key()).is_some_and(|current| Arc::ptr_eq(current, slot))
+    }
+
+    /// Runs `work` on the slot of a simulator that nobody opens, closes or deletes meanwhile.
+    fn gated<T>(&self, id: &SimId, work: impl FnOnce(&Slot) -> Result<T, Failure>) -> Result<T, Failure> {
+        loop {
+            let slot = self.slot(id)?;
+            let _gate = slot.gate.lock();
+            if self.is_current(&slot) {
+                return work(&slot);
+            }
+        }
     }
 
     fn slot(&self, id: &SimId) -> Result<Arc<Slot>, Failure> {
@@ -219,37 +238,48 @@ impl Registry {
     /// # Errors
     /// [`Kind::Conflict`]: there is one of this name, or of one that differs only in case.
     pub fn create(&self, id: &SimId, wanted: &Wanted) -> Result<(), Failure> {
-        let mut sims = self.sims.write();
-        if let Some(slot) = sims.get(&id.key()) {
-            let message = if slot.id == *id {
-                format!("simulator '{id}' exists already; PUT /api/sims/{id} accepts that, DELETE /api/sims/{id} removes it")
-            } else {
-                format!("simulator '{}' exists already, whose name differs from '{id}' only in case; choose another name", slot.id)
-            };
-            return Err(Failure::new(Kind::Conflict, message));
-        }
         let profile = Profile {
             sim_type: known_type(wanted.sim_type.as_deref().unwrap_or(FHIR_TYPE))?.to_owned(),
             fhir_version: wanted.fhir_version.unwrap_or_default().name().to_owned(),
             created: instant(self.shared.clock.now_ms()),
             settings: wanted.settings.clone().unwrap_or_default(),
         };
-        self.make(id, &profile).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be made"), &e))?;
+        Self::refuse_taken(id, &self.sims.read())?;
+        let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
+        // Requests for other simulators must not wait for this one's directory: it is made before the lock is taken.
+        let staged = self.stage(id, &profile).map_err(failed)?;
+        let mut sims = self.sims.write();
+        let placed = Self::refuse_taken(id, &sims).and_then(|()| fs::rename(&staged, self.shared.root.join(id.as_str())).map_err(failed));
+        if let Err(failure) = placed {
+            drop(sims);
+            let _ = fs::remove_dir_all(staged);
+            return Err(failure);
+        }
         sims.insert(id.key(), Arc::new(Slot::new(id.clone())));
-        Ok(())
+        drop(sims);
+        self.shared.journal.barrier().map_err(failed)
     }
 
-    /// The directory appears whole or not at all.
-    fn make(&self, id: &SimId, profile: &Profile) -> io::Result<()> {
-        let staged = self.shared.root.join(".new").join(id.as_str());
-        let _ = fs::remove_dir_all(&staged);
+    fn refuse_taken(id: &SimId, sims: &BTreeMap<String, Arc<Slot>>) -> Result<(), Failure> {
+        let Some(slot) = sims.get(&id.key()) else { return Ok(()) };
+        let message = if slot.id == *id {
+            format!("simulator '{id}' exists already; PUT /api/sims/{id} accepts that, DELETE /api/sims/{id} removes it")
+        } else {
+            format!("simulator '{}' exists already, whose name differs from '{id}' only in case; choose another name", slot.id)
+        };
+        Err(Failure::new(Kind::Conflict, message))
+    }
+
+    /// Makes the directory of a simulator, to be renamed into its place whole.
+    fn stage(&self, id: &SimId, profile: &Profile) -> io::Result<PathBuf> {
+        let staged = self.shared.root.join(".new").join(format!("{id}-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(staged.join("fhir"))?;
         fs::create_dir(staged.join("simindex"))?;
         fs::create_dir(staged.join("staging"))?;
         fs::write(staged.join("simid.txt"), id.as_str())?;
         fs::write(staged.join("sim_type.txt"), &profile.sim_type)?;
         fs::write(staged.join("sim.json"), serde_json::to_vec_pretty(profile)?)?;
-        fs::rename(&staged, self.shared.root.join(id.as_str()))
+        Ok(staged)
     }
 
     fn read_profile(&self, id: &SimId) -> io::Result<Profile> {
@@ -288,27 +318,31 @@ impl Registry {
     /// # Errors
     /// [`Kind::UnknownSimulator`]; the disk's refusal.
     pub fn delete(&self, id: &SimId) -> Result<(), Failure> {
-        let slot = self.slot(id)?;
-        let _gate = slot.gate.lock();
-        let trash = self.discard(&slot)?;
-        self.sims.write().remove(&id.key());
-        remove_in_background(trash);
-        Ok(())
+        self.gated(id, |slot| {
+            let trash = self.discard(slot).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be removed"), &e))?;
+            self.sims.write().remove(&id.key());
+            remove_in_background(trash);
+            self.shared.journal.barrier().map_err(|e| super::storage_failure("the disk cannot be synced", &e))
+        })
     }
 
     /// Empties a simulator: the same name and settings, no event.
     ///
     /// # Errors
-    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    /// [`Kind::UnknownSimulator`]; the disk's refusal, and then it is as it was.
     pub fn reset(&self, id: &SimId) -> Result<(), Failure> {
-        let slot = self.slot(id)?;
-        let _gate = slot.gate.lock();
-        let failed = |e: &io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), e);
-        let profile = self.read_profile(id).map_err(|e| failed(&e))?;
-        let trash = self.discard(&slot)?;
-        self.make(id, &profile).map_err(|e| failed(&e))?;
-        remove_in_background(trash);
-        Ok(())
+        self.gated(id, |slot| {
+            let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
+            let staged = self.read_profile(id).and_then(|profile| self.stage(id, &profile)).map_err(failed)?;
+            let trash = self.discard(slot).map_err(failed)?;
+            let place = self.shared.root.join(id.as_str());
+            if let Err(e) = fs::rename(&staged, &place) {
+                let _ = fs::rename(&trash, &place);
+                return Err(failed(e));
+            }
+            remove_in_background(trash);
+            self.shared.journal.barrier().map_err(failed)
+        })
     }
 
     /// Builds the index of a simulator anew from its events; returns how many events there are.
@@ -316,21 +350,21 @@ impl Registry {
     /// # Errors
     /// [`Kind::UnknownSimulator`]; the disk's refusal.
     pub fn reindex(&self, id: &SimId) -> Result<u64, Failure> {
-        let slot = self.slot(id)?;
-        let _gate = slot.gate.lock();
-        if let Some(sim) = slot.open.swap(None) {
-            sim.close();
-        }
-        let dir = SimDir::new(&self.shared.root, id);
-        let rebuilt = match fs::remove_dir_all(dir.index()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)),
-        };
-        let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
-        let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
-        let events = sim.snapshot().event_count();
-        slot.open.store(Some(sim));
-        Ok(events)
+        self.gated(id, |slot| {
+            if let Some(sim) = slot.open.swap(None) {
+                sim.end_writes();
+                sim.undisturbed(|| ());
+            }
+            let rebuilt = match fs::remove_dir_all(SimDir::new(&self.shared.root, id).index()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)),
+            };
+            let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
+            let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
+            let events = sim.snapshot().event_count();
+            slot.open.store(Some(sim));
+            Ok(events)
+        })
     }
 
     /// Moves a simulator's recent writes into its index now, which else happens in the background.
@@ -342,14 +376,14 @@ impl Registry {
     }
 
     /// Ends an open simulator and moves its directory out of the way; the slot's gate is held.
-    fn discard(&self, slot: &Slot) -> Result<PathBuf, Failure> {
+    fn discard(&self, slot: &Slot) -> io::Result<PathBuf> {
         if let Some(sim) = slot.open.swap(None) {
-            let _guard = sim.writer.lock();
-            sim.closed.store(true, Ordering::Release);
+            sim.end_writes();
+            sim.undisturbed(|| ());
         }
         let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
-        let moved = fs::create_dir_all(self.shared.root.join(".trash")).and_then(|()| fs::rename(self.shared.root.join(slot.id.as_str()), &trash));
-        moved.map_err(|e| super::storage_failure(&format!("simulator {} cannot be removed", slot.id), &e))?;
+        fs::create_dir_all(self.shared.root.join(".trash"))?;
+        fs::rename(self.shared.root.join(slot.id.as_str()), &trash)?;
         Ok(trash)
     }
 
@@ -359,8 +393,8 @@ impl Registry {
         let slots: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| session.is_none_or(|session| s.id.session() == session)).cloned().collect();
         let total = slots.len();
         let from = after.map(str::to_ascii_lowercase);
-        let page = slots.into_iter().filter(|s| from.as_ref().is_none_or(|from| s.id.key() > *from)).take(most);
-        (page.filter_map(|slot| self.summary_of(&slot)).collect(), total)
+        let rest = slots.into_iter().filter(|s| from.as_ref().is_none_or(|from| s.id.key() > *from));
+        (rest.filter_map(|slot| self.summary_of(&slot)).take(most).collect(), total)
     }
 
     /// One simulator as the list shows it.
@@ -413,8 +447,11 @@ impl Registry {
     /// Closes every simulator; recent writes are replayed by the next server, not flushed by this one.
     pub fn close(&self) {
         for slot in self.sims.read().values() {
-            if let Some(sim) = slot.open.swap(None) {
-                sim.close();
+            if let Some(sim) = slot.open.swap(None)
+                && sim.end_writes()
+            {
+                // A flush that goes on is not waited for: the next open sees that the tail is older than the index.
+                sim.leave_tail();
             }
         }
         self.shared.journal.close();
@@ -431,7 +468,8 @@ impl Slot {
         let _gate = self.gate.lock();
         if let Some(sim) = self.open.swap(None) {
             if Arc::strong_count(&sim) == 1 {
-                sim.close();
+                sim.end_writes();
+                sim.undisturbed(|| sim.leave_tail());
             } else {
                 self.open.store(Some(sim));
             }

@@ -16,7 +16,7 @@ use crate::search::{Compiled, Search, extract};
 use crate::simdb::{SimDir, SimId};
 use crate::version::{Change, Place, Version};
 
-/// Most resources that may have changed since a moment that is looked back to.
+/// Most versions that may have been made since a moment that is looked back to.
 const MAX_CHANGED: usize = 50_000;
 
 /// What stays the same for all snapshots of an open simulator.
@@ -165,22 +165,19 @@ impl Snapshot {
         if event >= self.last {
             return Ok(self.clone());
         }
-        let mut changed: Vec<Arc<str>> = self.view.changed_after(event);
-        changed.sort_unstable();
-        changed.dedup();
-        if changed.len() > MAX_CHANGED {
-            let message = format!("{} resources were changed since event {event}, too many to look back over; search again from the first page", changed.len());
-            return Err(Failure::new(Kind::TooCostly, message));
-        }
+        let changed = self.view.changed_after(event, MAX_CHANGED).ok_or_else(|| {
+            let message =
+                format!("more than {MAX_CHANGED} versions were made since event {event}, too many to look back over; search again from the first page");
+            Failure::new(Kind::TooCostly, message)
+        })?;
         let mut instead = Vec::new();
-        for uid in &changed {
-            let Some(version) = self.view.versions(uid).into_iter().find(|v| v.event <= event) else { continue };
-            if !version.is_deletion()
-                && let Some((type_name, id)) = uid.split_once('/')
-            {
+        for (uid, version) in &changed {
+            let Some(version) = version.filter(|v| !v.is_deletion()) else { continue };
+            if let Some((type_name, id)) = uid.split_once('/') {
                 instead.push(Arc::new(self.entry(self.definitions().resource_type(type_name)?, &id.parse()?, version)?));
             }
         }
+        let changed: Vec<Arc<str>> = changed.into_iter().map(|(uid, _)| uid).collect();
         Ok(Self { view: self.view.overlaid(instead, &changed), last: event, ..self.clone() })
     }
 

@@ -56,6 +56,8 @@ struct Shared {
 struct State {
     file: Option<Arc<File>>,
     segment: u64,
+    /// The oldest segment that is still there.
+    first: u64,
     /// Events appended (`Disk`) or written (`Process`) so far.
     appended: u64,
     /// Of these, how many the background sync has covered.
@@ -79,10 +81,12 @@ impl Journal {
         fs::create_dir_all(&folder)?;
         let root = File::open(simdb)?;
         let restored = restore(simdb, &folder)?;
-        if !restored.is_empty() {
+        let old = segments(&folder)?;
+        if !old.is_empty() {
+            // Folders that look whole may be in the page cache alone.
             rustix::fs::syncfs(&root)?;
         }
-        for path in segments(&folder)? {
+        for path in old {
             fs::remove_file(path)?;
         }
         let file = match durability {
@@ -94,7 +98,7 @@ impl Journal {
             File::open(&folder)?.sync_all()?;
             root.sync_all()?;
         }
-        let state = State { file, segment: 1, appended: 0, settled: 0, failed: false, stop: false };
+        let state = State { file, segment: 1, first: 1, appended: 0, settled: 0, failed: false, stop: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), folder, root });
         let (tell, synced) = watch::channel(0);
         let worker = std::thread::Builder::new().name("journal".into()).spawn({
@@ -121,10 +125,7 @@ impl Journal {
             && let Err(e) = (&*file).write_all(&frame)
         {
             // A half-written frame would hide every later one from recovery: start another segment.
-            let next = state.segment + 1;
-            let path = self.shared.folder.join(segment_name(next));
-            state.file = Some(Arc::new(File::create(path).inspect_err(|_| state.failed = true)?));
-            state.segment = next;
+            self.shared.rotate(&mut state).inspect_err(|_| state.failed = true)?;
             return Err(e);
         }
         state.appended += 1;
@@ -147,12 +148,30 @@ impl Journal {
         synced.wait_for(|n| *n >= ticket.0).await.is_ok_and(|n| *n != u64::MAX)
     }
 
+    /// Makes all that was done so far durable and forgets it: after this, recovery knows nothing of what was before. For
+    /// what happens to a simulator as a whole, which is in no frame: that it is made, emptied, deleted.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn barrier(&self) -> io::Result<()> {
+        if self.durability == Durability::Process {
+            return Ok(());
+        }
+        let mut state = self.shared.state.lock();
+        let old = state.segment;
+        self.shared.rotate(&mut state)?;
+        rustix::fs::syncfs(&self.shared.root)?;
+        self.shared.drop_old(&mut state, old);
+        Ok(())
+    }
+
     /// Syncs what is left and ends the background thread.
     pub fn close(&self) {
         self.shared.state.lock().stop = true;
         self.shared.wake.notify_one();
         if let Some(worker) = self.worker.lock().take() {
             let _ = worker.join();
+            let _ = rustix::fs::syncfs(&self.shared.root);
         }
     }
 }
@@ -160,6 +179,27 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl Shared {
+    /// Goes on in a new segment. What is in the old one is synced first, for those who wait for it watch the new one.
+    fn rotate(&self, state: &mut State) -> io::Result<()> {
+        if let Some(old) = &state.file {
+            rustix::fs::fdatasync(&**old)?;
+        }
+        let next = state.segment + 1;
+        state.file = Some(Arc::new(File::create(self.folder.join(segment_name(next)))?));
+        state.segment = next;
+        Ok(())
+    }
+
+    /// Removes the segments before the current one.
+    fn drop_old(&self, state: &mut State, upto: u64) {
+        for segment in state.first..=upto {
+            let _ = fs::remove_file(self.folder.join(segment_name(segment)));
+        }
+        state.first = state.first.max(upto + 1);
     }
 }
 
@@ -204,22 +244,18 @@ fn settle(shared: &Shared, state: &mut parking_lot::MutexGuard<'_, State>, synce
         if synced < upto {
             return;
         }
-        match File::create(shared.folder.join(segment_name(old + 1))) {
-            Ok(file) => {
-                state.file = Some(Arc::new(file));
-                state.segment = old + 1;
-            }
-            Err(_) => return,
+        if shared.rotate(state).is_err() {
+            return;
         }
     }
     let journalled = state.file.is_some();
     let done = parking_lot::MutexGuard::unlocked(state, || rustix::fs::syncfs(&shared.root).is_ok());
     if done && journalled {
-        for segment in 1..=old {
-            let _ = fs::remove_file(shared.folder.join(segment_name(segment)));
-        }
+        shared.drop_old(state, old);
     }
-    state.settled = upto;
+    if done {
+        state.settled = upto;
+    }
 }
 
 fn segment_name(n: u64) -> String {
@@ -261,8 +297,10 @@ fn restore(simdb: &Path, folder: &Path) -> io::Result<Vec<String>> {
         let mut rest = &bytes[..];
         while let Some((frame, after)) = next_frame(rest) {
             rest = after;
-            if let Some(what) = restore_event(simdb, frame)? {
-                restored.push(what);
+            match restore_event(simdb, frame) {
+                Ok(what) => restored.extend(what),
+                // One event that cannot be restored must not keep all simulators from being served.
+                Err(error) => restored.push(format!("an event that could NOT be restored: {error}")),
             }
         }
     }
@@ -304,6 +342,7 @@ fn restore_event(simdb: &Path, mut frame: &[u8]) -> io::Result<Option<String>> {
     if whole {
         return Ok(None);
     }
+    write::prepare(&dir)?;
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }

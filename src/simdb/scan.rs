@@ -10,7 +10,7 @@ use crate::clock::EventId;
 use crate::version::Operation;
 
 /// Why an event folder cannot be used: it was cut short by a crash of the machine, or edited.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Damage {
     /// The event folder, relative to the simulator's `fhir` directory.
     pub folder: String,

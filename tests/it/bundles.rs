@@ -203,3 +203,100 @@ fn a_representation_is_shown_when_asked_for() {
     let answer = fhir.send("POST", "", &[], body.as_bytes()).expect(200).json();
     assert_eq!(answer["entry"][0].get("resource"), None);
 }
+
+#[test]
+fn conditions_see_what_the_deletions_of_the_same_transaction_leave() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let named = |id: &str| json!({"resourceType": "Patient", "id": id, "identifier": [{"system": "s", "value": "DD"}]});
+    fhir.put("/Patient/dd", &named("dd")).expect(201);
+    let mut create = entry("POST", "Patient", named("x"));
+    create["request"]["ifNoneExist"] = "identifier=s|DD".into();
+    let delete = json!({"request": {"method": "DELETE", "url": "Patient/dd"}});
+    let answer = fhir.post("", &bundle("transaction", vec![create, delete.clone()])).expect(200).json();
+    assert_eq!(statuses(&answer), ["201 Created", "204 No Content"]);
+    assert_eq!(fhir.get("/Patient?identifier=s|DD").json()["total"], 1);
+    fhir.put("/Patient/dd", &patient("dd", "D")).expect(201);
+    let reference = entry("POST", "Observation", json!({"resourceType": "Observation", "subject": {"reference": "Patient?family=D"}}));
+    fhir.post("", &bundle("transaction", vec![delete, reference])).expect(412);
+}
+
+#[test]
+fn one_condition_twice_means_one_resource_even_if_it_does_not_match_itself() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let conditional = |url: &str| {
+        let mut e = entry("POST", "Patient", json!({"resourceType": "Patient"}));
+        e["fullUrl"] = url.into();
+        e["request"]["ifNoneExist"] = "identifier=s|none".into();
+        e
+    };
+    let observation = entry("POST", "Observation", json!({"resourceType": "Observation", "subject": {"reference": "urn:uuid:B"}}));
+    let answer = fhir.post("", &bundle("transaction", vec![conditional("urn:uuid:a"), conditional("urn:uuid:b"), observation])).expect(200).json();
+    assert_eq!(statuses(&answer), ["201 Created", "200 OK", "201 Created"]);
+    assert_eq!(fhir.get("/Patient").json()["total"], 1);
+    let patient = answer["entry"][0]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap();
+    assert_eq!(fhir.ids(&format!("/Observation?subject={patient}")).len(), 1, "a UUID's digits have no case");
+}
+
+#[test]
+fn uris_and_narrative_links_are_rewritten_and_other_bases_left_alone() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let with = |url: &str, mut e: Value| {
+        e["fullUrl"] = url.into();
+        e
+    };
+    let document = json!({"resourceType": "DocumentReference", "content": [{"attachment": {"url": "urn:uuid:1", "title": "urn:uuid:1"}}],
+        "meta": {"source": "urn:uuid:1", "profile": ["urn:uuid:1"]}, "identifier": [{"value": "urn:uuid:1"}],
+        "text": {"status": "generated", "div": "<div xmlns=\"http://www.w3.org/1999/xhtml\"><a href=\"urn:uuid:1\">b</a><img src='urn:uuid:1'/>urn:uuid:1</div>"}});
+    let refers = |reference: &str| json!({"resourceType": "Observation", "subject": {"reference": reference}});
+    let entries = vec![
+        with("urn:uuid:1", entry("POST", "Binary", json!({"resourceType": "Binary", "contentType": "text/plain"}))),
+        entry("POST", "DocumentReference", document),
+        with("http://one.example/fhir/Patient/abc", entry("POST", "Patient", json!({"resourceType": "Patient"}))),
+        with("http://two.example/fhir/Observation/o", entry("POST", "Observation", refers("Patient/abc"))),
+        with("http://one.example/fhir/Observation/o", entry("POST", "Observation", refers("Patient/abc"))),
+        entry("POST", "Observation", refers("http://one.example/fhir/Patient/abc/_history/7")),
+    ];
+    let answer = fhir.post("", &bundle("transaction", entries)).expect(200).json();
+    let uid = |n: usize| answer["entry"][n]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    let stored = fhir.get(&format!("/{}", uid(1))).json();
+    let binary = uid(0);
+    assert_eq!((stored["content"][0]["attachment"]["url"].clone(), stored["meta"]["source"].clone()), (json!(binary), json!(binary)));
+    assert_eq!(
+        (stored["content"][0]["attachment"]["title"].clone(), stored["identifier"][0]["value"].clone(), stored["meta"]["profile"][0].clone()),
+        (json!("urn:uuid:1"), json!("urn:uuid:1"), json!("urn:uuid:1"))
+    );
+    let div = stored["text"]["div"].as_str().unwrap();
+    assert!(div.contains(&format!("href=\"{binary}\"")) && div.contains(&format!("src='{binary}'")) && div.contains("/>urn:uuid:1</div>"), "{div}");
+    let subject = |n: usize| fhir.get(&format!("/{}", uid(n))).json()["subject"]["reference"].clone();
+    assert_eq!((subject(3), subject(4), subject(5)), (json!("Patient/abc"), json!(uid(2)), json!(uid(2))));
+}
+
+#[test]
+fn a_history_or_page_asked_for_inside_a_transaction_holds_what_it_made() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let get = |url: &str| json!({"request": {"method": "GET", "url": url}});
+    let answer = fhir
+        .post(
+            "",
+            &bundle(
+                "transaction",
+                vec![
+                    entry("PUT", "Patient/n", patient("n", "N")),
+                    entry("PUT", "Patient/m", patient("m", "N")),
+                    get("Patient/n/_history"),
+                    get("Patient?family=n&_count=1"),
+                ],
+            ),
+        )
+        .expect(200)
+        .json();
+    assert_eq!(answer["entry"][2]["resource"]["total"], 1);
+    let page = &answer["entry"][3]["resource"];
+    assert_eq!(page["total"], 2);
+    let next = fhir.get(crate::support::link(page, "next").unwrap().strip_prefix(&fhir.base).unwrap()).expect(200).json();
+    assert_ne!(next["entry"][0]["resource"]["id"], page["entry"][0]["resource"]["id"]);
+}

@@ -92,6 +92,12 @@ fn reads_are_logged_and_become_folders_when_the_simulator_says_so() {
     });
     assert!(known);
     assert_eq!(record(&folder)["interaction"], "search-type");
+    fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], b"family=a").expect(200);
+    let recorded = (0..2_000).any(|_| {
+        std::thread::yield_now();
+        events(&server.simdb(), "a__b", "GET").iter().any(|f| std::fs::read(f.join("request_body.form")).is_ok_and(|b| b == b"family=a"))
+    });
+    assert!(recorded);
     assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(folder.join("response_body.json")).unwrap()).unwrap()["total"], 1);
 }
 

@@ -101,8 +101,11 @@ fn conditional_reads_and_updates() {
     assert!(update("W/\"").expect(400).refusal().contains("[http.If-Match]"));
     update("W/\"1\"").expect(200);
     fhir.send("PUT", "/Patient/none", &[("if-match", "W/\"1\"")], patient("none", "B").to_string().as_bytes()).expect(412);
+    fhir.send("PUT", "/Patient/p", &[("if-none-match", "*")], patient("p", "B").to_string().as_bytes()).expect(412);
+    fhir.send("PUT", "/Patient/fresh", &[("if-none-match", "*")], patient("fresh", "B").to_string().as_bytes()).expect(201);
+    fhir.send("PUT", "/Patient/p", &[("if-match", "W/\"9\", W/\"2\"")], patient("p", "C").to_string().as_bytes()).expect(200);
     fhir.send("DELETE", "/Patient/p", &[("if-match", "W/\"1\"")], b"").expect(412);
-    fhir.send("DELETE", "/Patient/p", &[("if-match", "\"2\"")], b"").expect(204);
+    fhir.send("DELETE", "/Patient/p", &[("if-match", "\"3\"")], b"").expect(204);
 }
 
 #[test]
@@ -127,6 +130,7 @@ fn prefer_decides_what_comes_back() {
     assert_eq!(create("return=OperationOutcome").expect(201).json()["resourceType"], "OperationOutcome");
     assert_eq!(create("return=representation").expect(201).json()["resourceType"], "Patient");
     create("return=everything").expect(400);
+    assert!(create("RETURN=minimal, return=representation").expect(201).bytes.is_empty(), "the first counts");
     fhir.put("/Patient/p", &patient("p", "A"));
     assert_eq!(fhir.send("DELETE", "/Patient/p", &[("prefer", "return=OperationOutcome")], b"").expect(200).json()["resourceType"], "OperationOutcome");
 }
@@ -144,6 +148,7 @@ fn media_types_are_negotiated() {
         ("text/html,application/xhtml+xml,*/*;q=0.8", "application/fhir+json; charset=utf-8"),
         ("application/xml, application/json;q=0.5", "application/json; charset=utf-8"),
         ("application/fhir+json; fhirVersion=4.0", "application/fhir+json; fhirVersion=4.0"),
+        ("application/fhir+json; fhirVersion=5.0, application/fhir+json; fhirVersion=4.0; q=0.5", "application/fhir+json; fhirVersion=4.0"),
     ] {
         assert_eq!(accept(value).expect(200).header("content-type"), expected, "{value}");
     }
@@ -159,6 +164,7 @@ fn media_types_are_negotiated() {
         ("application/fhir+json; fhirVersion=4.0", 201),
         ("application/fhir+json; fhirVersion=3.0", 406),
         ("application/fhir+xml", 415),
+        ("application/json; charset=latin1", 415),
         ("text/plain", 415),
     ] {
         fhir.send("POST", "/Patient", &[("content-type", sent)], br#"{"resourceType":"Patient"}"#).expect(status);
@@ -177,6 +183,8 @@ fn gzip_goes_in_and_out() {
     let mut text = String::new();
     GzDecoder::new(&reply.bytes[..]).read_to_string(&mut text).unwrap();
     assert_eq!(text, fhir.get("/Patient/z").text());
+    assert!(fhir.send("PUT", "/Patient/z", &[("content-encoding", "br")], &packed).expect(415).refusal().contains("[http.Content-Encoding]"));
+    assert!(fhir.send("PUT", "/Patient/z", &[("content-encoding", "gzip")], b"{}").expect(400).refusal().contains("is not gzip"));
 }
 
 #[test]

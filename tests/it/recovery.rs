@@ -315,3 +315,83 @@ fn a_directory_has_one_server() {
     let offline = std::process::Command::new(env!("CARGO_BIN_EXE_fhirsim")).args(["reindex", "a__b", "--simdb"]).arg(server.simdb()).output().unwrap();
     assert!(String::from_utf8_lossy(&offline.stderr).contains("held by another server"));
 }
+
+#[test]
+fn emptied_and_deleted_simulators_stay_so_whatever_the_journal_holds() {
+    let mut server = TestServer::with(&["--auto-create", "--durability", "disk"]);
+    for (sim, end) in [("a__reset", ("POST", "/api/sims/a__reset/reset")), ("a__again", ("DELETE", "/api/sims/a__again"))] {
+        server.fhir(sim).put("/Patient/p", &patient("p", "Old")).expect(201);
+        assert!(server.client().send(end.0, end.1, &[], b"").status < 300);
+        server.fhir(sim).put("/Patient/q", &patient("q", "New")).expect(201);
+    }
+    server.kill();
+    server.restart();
+    for sim in ["a__reset", "a__again"] {
+        server.fhir(sim).get("/Patient/p").expect(404);
+        server.fhir(sim).get("/Patient/q").expect(200);
+    }
+}
+
+#[test]
+fn simulators_can_be_emptied_reindexed_and_deleted_under_load() {
+    let server = TestServer::start();
+    let api = server.client();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let fhir = server.fhir("a__b");
+            let stop = &stop;
+            scope.spawn(move || {
+                for n in 0.. {
+                    let id = format!("w{writer}-{n}");
+                    let status = fhir.put(&format!("/Patient/{id}"), &patient(&id, "F")).status;
+                    // Refused, because the simulator went away just then.
+                    assert!(matches!(status, 201 | 404), "{status}");
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+        }
+        for round in 0..12 {
+            let status = match round % 3 {
+                0 => api.send("POST", "/api/sims/a__b/reset", &[], b"").status,
+                1 => api.send("POST", "/api/sims/a__b/reindex", &[], b"").status,
+                _ => api.delete("/api/sims/a__b").status,
+            };
+            assert!(matches!(status, 200 | 204 | 404), "{status}");
+            while server.fhir("a__b").get("/Patient?_count=0").json()["total"].as_u64().is_none_or(|n| n < 20) {}
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let fhir = server.fhir("a__b");
+    let total = fhir.get("/Patient?_count=0").json()["total"].as_u64().unwrap();
+    assert_eq!(events(&server.simdb(), "a__b", "PUT").len() as u64, total, "what is there is what was acknowledged since");
+    api.send("POST", "/api/sims/a__b/reindex", &[], b"").expect(200);
+    assert_eq!(fhir.get("/Patient?_count=0").json()["total"].as_u64(), Some(total));
+}
+
+#[test]
+fn a_load_keeps_what_is_good_and_says_what_is_not() {
+    let server = TestServer::start();
+    server.fhir("a__b").get("/metadata").expect(200);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("lines.ndjson"),
+        "{\"resourceType\":\"Patient\",\"id\":\"n1\"}\n\n{broken\n{\"resourceType\":\"Patient\"}\n{\"resourceType\":\"Nope\"}\n",
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("bom.json"), "\u{feff}{\"resourceType\":\"Patient\",\"id\":\"bom\"}").unwrap();
+    let collection = json!({"resourceType": "Bundle", "type": "collection", "entry": [
+        {"fullUrl": "urn:uuid:1", "resource": {"resourceType": "Observation", "subject": {"reference": "urn:uuid:2"}}},
+        {"fullUrl": "urn:uuid:2", "resource": {"resourceType": "Patient"}}]});
+    std::fs::write(folder.path().join("collection.json"), collection.to_string()).unwrap();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_fhirsim")).args(["load", "a__b", "--server", server.url()]).arg(folder.path()).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(!out.status.success());
+    assert!(text.contains("5 resources stored from 3 files"), "{text}");
+    assert!(text.contains("lines.ndjson line 3: malformed JSON") && text.contains("lines.ndjson line 5: 400 Bad Request: request.url 'Nope'"), "{text}");
+    let fhir = server.fhir("a__b");
+    fhir.get("/Patient/bom").expect(200);
+    assert!(fhir.get("/Observation").json()["entry"][0]["resource"]["subject"]["reference"].as_str().unwrap().starts_with("Patient/"));
+}

@@ -133,6 +133,11 @@ fn the_server_tells_how_it_is() {
     ] {
         assert!(openapi["paths"][path].is_object(), "{path}");
     }
+    for bad in ["/api/sims?limit=-1", "/api/sims?bogus=1", "/api/sims/a__b/events?limit=x"] {
+        api.get(bad).expect(400).refusal();
+    }
+    api.send("PUT", "/api/sims", &[], b"{}").expect(405).refusal();
+    api.send("PUT", "/api/sims/c__d", &[], b"[]").expect(400).refusal();
     assert!(api.get("/api/nonsense").expect(404).refusal().contains("/api/openapi.json"));
 }
 

@@ -18,6 +18,18 @@ pub enum Method {
     Delete,
 }
 
+impl Method {
+    /// As HTTP writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// An entry as it came: parsed, and the text of its resource.
 pub struct RawEntry<'a> {
     value: &'a Value,
@@ -77,7 +89,7 @@ impl Entry {
         let full_url = entry.value.get("fullUrl").and_then(Value::as_str).map(str::to_owned);
         let tag = |name: &str, header: &str| text(name)?.map(|t| Tag::parse(t, header)).transpose();
         let conditions = Conditions {
-            if_match: tag("ifMatch", "If-Match")?,
+            if_match: tag("ifMatch", "If-Match")?.into_iter().collect(),
             if_none_match: tag("ifNoneMatch", "If-None-Match")?.into_iter().collect(),
             if_modified_since_ms: text("ifModifiedSince")?.and_then(instant::parse).map(|i| i.low.div_euclid(1_000)),
             if_none_exist: text("ifNoneExist")?.map(str::to_owned),
@@ -89,7 +101,7 @@ impl Entry {
                 Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned() })
             }
             (Method::Post | Method::Put, None) => {
-                return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", if method == Method::Post { "POST" } else { "PUT" })));
+                return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", method.name())));
             }
             (Method::Get | Method::Delete, _) => None,
         };
@@ -117,7 +129,8 @@ impl Entry {
             (Method::Get, Target::Metadata) => Ok(Interaction::Capabilities),
             (method, _) => {
                 let message = format!(
-                    "{method:?} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches"
+                    "{} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches",
+                    method.name()
                 );
                 Err(Failure::new(Kind::NotSupported, message))
             }

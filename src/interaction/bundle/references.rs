@@ -12,13 +12,9 @@ pub struct Renames {
     definitions: &'static Definitions,
     /// By `fullUrl`.
     full: FxHashMap<String, String>,
-    /// By the `Type/id` that a RESTful `fullUrl` ends in: relative references are relative to it.
+    /// By the `Type/id` that a RESTful `fullUrl` ends in, for entries that have no base of their own.
     relative: FxHashMap<String, String>,
 }
-
-/// Elements that may hold a `urn:` of another entry besides `reference`: those of type uri, url, oid and uuid that a
-/// choice names so. Canonicals are left alone.
-const URI_CHOICES: [&str; 4] = ["valueUri", "valueUrl", "valueOid", "valueUuid"];
 
 impl Renames {
     pub fn new(definitions: &'static Definitions) -> Self {
@@ -27,19 +23,10 @@ impl Renames {
 
     /// Entries with `full_url` are about the resource `uid`.
     pub fn add(&mut self, full_url: &str, uid: &str) -> Result<(), Failure> {
-        let relative = match Reference::parse(full_url, self.definitions) {
-            Reference::Local { .. } => Some(full_url.to_owned()),
-            _ if full_url.starts_with("urn:") => None,
-            Reference::Contained(_) | Reference::Conditional { .. } | Reference::Other(_) => {
-                let mut parts = full_url.rsplit('/');
-                let (id, type_name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-                self.definitions.resource_type(type_name).is_ok().then(|| format!("{type_name}/{id}"))
-            }
-        };
-        if let Some(relative) = relative {
-            self.relative.insert(relative, uid.to_owned());
+        if let Some((_, relative)) = self.split_base(full_url) {
+            self.relative.insert(relative.to_owned(), uid.to_owned());
         }
-        match self.full.insert(full_url.to_owned(), uid.to_owned()) {
+        match self.full.insert(plain(full_url), uid.to_owned()) {
             Some(other) if other != uid => {
                 Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url)))
                     .at("Bundle.entry.fullUrl"))
@@ -48,24 +35,41 @@ impl Renames {
         }
     }
 
-    /// Rewrites the references of a resource, the conditional ones by what `find` finds.
+    /// `http://host/fhir/` and `Patient/1` of a RESTful URL.
+    fn split_base<'u>(&self, url: &'u str) -> Option<(&'u str, &'u str)> {
+        let (before, _) = url.rsplit_once('/')?;
+        let start = before.rfind('/').map_or(0, |at| at + 1);
+        self.definitions.find_resource_type(&before[start..]).map(|_| url.split_at(start))
+    }
+
+    /// Rewrites the references of a resource, the conditional ones by what `find` finds. Besides references these are elements
+    /// of type uri, url, oid and uuid, and links of the narrative; canonicals are left alone,
+    /// <https://hl7.org/fhir/R4/http.html#trules>.
     pub fn rewrite(
         &self,
         content: &mut Content,
+        full_url: Option<&str>,
         version: FhirVersion,
         mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
+        let base = full_url.and_then(|url| self.split_base(url)).map_or("", |(base, _)| base);
+        let type_name = content.resource.type_name();
         let mut failed = None;
-        let edits = raw::string_edits(&content.text, &mut |key, text| {
-            if key != "reference" {
-                return (URI_CHOICES.contains(&key) && text.starts_with("urn:")).then(|| self.full.get(text).cloned()).flatten();
+        let edits = raw::string_edits(&content.text, &mut |path, text| {
+            let key = path.last().map_or("", |k| &**k);
+            if key == "div" {
+                return self.narrative(text);
             }
-            if let Some(uid) = self.full.get(text).or_else(|| self.relative.get(text)) {
+            if key != "reference" {
+                let uid = self.full.get(&plain(text))?;
+                return matches!(self.type_at(type_name, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
+            }
+            if let Some(uid) = self.target(text, base) {
                 return Some(uid.clone());
             }
             match Reference::parse(text, self.definitions) {
                 Reference::Conditional { type_name, query } => {
-                    let type_name = self.definitions.resource_type(type_name).ok()?;
+                    let type_name = self.definitions.find_resource_type(type_name)?;
                     find(type_name, query).map_err(|f| failed = Some(f)).ok()
                 }
                 Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
@@ -80,4 +84,58 @@ impl Renames {
         }
         Ok(())
     }
+
+    /// The resource that a reference within an entry at `base` means, if it is one of the Bundle's.
+    fn target(&self, text: &str, base: &str) -> Option<&String> {
+        // A version of the resource at its old place is not one of it here.
+        let text = text.split_once("/_history/").map_or(text, |(resource, _)| resource);
+        let found = self.full.get(&plain(text));
+        // A relative reference is relative to the entry that holds it.
+        found.or_else(|| if base.is_empty() { self.relative.get(text) } else { self.full.get(&format!("{base}{text}")) })
+    }
+
+    /// The narrative with its links rewritten, if there are any to the Bundle's resources.
+    fn narrative(&self, div: &str) -> Option<String> {
+        let mut changed = None;
+        for (url, uid) in self.full.iter().filter(|(url, _)| div.contains(url.as_str())) {
+            let mut text = changed.take().unwrap_or_else(|| div.to_owned());
+            for (attribute, quote) in [("href", '"'), ("href", '\''), ("src", '"'), ("src", '\'')] {
+                text = text.replace(&format!("{attribute}={quote}{url}{quote}"), &format!("{attribute}={quote}{uid}{quote}"));
+            }
+            changed = Some(text);
+        }
+        changed.filter(|text| text != div)
+    }
+
+    /// The type of the element that `path` leads to, as far as the definitions tell.
+    fn type_at(&self, type_name: &'static str, path: &[std::borrow::Cow<'_, str>]) -> Option<&'static str> {
+        let (mut base, mut prefix) = (type_name, String::new());
+        let mut found = None;
+        for key in path {
+            let def = self.definitions.type_def(base)?;
+            let full = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+            let types = match def.element(&full) {
+                Some(element) => element.types,
+                // A choice: the name says which type it is.
+                None => def.elements.iter().find_map(|element| {
+                    let suffix = full.strip_prefix(element.path.strip_suffix("[x]")?)?;
+                    element.types.split('|').find(|t| t.eq_ignore_ascii_case(suffix))
+                })?,
+            };
+            match types.strip_prefix('#') {
+                Some(path) => path.clone_into(&mut prefix),
+                None if matches!(types, "BackboneElement" | "Element") => prefix = full,
+                None => {
+                    (base, prefix) = (types, String::new());
+                    found = Some(types);
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A URL as it is compared: the digits of a UUID have no case.
+fn plain(url: &str) -> String {
+    if url.starts_with("urn:uuid:") { url.to_ascii_lowercase() } else { url.to_owned() }
 }

@@ -41,7 +41,8 @@ pub fn index(param: &Param, found: &[Node<'_>], keys: &mut KeysBuilder) -> usize
     if intervals.len() > 1 {
         keys.term(&[&param.name, "\u{1f}#"]);
     }
-    intervals.len()
+    // A number beyond what can be compared is there all the same.
+    intervals.len().max(found.iter().filter(|n| n.value.is_number()).count())
 }
 
 /// The query of one search value.
