@@ -4,6 +4,7 @@ mod client;
 mod demo;
 mod events;
 mod load;
+mod log;
 mod reindex;
 mod serve;
 mod sims;

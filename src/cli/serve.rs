@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
-use super::demo;
+use super::{demo, log};
 use crate::clock::Clock;
 use crate::config::{Overrides, ServeConfig};
 use crate::http;
@@ -75,9 +74,7 @@ impl ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<(), String> {
     let started = Instant::now();
     let config = ServeConfig::load(&args.config, args.overrides())?;
-    let (writer, _flush) = tracing_appender::non_blocking::NonBlockingBuilder::default().buffered_lines_limit(50_000).lossy(false).finish(std::io::stderr());
-    let filter = EnvFilter::try_new(&config.log).map_err(|e| format!("log: {e}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false).with_ansi(false).init();
+    let _lines = log::start(&config.log)?;
     raise_open_files();
     let (registry, restored) = Registry::open(&config.simdb, config.durability, Clock::system()).map_err(|e| format!("{}: {e}", config.simdb.display()))?;
     for event in restored {

@@ -62,7 +62,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         method,
         interaction = name,
         status = answer.status,
-        us = took.as_micros(),
+        us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         event = event.as_deref().unwrap_or(""),
         "{}",
         shown_url(&request)
