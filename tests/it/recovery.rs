@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -195,17 +195,35 @@ fn racing_updates_lose_nothing() {
     assert_eq!((now["extension"][0]["valueInteger"].clone(), now["meta"]["versionId"].clone()), (json!(80), json!("81")));
 }
 
+/// Counts the writers that are at work, so that a test whose writers ended ends too.
+struct AtWork<'a>(&'a AtomicUsize);
+
+impl<'a> AtWork<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Rounds of `kill -9` with writers at work.
 fn kill_rounds(arguments: &[&str], rounds: usize) {
     let mut server = TestServer::with(arguments);
     let acknowledged: Mutex<BTreeMap<String, (u64, String)>> = Mutex::default();
     for round in 0..rounds {
-        let stop = AtomicBool::new(false);
+        let (stop, working) = (AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for writer in 0..8 {
                 let fhir = server.fhir("a__b");
                 let (acknowledged, stop) = (&acknowledged, &stop);
+                let at_work = AtWork::begin(&working);
                 scope.spawn(move || {
+                    let _at_work = at_work;
                     for n in 0.. {
                         let id = format!("w{writer}-{}", n % 5);
                         let family = format!("R{round}N{n}");
@@ -230,6 +248,7 @@ fn kill_rounds(arguments: &[&str], rounds: usize) {
             // A moment that the number of answers decides, not the clock.
             let enough = 40 + round * 7;
             while acknowledged.lock().unwrap().values().map(|(v, _)| *v).sum::<u64>() < (enough * (round + 1)) as u64 {
+                assert!(working.load(Ordering::SeqCst) > 0, "the writers ended");
                 std::thread::yield_now();
             }
             server.kill();
@@ -336,12 +355,14 @@ fn emptied_and_deleted_simulators_stay_so_whatever_the_journal_holds() {
 fn simulators_can_be_emptied_reindexed_and_deleted_under_load() {
     let server = TestServer::start();
     let api = server.client();
-    let stop = AtomicBool::new(false);
+    let (stop, working) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for writer in 0..4 {
             let fhir = server.fhir("a__b");
             let stop = &stop;
+            let at_work = AtWork::begin(&working);
             scope.spawn(move || {
+                let _at_work = at_work;
                 for n in 0.. {
                     let id = format!("w{writer}-{n}");
                     let status = fhir.put(&format!("/Patient/{id}"), &patient(&id, "F")).status;
@@ -360,7 +381,9 @@ fn simulators_can_be_emptied_reindexed_and_deleted_under_load() {
                 _ => api.delete("/api/sims/a__b").status,
             };
             assert!(matches!(status, 200 | 204 | 404), "{status}");
-            while server.fhir("a__b").get("/Patient?_count=0").json()["total"].as_u64().is_none_or(|n| n < 20) {}
+            while server.fhir("a__b").get("/Patient?_count=0").json()["total"].as_u64().is_none_or(|n| n < 20) {
+                assert!(working.load(Ordering::SeqCst) > 0, "the writers ended");
+            }
         }
         stop.store(true, Ordering::Relaxed);
     });
