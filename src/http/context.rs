@@ -71,7 +71,7 @@ async fn open(app: web::Data<App>, id: SimId) -> Result<Arc<Sim>, Failure> {
 }
 
 fn say_how(failure: Failure, id: &SimId, origin: &str) -> Failure {
-    if failure.kind != Kind::UnknownSimulator || failure.diagnostics.contains(';') {
+    if failure.kind != Kind::UnknownSimulator {
         return failure;
     }
     let message = format!("{}; to create it: curl -X PUT {origin}/api/sims/{id}", failure.diagnostics);

@@ -41,6 +41,8 @@ pub struct Sim {
     pub(super) heavy: AtomicBool,
     /// Set under the writer's lock when the simulator is deleted or reset: nothing is written any more.
     pub(super) closed: AtomicBool,
+    /// The last event of which the list of simulators knows.
+    pub(super) saved: Mutex<EventId>,
     /// Reads and searches.
     pub log: RequestLog,
 }

@@ -178,6 +178,7 @@ impl Sim {
             damages,
             heavy: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            saved: Mutex::new(EventId::ZERO),
             log: RequestLog::default(),
         }))
     }
@@ -210,8 +211,10 @@ impl Sim {
         Ok(())
     }
 
-    /// Asks for a flush if the simulator is at rest with more to replay than a first request should wait for.
-    pub(super) fn rest(&self) {
+    /// Looks after the simulator now and then: saves its counts, and asks for a flush if it is at rest with more to replay
+    /// than a first request should wait for.
+    pub(super) fn look_after(&self) {
+        self.save();
         let at_rest = self.clock.now_ms() - self.flusher.last_write_ms.load(Ordering::Relaxed) > REST_MS;
         if at_rest && self.snapshot().view.recent.len() > REST_AT {
             self.flusher.ask();
@@ -220,7 +223,12 @@ impl Sim {
 
     /// Saves what the list of simulators shows.
     pub(super) fn save(&self) {
+        let mut saved_upto = self.saved.lock();
         let snapshot = self.snapshot();
+        if *saved_upto == snapshot.last {
+            return;
+        }
+        *saved_upto = snapshot.last;
         let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
         let last_event = (snapshot.sequence > 0).then(|| snapshot.last.to_string());
         let saved = Saved { events: snapshot.sequence, last_event, counts };

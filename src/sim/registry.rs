@@ -228,7 +228,8 @@ impl Registry {
         let found = self.sims.read().get(&id.key()).cloned();
         match found {
             Some(slot) if slot.id == *id => Ok(slot),
-            Some(slot) => Err(Failure::new(Kind::UnknownSimulator, format!("unknown simulator '{id}'; there is '{}', and names count case", slot.id))),
+            // Not unknown: one of this name cannot be made either.
+            Some(slot) => Err(Failure::new(Kind::NotFound, format!("unknown simulator '{id}'; there is '{}', and names count case", slot.id))),
             None => Err(Failure::new(Kind::UnknownSimulator, format!("unknown simulator '{id}'"))),
         }
     }
@@ -433,7 +434,7 @@ impl Registry {
         let mut open: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| s.open.load().is_some()).cloned().collect();
         for slot in &open {
             if let Some(sim) = slot.open.load_full() {
-                sim.rest();
+                sim.look_after();
             }
         }
         if open.len() > MAX_OPEN {

@@ -226,7 +226,8 @@ fn work(shared: &Shared, tell: &watch::Sender<u64>) {
             settle(shared, &mut state, synced);
             last_settle = Instant::now();
         }
-        if stop && state.appended == state.settled || state.failed {
+        // At a stop one attempt is made: a disk that refuses must not keep the server from ending.
+        if state.failed || (stop && (state.file.is_none() || state.appended == synced)) {
             return;
         }
         if state.file.is_none() || state.appended == synced {

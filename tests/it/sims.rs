@@ -60,6 +60,8 @@ fn an_unknown_simulator_is_made_on_first_use_only_if_told_so() {
     server.fhir("a__b").get("/metadata").expect(404);
     let server = TestServer::start();
     server.fhir("a__b").get("/metadata").expect(200);
+    let other_case = server.fhir("A__b").get("/metadata").expect(404).refusal();
+    assert!(other_case.contains("there is 'a__b'") && !other_case.contains("curl"), "{other_case}");
     for bad in ["ab", "a__", "__b", "a__b__c", "a__%2e%2e", "a_b", "..", "a__b%00"] {
         let reply = server.client().get(&format!("/sim/{bad}/fhir/metadata"));
         assert!((400..=404).contains(&reply.status), "{bad}: {}", reply.status);
