@@ -8,12 +8,16 @@ line, fields separated by tabs:
 
     <version>.elements.tsv
         T  name  base  kind                      a type: kind is resource, complex, primitive; `!` in front: abstract
-        E  path  cardinality  types  codes       an element of the type above; path without the type's name; types joined
-                                                 by `|`; `#path` is a content reference; codes names a V record
+        E  path  cardinality  types  codes       an element of the type above; path without the type's name; `s` after the
+                                                 cardinality: in summaries, `m`: modifies the meaning; types joined by `|`;
+                                                 `#path` is a content reference; codes names a V record
         V  name  system code code ...            a value set bound as required: groups joined by `;`
     <version>.search.tsv
         S  code  type  bases  id  targets  expression  components      lists are joined by `,`; a component is id=expression
         C  compartment  type  parameters         which resources are in a compartment, by which parameters
+    <version>.terminology.tsv
+        Y  url  code code>parent ...             a code system that is complete and small
+        W  url  system code code ...             a value set without filters: groups joined by `;`, `*` for all of a system
 """
 import argparse
 import glob
@@ -132,7 +136,8 @@ def elements(found, out):
                 if groups and sum(len(c) for _, c in groups) <= MOST_CODES:
                     bound = url.rsplit("/", 1)[-1]
                     used[bound] = groups
-            line = "E\t%s\t%s%s\t%s" % (path[1], el["min"], "*" if el["max"] == "*" else el["max"], types)
+            flags = ("s" if el.get("isSummary") else "") + ("m" if el.get("isModifier") else "")
+            line = "E\t%s\t%s%s%s\t%s" % (path[1], el["min"], "*" if el["max"] == "*" else el["max"], flags, types)
             out.append(line + ("\t" + bound if bound else ""))
     for name in sorted(used):
         merged = {}
@@ -165,6 +170,11 @@ def search(found, out):
             d = c["definition"]
             d = d["reference"] if isinstance(d, dict) else d
             parts.append("%s=%s" % (d.rsplit("/", 1)[-1], one_line(c["expression"])))
+        if sp["id"] == "DocumentReference-relationship" and len(parts) == 2:
+            # The published definition names the two components the wrong way round.
+            (a, x), (b, y) = (p.split("=") for p in parts)
+            if (a.endswith("relatesto"), x) == (True, "code"):
+                parts = ["%s=%s" % (a, y), "%s=%s" % (b, x)]
         out.append("\t".join(["S", sp["code"], sp["type"], ",".join(bases), sp["url"][len(prefix):], ",".join(sp.get("target", [])),
                               one_line(sp.get("expression")), ",".join(parts)]).rstrip("\t"))
     for cd in sorted(found["CompartmentDefinition"], key=lambda c: c["code"]):
@@ -175,6 +185,53 @@ def search(found, out):
                 out.append("C\t%s\t%s\t%s" % (cd["code"], r["code"], ",".join(r["param"])))
 
 
+def concepts(code_system):
+    """["code" or "code>parent"] of a small complete code system, or None."""
+    if code_system.get("content") not in (None, "complete") or not code_system.get("concept"):
+        return None
+    words, todo = [], [(c, "") for c in code_system["concept"]]
+    while todo:
+        concept, parent = todo.pop(0)
+        parents = [parent] if parent else []
+        parents += [p.get("valueCode") for p in concept.get("property", []) if p.get("code") in ("parent", "subsumedBy") and p.get("valueCode")]
+        words += [concept["code"] + (">" + p if p else "") for p in (parents or [""])]
+        todo = [(c, concept["code"]) for c in concept.get("concept", [])] + todo
+    if len(words) > MOST_CODES or any(" " in w or ";" in w for w in words):
+        return None
+    return words
+
+
+def groups_of(value_set, systems):
+    """["system code ..." or "system *"] of a value set without filters, or None."""
+    compose = value_set.get("compose", {})
+    if compose.get("exclude"):
+        return None
+    groups = []
+    for inc in compose.get("include", []):
+        codes = [c["code"] for c in inc.get("concept", [])]
+        if inc.get("filter") or inc.get("valueSet") or not inc.get("system") or len(codes) > MOST_CODES or any(" " in c or ";" in c for c in codes):
+            return None
+        if not codes and inc["system"] not in systems:
+            return None
+        groups.append(inc["system"] + " " + (" ".join(codes) or "*"))
+    return groups or None
+
+
+def terminology(found, out):
+    small = {}
+    for cs in sorted(found["CodeSystem"], key=lambda c: c.get("url", "")):
+        words = concepts(cs) if "url" in cs and "example" not in cs["id"] else None
+        if words and cs["url"] not in small:
+            small[cs["url"]] = words
+            out.append("Y\t%s\t%s" % (cs["url"], " ".join(words)))
+    seen = set()
+    for vs in sorted(found["ValueSet"], key=lambda v: v.get("url", "")):
+        groups = groups_of(vs, small) if "url" in vs and "example" not in vs["id"] and vs["url"] not in seen else None
+        if groups:
+            seen.add(vs["url"])
+            out.append("W\t%s\t%s" % (vs["url"], ";".join(groups)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", help="where downloaded packages are kept")
@@ -183,7 +240,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         for version, spec in PACKAGES.items():
             found = package(spec, folder or temporary)
-            for name, make in (("elements", elements), ("search", search)):
+            for name, make in (("elements", elements), ("search", search), ("terminology", terminology)):
                 lines = ["# %s of %s; made by scripts/definitions.py" % (name, spec)]
                 make(found, lines)
                 with open(os.path.join(target, "%s.%s.tsv" % (version, name)), "w", encoding="utf-8") as f:

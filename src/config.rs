@@ -30,6 +30,8 @@ pub struct ServeConfig {
     pub admin_token: Option<String>,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
+    /// What one search may cost, in steps of roughly a tenth of a microsecond.
+    pub max_search_steps: u64,
     /// Seconds a client may take to send a body.
     pub read_timeout_s: u64,
     /// Threads that serve; 0 is one a core.
@@ -55,13 +57,27 @@ impl ServeConfig {
             .and_then(|b| b.set_default("auto_create", false))
             .and_then(|b| b.set_default("durability", "process"))
             .and_then(|b| b.set_default("max_body_bytes", 64_u64 << 20))
+            .and_then(|b| b.set_default("max_search_steps", crate::sim::registry::SEARCH_STEPS))
             .and_then(|b| b.set_default("read_timeout_s", 30))
             .and_then(|b| b.set_default("workers", 0))
             .and_then(|b| b.set_default("log", "info"))
             .map_err(fail)?
             .add_source(File::with_name(file).required(file != "fhirsim.toml"));
         // FHIRSIM_SERVER is the client's, so the environment is taken name by name.
-        let ours = ["addr", "simdb", "demo", "auto_create", "durability", "public_url", "admin_token", "max_body_bytes", "read_timeout_s", "workers", "log"];
+        let ours = [
+            "addr",
+            "simdb",
+            "demo",
+            "auto_create",
+            "durability",
+            "public_url",
+            "admin_token",
+            "max_body_bytes",
+            "max_search_steps",
+            "read_timeout_s",
+            "workers",
+            "log",
+        ];
         let set =
             ours.iter().filter_map(|name| Some((format!("FHIRSIM_{}", name.to_uppercase()), std::env::var(format!("FHIRSIM_{}", name.to_uppercase())).ok()?)));
         builder = builder.add_source(Environment::with_prefix("FHIRSIM").try_parsing(true).source(Some(set.collect())));

@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod raw;
 pub mod reference;
 pub mod resource;
+pub mod subset;
 
 pub use definitions::{Definitions, FhirVersion};
 pub use failure::{Failure, Kind};

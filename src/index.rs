@@ -7,13 +7,17 @@ mod committed;
 mod directory;
 mod execute;
 mod find;
+mod order;
 mod recent;
 mod schema;
+mod text;
 
 use std::sync::Arc;
 
 pub use committed::{Committed, Payload};
-pub use find::{Find, Found, SortBy, SortKey};
+pub use execute::Budget;
+pub use find::{Find, Found, ReadBody};
+pub use order::{Position, SortBy, SortKey};
 pub use recent::Recent;
 
 use crate::query::Keys;

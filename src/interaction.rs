@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod capabilities;
 pub mod conditions;
 pub mod create;
+pub mod definition;
 pub mod delete;
 pub mod history;
 pub mod read;
@@ -18,6 +19,7 @@ pub mod update;
 pub mod vread;
 
 use crate::clock::EventId;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Resource, ResourceId, VersionId};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot, Stamp};
@@ -30,7 +32,7 @@ pub use target::Target;
 #[derive(Debug)]
 pub enum Interaction {
     /// Read a resource.
-    Read(&'static str, ResourceId, Conditions),
+    Read(&'static str, ResourceId, Conditions, Subset),
     /// Read a version of it.
     Vread(&'static str, ResourceId, VersionId, Conditions),
     /// The versions of a resource.
@@ -70,6 +72,7 @@ impl Interaction {
             Self::Read(..) => "read",
             Self::Vread(..) => "vread",
             Self::History(..) => "history-instance",
+            Self::Search(request) if request.compartment.is_some() => "search-compartment",
             Self::Search(request) if request.type_name.is_none() => "search-system",
             Self::Search(_) => "search-type",
             Self::Capabilities => "capabilities",
@@ -177,7 +180,7 @@ impl Reply {
 /// Why it is refused; nothing is to be stored then.
 pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     match interaction {
-        Interaction::Read(type_name, id, conditions) => read::perform(type_name, id, conditions, snapshot),
+        Interaction::Read(type_name, id, conditions, subset) => read::perform(type_name, id, conditions, subset, snapshot),
         Interaction::Vread(type_name, id, version, conditions) => vread::perform(type_name, id, *version, conditions, snapshot),
         Interaction::History(type_name, id, parameters) => history::perform(type_name, id, parameters, snapshot, env),
         Interaction::Search(request) => search::perform(request, snapshot, env),

@@ -11,6 +11,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
+pub mod text;
+
+pub use text::{Text, TextField};
+
 /// Longest term in bytes; what is longer is cut and ends in a hash, so that equality still decides.
 pub const MAX_TERM_BYTES: usize = 1_000;
 
@@ -36,7 +40,18 @@ pub enum Query {
         prefix: Box<str>,
         /// What the rest of the term contains.
         part: Box<str>,
+        /// Whether the part must be its end.
+        at_end: bool,
     },
+    /// The resource has a term that is `prefix` and one of these.
+    TermsOf {
+        /// What the term begins with.
+        prefix: Box<str>,
+        /// What may follow; sorted, each once.
+        rest: Arc<[Box<str>]>,
+    },
+    /// The resource's text fulfils this.
+    Text(TextField, Arc<Text>),
     /// The resource has a value `v` in the column with `from <= v <= to`.
     Column {
         /// The column's name.
@@ -81,6 +96,18 @@ impl Query {
     pub fn prefix(prefix: &str) -> Self {
         let prefix = cut(prefix, MAX_TERM_BYTES - 32);
         Self::TermRange { from: prefix.into(), to: successor(prefix).map(Into::into) }
+    }
+
+    /// The resource has a term that is `prefix` and one of `rest`.
+    #[must_use]
+    pub fn terms_of(prefix: &str, mut rest: Vec<Box<str>>) -> Self {
+        rest.sort_unstable();
+        rest.dedup();
+        match &rest[..] {
+            [] => Self::None,
+            [one] => Self::term(&format!("{prefix}{one}")),
+            _ => Self::TermsOf { prefix: prefix.into(), rest: rest.into() },
+        }
     }
 
     /// All of `parts`, flattened.
@@ -141,7 +168,20 @@ impl Query {
             Self::And(parts) => parts.iter().filter_map(Self::needed_terms).min_by_key(Vec::len),
             Self::Or(parts) => parts.iter().map(Self::needed_terms).collect::<Option<Vec<_>>>().map(|all| all.concat()),
             Self::Verify(part, _) => part.needed_terms(),
-            Self::All | Self::TermRange { .. } | Self::TermContains { .. } | Self::Column { .. } | Self::Not(_) => None,
+            Self::TermsOf { prefix, rest } if rest.len() <= 1_000 => Some(rest.iter().map(|r| hash(&format!("{prefix}{r}"))).collect()),
+            Self::All | Self::TermRange { .. } | Self::TermContains { .. } | Self::TermsOf { .. } | Self::Column { .. } | Self::Not(_) | Self::Text(..) => None,
+        }
+    }
+
+    /// Decides for the keys of a single value, whose bounds belong together without a check.
+    #[must_use]
+    pub fn matches_alone(&self, keys: &Keys) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|p| p.matches_alone(keys)),
+            Self::Or(parts) => parts.iter().any(|p| p.matches_alone(keys)),
+            Self::Not(part) => !part.matches_alone(keys),
+            Self::Verify(part, _) => part.matches_alone(keys),
+            other => other.matches(keys, &|| None),
         }
     }
 
@@ -152,7 +192,11 @@ impl Query {
             Self::None => false,
             Self::Term(term) => keys.has(term),
             Self::TermRange { from, to } => keys.terms_from(from).next().is_some_and(|t| to.as_deref().is_none_or(|to| t < to)),
-            Self::TermContains { prefix, part } => keys.terms_from(prefix).map_while(|t| t.strip_prefix(&**prefix)).any(|rest| rest.contains(&**part)),
+            Self::TermContains { prefix, part, at_end } => {
+                keys.terms_with(prefix).any(|rest| if *at_end { rest.ends_with(&**part) } else { rest.contains(&**part) })
+            }
+            Self::TermsOf { prefix, rest } => keys.terms_with(prefix).any(|found| rest.binary_search_by(|r| (**r).cmp(found)).is_ok()),
+            Self::Text(field, text) => body().is_some_and(|bytes| text.matches(&text::words_of(&bytes, *field))),
             Self::Column { column, from, to } => keys.columns().any(|(name, v)| name == &**column && *from <= v && v <= *to),
             Self::And(parts) => parts.iter().all(|p| p.matches(keys, body)),
             Self::Or(parts) => parts.iter().any(|p| p.matches(keys, body)),
@@ -195,6 +239,11 @@ impl Keys {
     pub fn terms_from(&self, from: &str) -> impl Iterator<Item = &str> {
         let start = self.terms.partition_point(|span| self.slice(span) < from);
         self.terms[start..].iter().map(|span| self.slice(span))
+    }
+
+    /// What follows `prefix` in the terms that begin with it, sorted.
+    pub fn terms_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        self.terms_from(prefix).map_while(move |t| t.strip_prefix(prefix))
     }
 
     /// All column values, with the name of their column.
@@ -315,8 +364,11 @@ mod tests {
             (Query::term("name\u{1f}ann"), false),
             (Query::prefix("name\u{1f}zo"), true),
             (Query::prefix("name\u{1f}b"), false),
-            (Query::TermContains { prefix: "name\u{1f}".into(), part: "nn".into() }, true),
-            (Query::TermContains { prefix: "name\u{1f}".into(), part: "name".into() }, false),
+            (Query::TermContains { prefix: "name\u{1f}".into(), part: "nn".into(), at_end: false }, true),
+            (Query::TermContains { prefix: "name\u{1f}".into(), part: "name".into(), at_end: false }, false),
+            (Query::TermContains { prefix: "name\u{1f}".into(), part: "na".into(), at_end: true }, true),
+            (Query::terms_of("name\u{1f}", vec!["bob".into(), "anna".into()]), true),
+            (Query::terms_of("name\u{1f}", vec!["bob".into(), "an".into()]), false),
             (Query::Column { column: "date".into(), from: 5, to: 5 }, true),
             (Query::Column { column: "date".into(), from: 6, to: 9 }, false),
             (Query::negate(Query::and(vec![Query::All, Query::term("x")])), true),

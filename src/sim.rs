@@ -2,6 +2,7 @@
 
 pub mod bodies;
 pub mod commit;
+pub mod find;
 pub mod lifecycle;
 pub mod log;
 pub mod profile;
@@ -9,10 +10,11 @@ pub mod registry;
 pub mod snapshot;
 
 pub use commit::{Draft, NewVersion, Sim, Stamp};
+pub use find::Page;
 pub use log::LogEntry;
 pub use profile::{Profile, Record, Settings};
 pub use registry::{Registry, Summary};
-pub use snapshot::{Page, Snapshot, Stored};
+pub use snapshot::{Snapshot, Stored};
 
 use crate::fhir::{Failure, Kind};
 

@@ -39,6 +39,9 @@ pub struct ServeArgs {
     /// Most bytes of a body [default: 67108864]
     #[arg(long)]
     max_body_bytes: Option<u64>,
+    /// What one search may cost, in steps of roughly a tenth of a microsecond [default: 50000000]
+    #[arg(long)]
+    max_search_steps: Option<u64>,
     /// Seconds a client may take to send a body [default: 30]
     #[arg(long)]
     read_timeout_s: Option<u64>,
@@ -64,6 +67,7 @@ impl ServeArgs {
         given.extend(self.public_url.clone().map(|v| ("public_url", v.into())));
         given.extend(self.admin_token.clone().map(|v| ("admin_token", v.into())));
         given.extend(self.max_body_bytes.map(|v| ("max_body_bytes", v.into())));
+        given.extend(self.max_search_steps.map(|v| ("max_search_steps", v.into())));
         given.extend(self.read_timeout_s.map(|v| ("read_timeout_s", v.into())));
         given.extend(self.workers.map(|v| ("workers", v.into())));
         given.extend(self.log.clone().map(|v| ("log", v.into())));
@@ -77,6 +81,7 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let _lines = log::start(&config.log)?;
     raise_open_files();
     let (registry, restored) = Registry::open(&config.simdb, config.durability, Clock::system()).map_err(|e| format!("{}: {e}", config.simdb.display()))?;
+    registry.limit_searches(config.max_search_steps);
     for event in restored {
         tracing::warn!(event, "restored from the journal: the machine had stopped before the folder was on the disk");
     }

@@ -13,7 +13,7 @@ use super::id::clip;
 use super::{Failure, Kind};
 
 /// A FHIR version that a simulator can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum FhirVersion {
     /// 3.0.2.
     Stu3,
@@ -112,6 +112,24 @@ pub struct TypeDef {
 }
 
 impl TypeDef {
+    /// Whether it has the element `name`; of a choice, its name with or without a type.
+    #[must_use]
+    pub fn top_level(&self, name: &str) -> bool {
+        self.of_member("", name).is_some()
+    }
+
+    /// The element that the JSON member `key` below `path` belongs to: `valueQuantity` to `value[x]`.
+    #[must_use]
+    pub fn of_member(&self, path: &str, key: &str) -> Option<&Element> {
+        let name = key.strip_prefix('_').unwrap_or(key);
+        let full = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        if let Some(found) = self.element(&full).or_else(|| self.element(&format!("{full}[x]"))) {
+            return Some(found);
+        }
+        let mut capitals = full.char_indices().filter(|(at, c)| *at > path.len() + 1 && c.is_ascii_uppercase()).map(|(at, _)| at);
+        capitals.find_map(|at| self.element(&format!("{}[x]", &full[..at])))
+    }
+
     /// The element at `path`, `contact.name` for example.
     #[must_use]
     pub fn element(&self, path: &str) -> Option<&Element> {
@@ -128,6 +146,8 @@ pub struct Element {
     pub min: u8,
     /// Greatest number; `None` is unbounded.
     pub max: Option<u8>,
+    /// Whether it belongs to summaries.
+    pub in_summary: bool,
     /// Type names joined by `|`; `#path` is a reference to another element of the same type.
     pub types: &'static str,
     /// Name of the value set it is bound to as required, where that can be enumerated.
@@ -207,6 +227,43 @@ impl SearchParam {
     }
 }
 
+/// Codes of a system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concepts {
+    /// All of them.
+    All,
+    /// Some.
+    These(Vec<&'static str>),
+}
+
+/// The specification's small value sets and code systems.
+#[derive(Debug, Default)]
+struct Terminology {
+    /// Code and parent; a code with several parents comes several times.
+    code_systems: FxHashMap<&'static str, Vec<(&'static str, &'static str)>>,
+    value_sets: FxHashMap<&'static str, Vec<(&'static str, Concepts)>>,
+}
+
+impl Terminology {
+    fn read(table: &'static str) -> Self {
+        let mut all = Self::default();
+        for line in table.lines() {
+            let mut fields = line.split('\t');
+            let (kind, url, words) = (fields.next(), fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            match kind {
+                Some("Y") => _ = all.code_systems.insert(url, words.split(' ').map(|w| w.split_once('>').unwrap_or((w, ""))).collect()),
+                Some("W") => {
+                    let groups = words.split(';').filter_map(|group| group.split_once(' '));
+                    let concepts = |codes: &'static str| if codes == "*" { Concepts::All } else { Concepts::These(codes.split(' ').collect()) };
+                    all.value_sets.insert(url, groups.map(|(system, codes)| (system, concepts(codes))).collect());
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+}
+
 /// The systems and codes of an enumerated value set.
 pub type Codes = Vec<(&'static str, Vec<&'static str>)>;
 
@@ -218,6 +275,8 @@ pub struct Definitions {
     resource_types: Vec<&'static str>,
     codes: FxHashMap<&'static str, Codes>,
     search: Vec<SearchParam>,
+    by_id: FxHashMap<&'static str, usize>,
+    terminology: OnceLock<Terminology>,
     compartments: FxHashMap<&'static str, FxHashMap<&'static str, Vec<&'static str>>>,
 }
 
@@ -294,9 +353,44 @@ impl Definitions {
         self.codes.get(name)
     }
 
+    fn terminology(&self) -> &Terminology {
+        self.terminology.get_or_init(|| {
+            Terminology::read(match self.version {
+                FhirVersion::Stu3 => include_str!("definitions/stu3.terminology.tsv"),
+                FhirVersion::R4 => include_str!("definitions/r4.terminology.tsv"),
+                FhirVersion::R4b => include_str!("definitions/r4b.terminology.tsv"),
+                FhirVersion::R5 => include_str!("definitions/r5.terminology.tsv"),
+            })
+        })
+    }
+
+    /// The systems and codes of one of the specification's value sets, if it is small and without filters.
+    #[must_use]
+    pub fn value_set(&self, url: &str) -> Option<&[(&'static str, Concepts)]> {
+        self.terminology().value_sets.get(url).map(Vec::as_slice)
+    }
+
+    /// The codes of one of the specification's code systems and their parents, if it is small.
+    #[must_use]
+    pub fn code_system(&self, url: &str) -> Option<&[(&'static str, &'static str)]> {
+        self.terminology().code_systems.get(url).map(Vec::as_slice)
+    }
+
     /// The search parameters defined for resources of type `type_name`, its ancestors' included.
     pub fn search_params<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a SearchParam> {
         self.search.iter().filter(move |p| p.bases.iter().any(|b| *b == type_name || (matches!(*b, "Resource" | "DomainResource") && self.is_a(type_name, b))))
+    }
+
+    /// The search parameter whose canonical URL ends in `id`.
+    #[must_use]
+    pub fn search_param(&self, id: &str) -> Option<&SearchParam> {
+        self.by_id.get(id).map(|i| &self.search[*i])
+    }
+
+    /// The types that have a compartment, and the parameters by which others belong to it.
+    #[must_use]
+    pub fn compartment_types(&self, compartment: &str) -> Option<&FxHashMap<&'static str, Vec<&'static str>>> {
+        self.compartments.get(compartment)
     }
 
     /// The parameters by which resources of `type_name` belong to a compartment.
@@ -313,6 +407,8 @@ impl Definitions {
             resource_types: Vec::new(),
             codes: FxHashMap::default(),
             search: Vec::new(),
+            by_id: FxHashMap::default(),
+            terminology: OnceLock::new(),
             compartments: FxHashMap::default(),
         };
         all.read_elements(elements);
@@ -342,10 +438,11 @@ impl Definitions {
                 "E" => {
                     let (path, cardinality, types, codes) = (next(), next(), next(), next());
                     let min = cardinality.bytes().next().map_or(0, |b| b - b'0');
-                    let max = cardinality.get(1..).and_then(|m| m.parse().ok());
+                    let max = cardinality.get(1..).and_then(|m| m.trim_end_matches(['s', 'm']).parse().ok());
+                    let in_summary = cardinality.contains('s');
                     if let Some(t) = self.types.get_mut(current) {
                         t.by_path.insert(path, t.elements.len());
-                        t.elements.push(Element { path, min, max, types, codes: (!codes.is_empty()).then_some(codes) });
+                        t.elements.push(Element { path, min, max, in_summary, types, codes: (!codes.is_empty()).then_some(codes) });
                     }
                 }
                 "V" => {
@@ -371,7 +468,10 @@ impl Definitions {
             match next() {
                 "S" => {
                     let (code, kind, bases, id, targets, expression, components) = (next(), next(), next(), next(), next(), next(), next());
-                    if let Some(kind) = ParamType::from_code(kind) {
+                    // STU3 calls it a token; its values are coordinates there too.
+                    let kind = if code == "near" { Some(ParamType::Special) } else { ParamType::from_code(kind) };
+                    if let Some(kind) = kind {
+                        self.by_id.insert(id, self.search.len());
                         let components = list(components).into_iter().filter_map(|c| c.split_once('=')).collect();
                         self.search.push(SearchParam { code, kind, bases: list(bases), id, targets: list(targets), expression, components });
                     }

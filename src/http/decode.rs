@@ -10,6 +10,7 @@ use super::routes::text;
 use serde_json::Value;
 
 use crate::fhir::raw::quote;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
 use crate::interaction::search::Request as SearchRequest;
@@ -45,14 +46,16 @@ impl Parts<'_> {
         let is_read = method == Method::GET || method == Method::HEAD;
         match self.target.clone() {
             Target::Metadata if is_read => Ok(Interaction::Capabilities),
-            Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions)),
+            Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions, Subset::of_read(&self.query)?)),
             Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions)),
             Target::InstanceHistory(type_name, id) if is_read => Ok(Interaction::History(type_name, id, self.query)),
-            Target::Type(type_name) if is_read => Ok(self.search(Some(type_name))),
-            Target::System | Target::SystemSearch if is_read => Ok(self.search(None)),
-            Target::TypeSearch(type_name) if method == Method::POST => self.posted_search(Some(type_name)),
-            Target::SystemSearch if method == Method::POST => self.posted_search(None),
-            Target::TypeSearch(type_name) if is_read => Ok(self.search(Some(type_name))),
+            Target::Type(type_name) if is_read => Ok(self.search(Some(type_name), None)),
+            Target::System | Target::SystemSearch if is_read => Ok(self.search(None, None)),
+            Target::Compartment(of, id, type_name) | Target::CompartmentSearch(of, id, type_name) if is_read => Ok(self.search(type_name, Some((of, id)))),
+            Target::TypeSearch(type_name) if method == Method::POST => self.posted_search(Some(type_name), None),
+            Target::SystemSearch if method == Method::POST => self.posted_search(None, None),
+            Target::CompartmentSearch(of, id, type_name) if method == Method::POST => self.posted_search(type_name, Some((of, id))),
+            Target::TypeSearch(type_name) if is_read => Ok(self.search(Some(type_name), None)),
             Target::Type(type_name) if method == Method::POST => Ok(Interaction::Create(self.content(type_name, None)?, conditions)),
             Target::System if method == Method::POST => self.bundle(),
             Target::Instance(type_name, id) if method == Method::PUT => {
@@ -72,7 +75,8 @@ impl Parts<'_> {
         let (allow, hint) = match target {
             Target::System => ("GET, HEAD, POST", "POST takes a batch or transaction Bundle"),
             Target::Metadata => ("GET, HEAD", ""),
-            Target::SystemSearch | Target::TypeSearch(_) => ("GET, HEAD, POST", ""),
+            Target::SystemSearch | Target::TypeSearch(_) | Target::CompartmentSearch(..) => ("GET, HEAD, POST", ""),
+            Target::Compartment(..) => ("GET, HEAD", "to search by POST, add /_search"),
             Target::SystemHistory | Target::TypeHistory(_) => {
                 return Failure::new(
                     Kind::NotSupported,
@@ -111,11 +115,11 @@ impl Parts<'_> {
         })
     }
 
-    fn search(self, type_name: Option<&'static str>) -> Interaction {
-        Interaction::Search(SearchRequest { type_name, parameters: self.query, strict: self.prefer.strict })
+    fn search(self, type_name: Option<&'static str>, compartment: Option<(&'static str, ResourceId)>) -> Interaction {
+        Interaction::Search(SearchRequest { type_name, compartment, parameters: self.query, strict: self.prefer.strict })
     }
 
-    fn posted_search(mut self, type_name: Option<&'static str>) -> Result<Interaction, Failure> {
+    fn posted_search(mut self, type_name: Option<&'static str>, compartment: Option<(&'static str, ResourceId)>) -> Result<Interaction, Failure> {
         match sent(self.request, self.version)? {
             _ if self.body.is_empty() => {}
             Sent::Form => {
@@ -125,7 +129,7 @@ impl Parts<'_> {
             Sent::Json => return Err(not_a_form(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))),
             Sent::Other(content_type) => return Err(not_a_form(&content_type)),
         }
-        Ok(self.search(type_name))
+        Ok(self.search(type_name, compartment))
     }
 
     fn resource(&mut self) -> Result<Resource, Failure> {

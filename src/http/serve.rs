@@ -100,7 +100,7 @@ async fn parse_aside(body: Bytes) -> Option<Result<Value, Failure>> {
 fn is_selective(search: &Request, version: FhirVersion) -> bool {
     let Some(type_name) = search.type_name else { return false };
     let params = TypeParams::of(version, type_name);
-    let tells_apart = |name: &str, value: &str| match params.get(name).map(|p| p.def.kind) {
+    let tells_apart = |name: &str, value: &str| match params.get(name).map(|p| p.kind) {
         Some(ParamType::Token) => name == "_id" || value.contains('|') || value.len() > 12,
         Some(ParamType::Reference | ParamType::String) => value.len() > 2,
         Some(_) | None => false,

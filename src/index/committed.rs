@@ -9,13 +9,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tantivy::columnar::Column;
 use tantivy::schema::{IndexRecordOption, Value};
+use tantivy::tokenizer::{SimpleTokenizer, TextAnalyzer};
 use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader, TERMINATED, TantivyDocument, Term};
 
 use super::directory::UnsyncedDirectory;
-use super::schema::{FORMAT, Fields, IS_VERSION};
-use super::{Hit, Recent};
+use super::execute::{Bits, Budget};
+use super::schema::{FORMAT, Fields, IS_VERSION, WORDS};
+use super::{Entry, Hit, Recent};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
+use crate::query::Query;
 use crate::version::{Change, Place, Version};
 
 /// Memory a flush may use before it writes a segment.
@@ -36,6 +39,9 @@ pub struct Payload {
     /// The machine's boot: what was not synced may be lost with it.
     pub boot: String,
 }
+
+/// Reads the stored resource of an entry.
+pub type BodyOf<'a> = dyn Fn(&Entry) -> Option<Arc<[u8]>> + 'a;
 
 /// An immutable picture of the tantivy index.
 #[derive(Clone)]
@@ -137,8 +143,8 @@ impl Committed {
         &self.inner.segments
     }
 
-    pub(super) fn terms_field(&self) -> tantivy::schema::Field {
-        self.inner.fields.terms
+    pub(super) fn fields(&self) -> &Fields {
+        &self.inner.fields
     }
 
     /// The current version of a resource and the document that says so.
@@ -202,15 +208,16 @@ impl Committed {
         }
     }
 
-    /// A picture with everything in `recent` committed; on the disk it is there for the next open, too.
+    /// A picture with everything in `recent` committed; on the disk it is there for the next open, too. `body` reads a
+    /// stored resource.
     ///
     /// # Errors
     /// Tantivy's, for example a full disk; the index is as before then.
-    pub fn flush(&self, recent: &Recent, payload: Payload) -> io::Result<Self> {
-        self.try_flush(recent, payload).map_err(io::Error::other)
+    pub fn flush(&self, recent: &Recent, payload: Payload, body: &BodyOf<'_>) -> io::Result<Self> {
+        self.try_flush(recent, payload, body).map_err(io::Error::other)
     }
 
-    fn try_flush(&self, recent: &Recent, payload: Payload) -> tantivy::Result<Self> {
+    fn try_flush(&self, recent: &Recent, payload: Payload, body: &BodyOf<'_>) -> tantivy::Result<Self> {
         let inner = &*self.inner;
         let types = inner.definitions.resource_types();
         let number = |name: &str| types.binary_search(&name).map_or(u64::MAX, |n| n as u64);
@@ -222,7 +229,7 @@ impl Committed {
         for entry in recent.latest_versions() {
             writer.delete_term(Term::from_field_text(inner.fields.uid, &entry.uid));
             if !entry.version.is_deletion() {
-                writer.add_document(inner.fields.current(entry, number(entry.type_name)))?;
+                writer.add_document(inner.fields.current(entry, number(entry.type_name), body(entry).as_deref()))?;
             }
         }
         for entry in recent.versions() {
@@ -249,6 +256,7 @@ impl Engine {
     }
 
     fn new(index: Index) -> tantivy::Result<Self> {
+        index.tokenizers().register(WORDS, TextAnalyzer::from(SimpleTokenizer::default()));
         let reader: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let searcher = reader.searcher();
         Ok(Self { index, reader, searcher })
@@ -270,6 +278,45 @@ impl Segment {
     /// Event and file number of a document.
     pub(super) fn time(&self, doc: u32) -> (u64, u32) {
         (self.event.first(doc).unwrap_or(0), Place::from_u64(self.place.first(doc).unwrap_or(0)).number)
+    }
+
+    /// `Patient/123` of documents, each once, in no order.
+    pub(super) fn uids(&self, documents: &[u32]) -> tantivy::Result<Vec<Box<str>>> {
+        let Some(column) = self.reader.fast_fields().str("uid")? else { return Ok(Vec::new()) };
+        let mut ordinals: Vec<u64> = documents.iter().filter_map(|doc| column.ords().first(*doc)).collect();
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        let mut found = Vec::with_capacity(ordinals.len());
+        column.dictionary().sorted_ords_to_term_cb(&ordinals, |uid| found.push(String::from_utf8_lossy(uid).into()))?;
+        Ok(found)
+    }
+
+    /// Adds to `found` what follows `prefix` in the terms that the documents `among` have.
+    pub(super) fn terms_of(
+        &self,
+        among: &Bits,
+        prefix: &str,
+        field: tantivy::schema::Field,
+        budget: &Budget,
+        found: &mut rustc_hash::FxHashSet<Box<str>>,
+    ) -> tantivy::Result<()> {
+        let inverted = self.reader.inverted_index(field)?;
+        let mut range = inverted.terms().range().ge(prefix.as_bytes());
+        if let Query::TermRange { to: Some(to), .. } = Query::prefix(prefix) {
+            range = range.lt(to.as_bytes());
+        }
+        let mut terms = range.into_stream()?;
+        while terms.advance() && budget.spend(10) {
+            let mut postings = inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+            let mut doc = postings.doc();
+            while doc != TERMINATED && !among.has(doc) && budget.spend(1) {
+                doc = postings.advance();
+            }
+            if doc != TERMINATED {
+                found.insert(String::from_utf8_lossy(&terms.key()[prefix.len()..]).into());
+            }
+        }
+        Ok(())
     }
 
     /// The column `name` of numbers, if a document of this segment has a value in it.

@@ -1,5 +1,6 @@
 //! A [`Query`] executed on one segment: the cheapest clause drives, the others are asked for each of its documents.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tantivy::columnar::Column;
@@ -8,10 +9,59 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocSet, TERMINATED};
 
 use super::committed::Segment;
+use super::schema::Fields;
 use crate::query::{Check, Query};
 
-/// Reads the stored resource that a document of the segment stands for.
-pub type Body<'a> = dyn Fn(u32) -> Option<Arc<[u8]>> + 'a;
+/// What looking at a document, or at one more place where a term occurs, costs.
+const DOCUMENT: u64 = 1;
+/// What looking up a term costs.
+const TERM: u64 = 10;
+/// What reading a stored resource and checking it costs.
+const CHECK: u64 = 200;
+
+/// What a search may still cost, in steps of roughly a tenth of a microsecond.
+///
+/// Steps are counted and not timed: the same search on the same data is always accepted or always refused.
+#[derive(Debug)]
+pub struct Budget {
+    left: Cell<u64>,
+    most: u64,
+}
+
+impl Budget {
+    /// A budget of `most` steps.
+    #[must_use]
+    pub fn new(most: u64) -> Self {
+        Self { left: Cell::new(most), most }
+    }
+
+    /// Takes steps off it; `false` if they are more than is left. What was found until then is not all.
+    pub fn spend(&self, steps: u64) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(steps));
+        left > steps
+    }
+
+    /// Whether all of it is spent.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// How much it was.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+}
+
+/// What a document is decided with.
+pub struct Context<'a> {
+    /// Reads the stored resource that a document of the segment stands for.
+    pub body: &'a dyn Fn(u32) -> Option<Arc<[u8]>>,
+    /// What it may cost.
+    pub budget: &'a Budget,
+}
 
 /// A query made ready for one segment. Documents are asked for in ascending order.
 #[expect(clippy::large_enum_variant, reason = "a query has few nodes, and each is made where it is used")]
@@ -31,23 +81,25 @@ pub enum Node {
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    fn new(documents: u32) -> Self {
+    pub(super) fn new(documents: u32) -> Self {
         Self(vec![0; documents as usize / 64 + 1])
     }
 
-    fn insert(&mut self, doc: u32) {
+    pub(super) fn insert(&mut self, doc: u32) {
         self.0[doc as usize / 64] |= 1 << (doc % 64);
     }
 
-    fn has(&self, doc: u32) -> bool {
+    pub(super) fn has(&self, doc: u32) -> bool {
         self.0[doc as usize / 64] >> (doc % 64) & 1 == 1
     }
 }
 
 impl Node {
     /// Makes `query` ready for `segment`.
-    pub fn compile(query: &Query, segment: &Segment, field: Field) -> tantivy::Result<Self> {
-        let all = |parts: &[Query]| parts.iter().map(|p| Self::compile(p, segment, field)).collect::<tantivy::Result<Vec<_>>>();
+    pub fn compile(query: &Query, segment: &Segment, fields: &Fields, budget: &Budget) -> tantivy::Result<Self> {
+        let field = fields.terms;
+        let all = |parts: &[Query]| parts.iter().map(|p| Self::compile(p, segment, fields, budget)).collect::<tantivy::Result<Vec<_>>>();
+        budget.spend(TERM);
         Ok(match query {
             Query::All => Self::All,
             Query::None => Self::None,
@@ -58,12 +110,18 @@ impl Node {
                     None => Self::None,
                 }
             }
-            Query::TermRange { from, to } => Self::term_range(segment, field, from, to.as_deref(), |_| true)?,
-            Query::TermContains { prefix, part } => {
+            Query::TermRange { from, to } => Self::term_range(segment, field, from, to.as_deref(), budget, |_| true)?,
+            Query::TermContains { prefix, part, at_end } => {
                 let beyond = Query::prefix(prefix);
                 let to = if let Query::TermRange { to, .. } = &beyond { to.as_deref() } else { None };
-                Self::term_range(segment, field, prefix, to, |term| contains(&term[prefix.len().min(term.len())..], part.as_bytes()))?
+                let finder = memchr::memmem::Finder::new(part.as_bytes());
+                Self::term_range(segment, field, prefix, to, budget, |term| {
+                    let rest = &term[prefix.len().min(term.len())..];
+                    if *at_end { rest.ends_with(part.as_bytes()) } else { finder.find(rest).is_some() }
+                })?
             }
+            Query::TermsOf { prefix, rest } => Self::terms_of(segment, field, prefix, rest, budget)?,
+            Query::Text(field, text) => super::text::node(*field, text, segment, fields, budget)?,
             Query::Column { column, from, to } => match segment.column(column) {
                 Some(column) if column.min_value() <= *to && column.max_value() >= *from => Self::Column { column, from: *from, to: *to },
                 _ => Self::None,
@@ -73,40 +131,50 @@ impl Node {
                 if parts.iter().any(|p| matches!(p, Self::None)) { Self::None } else { Self::And(parts) }
             }
             Query::Or(parts) => Self::Or(all(parts)?),
-            Query::Not(part) => Self::Not(Box::new(Self::compile(part, segment, field)?)),
-            Query::Verify(part, check) => Self::Verify(Box::new(Self::compile(part, segment, field)?), check.clone()),
+            Query::Not(part) => Self::Not(Box::new(Self::compile(part, segment, fields, budget)?)),
+            Query::Verify(part, check) => Self::Verify(Box::new(Self::compile(part, segment, fields, budget)?), check.clone()),
         })
     }
 
-    fn term_range(segment: &Segment, field: Field, from: &str, to: Option<&str>, wanted: impl Fn(&[u8]) -> bool) -> tantivy::Result<Self> {
+    /// The documents that have a term which is `prefix` and one of `rest`.
+    fn terms_of(segment: &Segment, field: Field, prefix: &str, rest: &[Box<str>], budget: &Budget) -> tantivy::Result<Self> {
+        let inverted = segment.reader.inverted_index(field)?;
+        let mut union = Union::default();
+        let mut term = prefix.as_bytes().to_vec();
+        for rest in rest {
+            if !budget.spend(TERM) {
+                break;
+            }
+            term.truncate(prefix.len());
+            term.extend_from_slice(rest.as_bytes());
+            if let Some(info) = inverted.terms().get(&term)? {
+                union.add(inverted.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?, segment, budget);
+            }
+        }
+        Ok(union.into_node())
+    }
+
+    pub(super) fn term_range(
+        segment: &Segment,
+        field: Field,
+        from: &str,
+        to: Option<&str>,
+        budget: &Budget,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> tantivy::Result<Self> {
         let inverted = segment.reader.inverted_index(field)?;
         let mut range = inverted.terms().range().ge(from);
         if let Some(to) = to {
             range = range.lt(to);
         }
         let mut terms = range.into_stream()?;
-        let mut first: Option<SegmentPostings> = None;
-        let mut bits: Option<Bits> = None;
-        while terms.advance() {
-            if !wanted(terms.key()) {
-                continue;
-            }
-            let mut postings = inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
-            // One term is the common case and needs no set.
-            if first.is_none() && bits.is_none() {
-                first = Some(postings);
-                continue;
-            }
-            let set = bits.get_or_insert_with(|| Bits::new(segment.reader.max_doc()));
-            for mut one in first.take().into_iter().chain(std::iter::once_with(|| std::mem::replace(&mut postings, SegmentPostings::empty()))) {
-                drain(&mut one, set);
+        let mut union = Union::default();
+        while terms.advance() && budget.spend(DOCUMENT) {
+            if wanted(terms.key()) {
+                union.add(inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?, segment, budget);
             }
         }
-        Ok(match (first, bits) {
-            (Some(postings), _) => Self::Postings(postings),
-            (None, Some(bits)) => Self::Bits(bits),
-            (None, None) => Self::None,
-        })
+        Ok(union.into_node())
     }
 
     /// An upper bound of the documents it could name by itself; `None` if it must be asked document by document.
@@ -123,22 +191,22 @@ impl Node {
     }
 
     /// Whether `doc` is wanted; must be asked with ascending documents.
-    fn has(&mut self, doc: u32, body: &Body<'_>) -> bool {
+    fn has(&mut self, doc: u32, context: &Context<'_>) -> bool {
         match self {
             Self::All => true,
             Self::None => false,
             Self::Postings(postings) => (if postings.doc() < doc { postings.seek(doc) } else { postings.doc() }) == doc,
             Self::Bits(bits) => bits.has(doc),
             Self::Column { column, from, to } => column.values_for_doc(doc).any(|v| *from <= v && v <= *to),
-            Self::And(parts) => parts.iter_mut().all(|p| p.has(doc, body)),
-            Self::Or(parts) => parts.iter_mut().any(|p| p.has(doc, body)),
-            Self::Not(part) => !part.has(doc, body),
-            Self::Verify(part, check) => part.has(doc, body) && body(doc).is_some_and(|bytes| (check.0)(&bytes)),
+            Self::And(parts) => parts.iter_mut().all(|p| p.has(doc, context)),
+            Self::Or(parts) => parts.iter_mut().any(|p| p.has(doc, context)),
+            Self::Not(part) => !part.has(doc, context),
+            Self::Verify(part, check) => part.has(doc, context) && context.budget.spend(CHECK) && (context.body)(doc).is_some_and(|bytes| (check.0)(&bytes)),
         }
     }
 
     /// Calls `found` for every wanted document, in ascending order.
-    pub fn for_each(mut self, documents: u32, body: &Body<'_>, found: &mut dyn FnMut(u32)) {
+    pub fn for_each(mut self, documents: u32, context: &Context<'_>, found: &mut dyn FnMut(u32)) {
         let driver = match &mut self {
             // The driver is taken out of the conjunction: its documents need not be asked for it again.
             Self::And(parts) => {
@@ -152,40 +220,43 @@ impl Node {
             Some(Self::None) => {}
             Some(Self::Postings(mut postings)) => {
                 let mut doc = postings.doc();
-                while doc != TERMINATED {
-                    if self.has(doc, body) {
+                while doc != TERMINATED && context.budget.spend(DOCUMENT) {
+                    if self.has(doc, context) {
                         found(doc);
                     }
                     doc = postings.advance();
                 }
             }
             Some(mut other) => {
-                if let Some(bits) = other.enumerate(documents, body) {
+                if let Some(bits) = other.enumerate(documents, context) {
                     bits.each(&mut |doc| {
-                        if self.has(doc, body) {
+                        if context.budget.spend(DOCUMENT) && self.has(doc, context) {
                             found(doc);
                         }
                     });
                 } else {
-                    (0..documents).filter(|doc| other.has(*doc, body) && self.has(*doc, body)).for_each(found);
+                    (0..documents)
+                        .take_while(|_| context.budget.spend(DOCUMENT))
+                        .filter(|doc| other.has(*doc, context) && self.has(*doc, context))
+                        .for_each(found);
                 }
             }
-            None => (0..documents).filter(|doc| self.has(*doc, body)).for_each(found),
+            None => (0..documents).take_while(|_| context.budget.spend(DOCUMENT)).filter(|doc| self.has(*doc, context)).for_each(found),
         }
     }
 
     /// The documents it names by itself, if it can.
-    fn enumerate(&mut self, documents: u32, body: &Body<'_>) -> Option<Bits> {
+    fn enumerate(&mut self, documents: u32, context: &Context<'_>) -> Option<Bits> {
         self.size()?;
         let mut set = Bits::new(documents);
         match std::mem::replace(self, Self::None) {
             Self::Bits(bits) => return Some(bits),
             Self::Or(parts) => {
                 for part in parts {
-                    part.for_each(documents, body, &mut |doc| set.insert(doc));
+                    part.for_each(documents, context, &mut |doc| set.insert(doc));
                 }
             }
-            other => other.for_each(documents, body, &mut |doc| set.insert(doc)),
+            other => other.for_each(documents, context, &mut |doc| set.insert(doc)),
         }
         Some(set)
     }
@@ -203,14 +274,39 @@ impl Bits {
     }
 }
 
-fn drain(postings: &mut SegmentPostings, set: &mut Bits) {
-    let mut doc = postings.doc();
-    while doc != TERMINATED {
-        set.insert(doc);
-        doc = postings.advance();
+/// The documents of several terms. One term is the common case and needs no set.
+#[derive(Default)]
+pub(super) struct Union {
+    first: Option<SegmentPostings>,
+    bits: Option<Bits>,
+}
+
+impl Union {
+    pub(super) fn add(&mut self, mut postings: SegmentPostings, segment: &Segment, budget: &Budget) {
+        if self.first.is_none() && self.bits.is_none() {
+            self.first = Some(postings);
+            return;
+        }
+        let set = self.bits.get_or_insert_with(|| Bits::new(segment.reader.max_doc()));
+        if let Some(mut first) = self.first.take() {
+            drain(&mut first, set, budget);
+        }
+        drain(&mut postings, set, budget);
+    }
+
+    pub(super) fn into_node(self) -> Node {
+        match (self.first, self.bits) {
+            (Some(postings), _) => Node::Postings(postings),
+            (None, Some(bits)) => Node::Bits(bits),
+            (None, None) => Node::None,
+        }
     }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    part.is_empty() || text.windows(part.len()).any(|w| w == part)
+fn drain(postings: &mut SegmentPostings, set: &mut Bits, budget: &Budget) {
+    let mut doc = postings.doc();
+    while doc != TERMINATED && budget.spend(DOCUMENT) {
+        set.insert(doc);
+        doc = postings.advance();
+    }
 }

@@ -9,20 +9,27 @@ use tantivy::TantivyDocument;
 use tantivy::schema::{FAST, Field, IndexRecordOption, JsonObjectOptions, OwnedValue, STORED, Schema, TextFieldIndexing, TextOptions};
 
 use super::Entry;
+use crate::query::text::{self, TextField};
 
 /// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The name of the tokenizer that parts words as [`crate::query::text::words`] does.
+pub const WORDS: &str = "words";
 /// The bit of the `version` column that tells a version document from a current one.
 pub const IS_VERSION: u64 = 4;
 
 #[derive(Clone, Debug)]
 pub struct Fields {
     pub schema: Schema,
-    /// `Patient/123` of a current document.
+    /// `Patient/123` of a current document; a column, too.
     pub uid: Field,
     /// `Patient/123` of a version document; stored.
     pub version_uid: Field,
     pub terms: Field,
+    /// The words of the narrative.
+    pub narrative: Field,
+    /// The words of every string.
+    pub content: Field,
     pub columns: Field,
     pub event: Field,
     pub place: Field,
@@ -36,9 +43,13 @@ impl Fields {
     pub fn new() -> Self {
         let raw = TextFieldIndexing::default().set_tokenizer("raw").set_index_option(IndexRecordOption::Basic).set_fieldnorms(false);
         let keyword = TextOptions::default().set_indexing_options(raw);
+        let words = TextFieldIndexing::default().set_tokenizer(WORDS).set_index_option(IndexRecordOption::WithFreqsAndPositions).set_fieldnorms(false);
+        let words = TextOptions::default().set_indexing_options(words);
         let mut schema = Schema::builder();
         Self {
-            uid: schema.add_text_field("uid", keyword.clone()),
+            uid: schema.add_text_field("uid", keyword.clone().set_fast("raw")),
+            narrative: schema.add_text_field("narrative", words.clone()),
+            content: schema.add_text_field("content", words),
             version_uid: schema.add_text_field("version_uid", keyword.clone() | STORED),
             terms: schema.add_text_field("terms", keyword),
             columns: schema.add_json_field("columns", JsonObjectOptions::default().set_fast("raw")),
@@ -59,8 +70,16 @@ impl Fields {
         doc
     }
 
-    /// The document of a current resource.
-    pub fn current(&self, entry: &Entry, type_number: u64) -> TantivyDocument {
+    /// The field that holds the words of `field`.
+    pub fn text(&self, field: TextField) -> Field {
+        match field {
+            TextField::Narrative => self.narrative,
+            TextField::Content => self.content,
+        }
+    }
+
+    /// The document of a current resource, whose stored form is `body`.
+    pub fn current(&self, entry: &Entry, type_number: u64, body: Option<&[u8]>) -> TantivyDocument {
         let mut doc = self.base(entry, type_number, 0);
         doc.add_text(self.uid, &entry.uid);
         for term in entry.keys.terms() {
@@ -72,6 +91,16 @@ impl Fields {
         }
         if !columns.is_empty() {
             doc.add_object(self.columns, columns.into_iter().map(|(k, v)| (k, OwnedValue::Array(v))).collect());
+        }
+        if let Some(resource) = body.and_then(|b| serde_json::from_slice::<serde_json::Value>(b).ok()) {
+            for field in [TextField::Narrative, TextField::Content] {
+                text::strings_of(&resource, field, &mut |string| {
+                    let words = text::words(string);
+                    if !words.is_empty() {
+                        doc.add_text(self.text(field), words.join(" "));
+                    }
+                });
+            }
         }
         doc
     }

@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Conditions, Content, Done, Env, Interaction, Reply, Target, create, perform, search, status};
 use crate::fhir::raw::quote;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot};
@@ -66,7 +67,7 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == Method::Post) {
         let reply = match identities[at].take() {
             Some(Identity::Existing(reply)) => Ok(*reply),
-            Some(Identity::Same(type_name, id)) => plan.perform(&Interaction::Read(type_name, id, Conditions::default())),
+            Some(Identity::Same(type_name, id)) => plan.perform(&Interaction::Read(type_name, id, Conditions::default(), Subset::All)),
             Some(Identity::New(_, id)) => entry.interaction(Some(id)).and_then(|i| plan.perform_new(&i)),
             Some(Identity::Known(..)) | None => entry.interaction(None).and_then(|i| plan.perform(&i)),
         };
@@ -162,16 +163,16 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
 
 /// The one resource that a conditional reference means.
 fn find_one(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
-    let found = search::matching(type_name, query, "conditional reference", 2, snapshot, env)?;
+    let (total, found) = search::matching(type_name, query, "conditional reference", 2, snapshot, env)?;
     let shown = crate::fhir::id::clip(query);
-    match &found.hits[..] {
+    match &found[..] {
         [one] => Ok(format!("{type_name}/{}", search::id_of(one)?)),
         [] => {
             Err(Failure::new(Kind::PreconditionFailed, format!("conditional reference '{type_name}?{shown}' matches no resource; it must match exactly one")))
         }
         _ => Err(Failure::new(
             Kind::MultipleMatches,
-            format!("conditional reference '{type_name}?{shown}' matches {} resources; it must match exactly one", found.total),
+            format!("conditional reference '{type_name}?{shown}' matches {total} resources; it must match exactly one"),
         )),
     }
 }

@@ -1,10 +1,15 @@
 //! Capabilities, <https://hl7.org/fhir/R4/http.html#capabilities>: made from what is really supported.
 
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
 use super::{Done, Env, Reply};
 use crate::fhir::FhirVersion;
-use crate::search::params::TypeParams;
+use crate::fhir::definitions::ParamType;
+use crate::search::params::{Param, Params};
+use crate::search::parse::Modifier;
 use crate::sim::Snapshot;
 
 /// The interactions every type has.
@@ -17,15 +22,16 @@ const SYSTEM_INTERACTIONS: [&str; 3] = ["transaction", "batch", "search-system"]
 pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
     let version = snapshot.version();
     let types = snapshot.definitions().resource_types();
+    let reverse = reverse_includes(snapshot.params());
     let mut rest = json!({
         "mode": "server",
         "documentation": "A simulator of fhirsim. Content is accepted leniently; every write is kept as an event folder.",
         "security": {"cors": true},
-        "resource": types.iter().map(|t| resource(t, version)).collect::<Vec<_>>(),
+        "resource": types.iter().map(|t| resource(t, snapshot.params(), reverse.get(t))).collect::<Vec<_>>(),
         "interaction": codes(&SYSTEM_INTERACTIONS),
     });
     if let Value::Object(rest) = &mut rest {
-        rest.insert("searchParam".into(), common(version));
+        rest.insert("searchParam".into(), common(snapshot.params()));
     }
     let mut statement = json!({
         "resourceType": "CapabilityStatement",
@@ -51,7 +57,8 @@ fn codes(names: &[&str]) -> Value {
     names.iter().map(|code| json!({"code": code})).collect()
 }
 
-fn resource(type_name: &'static str, version: FhirVersion) -> Value {
+fn resource(type_name: &'static str, params: &Params, reverse: Option<&Vec<String>>) -> Value {
+    let version = params.version;
     let mut resource = Map::new();
     resource.insert("type".into(), type_name.into());
     if version != FhirVersion::Stu3 {
@@ -65,15 +72,67 @@ fn resource(type_name: &'static str, version: FhirVersion) -> Value {
     resource.insert("conditionalRead".into(), "full-support".into());
     resource.insert("conditionalUpdate".into(), false.into());
     resource.insert("conditionalDelete".into(), "not-supported".into());
-    resource.insert("searchParam".into(), TypeParams::of(version, type_name).list.iter().map(param).collect());
+    resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version)).collect());
+    resource.insert("searchInclude".into(), json!(includes(type_name, params)));
+    resource.insert("searchRevInclude".into(), json!(reverse.map_or(&[][..], Vec::as_slice)));
     Value::Object(resource)
 }
 
-fn param(param: &crate::search::params::Param) -> Value {
-    json!({"name": param.def.code, "definition": param.def.url(), "type": param.def.kind.code()})
+fn param(param: &Param, version: FhirVersion) -> Value {
+    // STU3 has no type for what is special.
+    let kind = if version == FhirVersion::Stu3 && param.kind == ParamType::Special { "token" } else { param.kind.code() };
+    let mut shown = json!({"name": param.code, "definition": &*param.url, "type": kind});
+    let modifiers = Modifier::of(param, version).into_iter().map(|(code, _)| format!(":{code}")).collect::<Vec<_>>().join(" ");
+    let documentation = match param.kind {
+        ParamType::Special => format!("latitude|longitude|distance|units; without a distance {} km", crate::search::param::near::DEFAULT_KM),
+        ParamType::Composite => format!("{}, joined by $", param.components.iter().map(|c| &*c.code).collect::<Vec<_>>().join(" and ")),
+        ParamType::Reference => format!("modifiers {modifiers} and the names of types; chains and _has"),
+        ParamType::Number | ParamType::Date | ParamType::Quantity => format!("modifiers {modifiers}; prefixes eq ne gt lt ge le sa eb ap"),
+        ParamType::String | ParamType::Token | ParamType::Uri => format!("modifiers {modifiers}"),
+    };
+    shown["documentation"] = documentation.into();
+    shown
 }
 
-/// The parameters that all types have.
-fn common(version: FhirVersion) -> Value {
-    TypeParams::of(version, "Basic").list.iter().filter(|p| p.def.bases.contains(&"Resource")).map(param).collect()
+/// The parameters that all types have, and those of every search.
+fn common(params: &Params) -> Value {
+    let definitions = params.definitions();
+    let of_all = |p: &&Arc<Param>| definitions.search_params("Basic").any(|d| d.code == &*p.code && d.bases.contains(&"Resource"));
+    let mut all: Vec<Value> = params.of("Basic").list.iter().filter(of_all).map(|p| param(p, params.version)).collect();
+    let mut special = vec![
+        ("_text", "string", "words of the narrative: AND OR NOT ( ) \"phrase\" prefix*"),
+        ("_content", "string", "words of any string: AND OR NOT ( ) \"phrase\" prefix*"),
+        ("_filter", "string", "the whole grammar of _filter"),
+        ("_list", "string", "the id of a List, or $current-problems, $current-medications, $current-allergies, $current-drug-allergies"),
+        ("_has", "string", "_has:[type]:[reference]:[parameter], nested and chained"),
+        ("_type", "string", "types of a search of the whole system or a compartment"),
+    ];
+    if params.version == FhirVersion::R5 {
+        special.push(("_in", "string", "a reference to a Group, List or CareTeam"));
+    }
+    all.extend(special.into_iter().map(|(name, kind, text)| json!({"name": name, "type": kind, "documentation": text})));
+    Value::Array(all)
+}
+
+/// What `_include` takes for resources of a type.
+fn includes(type_name: &str, params: &Params) -> Vec<String> {
+    let references = params.of(type_name).list.iter().filter(|p| p.kind == ParamType::Reference);
+    let mut all = vec!["*".to_owned(), format!("{type_name}:*")];
+    all.extend(references.map(|p| format!("{type_name}:{}", p.code)));
+    all
+}
+
+/// What `_revinclude` takes for each type.
+fn reverse_includes(params: &Params) -> FxHashMap<&'static str, Vec<String>> {
+    let definitions = params.definitions();
+    let mut all: FxHashMap<&'static str, Vec<String>> = FxHashMap::default();
+    for source in definitions.resource_types() {
+        for param in params.of(source).list.iter().filter(|p| p.kind == ParamType::Reference) {
+            // What can refer to anything is said once, by its absence.
+            for target in param.targets.iter().filter_map(|t| definitions.find_resource_type(t)) {
+                all.entry(target).or_default().push(format!("{source}:{}", param.code));
+            }
+        }
+    }
+    all
 }

@@ -48,18 +48,17 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
 
 /// What `If-None-Exist` finds: nothing, or the one resource that makes the create unnecessary.
 pub(super) fn existing(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Option<Reply>, Failure> {
-    let mut found = search::matching(type_name, query, "If-None-Exist", 2, snapshot, env)?;
-    match found.hits.len() {
+    let (total, mut found) = search::matching(type_name, query, "If-None-Exist", 2, snapshot, env)?;
+    match found.len() {
         0 => Ok(None),
         1 => {
-            let hit = found.hits.remove(0);
+            let hit = found.remove(0);
             let id = search::id_of(&hit)?;
             let subject = Subject { type_name, id, version: hit.version.id, event: hit.version.event };
             Ok(Some(Reply { body: Some(hit.body), subject: Some(subject), ..Reply::new(Done::Ok) }))
         }
         _ => {
-            let message =
-                format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", found.total, crate::fhir::id::clip(query));
+            let message = format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", total, crate::fhir::id::clip(query));
             Err(Failure::new(Kind::MultipleMatches, message).at("http.If-None-Exist"))
         }
     }

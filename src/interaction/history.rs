@@ -28,7 +28,7 @@ pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, 
         return Err(not_found(type_name, id));
     }
     // Within a Bundle, that is the event it becomes.
-    let cursor = wanted.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0 });
+    let cursor = wanted.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
     versions.retain(|v| v.event <= cursor.as_of && wanted.since_ms.is_none_or(|since| v.event.millis() >= since));
     let page: Vec<&Version> = versions.iter().skip(cursor.offset).take(wanted.count).collect();
     let url = |offset: usize| {
@@ -37,7 +37,7 @@ pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, 
             query.append_pair(name, value);
         }
         query.append_pair("_count", &wanted.count.to_string());
-        query.append_pair("_cursor", &Cursor { offset, ..cursor }.to_string());
+        query.append_pair("_cursor", &Cursor { offset, after: None, ..cursor }.to_string());
         format!("{}/{type_name}/{id}/_history?{}", env.base, query.finish())
     };
     let mut links = vec![json!({"relation": "self", "url": url(cursor.offset)})];

@@ -1,6 +1,7 @@
 //! Read, <https://hl7.org/fhir/R4/http.html#read>.
 
-use super::{Conditions, Done, Reply, Subject, not_found};
+use super::{Conditions, Done, Reply, Subject, definition, not_found};
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId};
 use crate::sim::Snapshot;
 use crate::version::Version;
@@ -9,9 +10,19 @@ use crate::version::Version;
 ///
 /// # Errors
 /// It never was, or was deleted.
-pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    let version = snapshot.latest(type_name, id).ok_or_else(|| not_found(type_name, id))?;
-    of_version(type_name, id, &version, conditions, snapshot)
+pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions, subset: &Subset, snapshot: &Snapshot) -> Result<Reply, Failure> {
+    let Some(version) = snapshot.latest(type_name, id) else {
+        // The parameters that the CapabilityStatement names can be read, too.
+        let defined = (type_name == "SearchParameter").then(|| definition::by_id(id.as_str(), snapshot.params())).flatten();
+        let defined = defined.ok_or_else(|| not_found(type_name, id))?;
+        return Ok(Reply { body: Some(defined.to_string().into_bytes().into()), ..Reply::new(Done::Ok) });
+    };
+    let mut reply = of_version(type_name, id, &version, conditions, snapshot)?;
+    if let Some(body) = reply.body.as_ref().filter(|_| subset.is_partial()) {
+        let text = std::str::from_utf8(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+        reply.body = Some(subset.of(text, type_name, snapshot.definitions()).into_bytes().into());
+    }
+    Ok(reply)
 }
 
 /// One version of a resource.

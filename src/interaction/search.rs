@@ -1,12 +1,19 @@
 //! Search, <https://hl7.org/fhir/R4/http.html#search>: from a typed search to a Bundle with links.
 
-use form_urlencoded::Serializer;
-use serde_json::json;
+pub mod explain;
+pub mod include;
 
+use form_urlencoded::Serializer;
+use serde_json::{Value, json};
+
+use super::definition;
 use super::{Done, Env, Reply};
 use crate::fhir::raw::{self, quote};
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
-use crate::search::{Cursor, Search, Total};
+use crate::index::Budget;
+use crate::search::{Cursor, Scope, Search, Total};
+use crate::sim::find::{From, Match};
 use crate::sim::{Page, Snapshot, Stored};
 
 /// A search as it was asked.
@@ -14,10 +21,20 @@ use crate::sim::{Page, Snapshot, Stored};
 pub struct Request {
     /// The type searched; none is all.
     pub type_name: Option<&'static str>,
+    /// The resource whose compartment is searched.
+    pub compartment: Option<(&'static str, ResourceId)>,
     /// The parameters of URL and body.
     pub parameters: Vec<(String, String)>,
     /// `Prefer: handling=strict`: what is unknown is refused.
     pub strict: bool,
+}
+
+impl Request {
+    /// What is searched.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { type_name: self.type_name, compartment: self.compartment.as_ref().map(|(t, id)| (*t, id.as_str())) }
+    }
 }
 
 /// Searches, and makes the page.
@@ -25,33 +42,49 @@ pub struct Request {
 /// # Errors
 /// A value that cannot be read; with `strict`, a parameter that is unknown.
 pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    let mut search = Search::parse(&request.parameters, request.type_name, snapshot.version())?;
+    let mut search = Search::parse(&request.parameters, request.scope(), snapshot.params())?;
     if request.strict {
         search = search.strict()?;
     }
     // Within a Bundle, that is the event it becomes.
-    let cursor = search.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0 });
-    let page = if cursor.as_of < snapshot.last_event() {
-        snapshot.as_of(cursor.as_of)?.search(&search, cursor.offset, search.count, env.now_ms)?
+    let cursor = search.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
+    let then;
+    let snapshot = if cursor.as_of < snapshot.last_event() {
+        then = snapshot.as_of(cursor.as_of)?;
+        &then
     } else {
-        snapshot.search(&search, cursor.offset, search.count, env.now_ms)?
+        snapshot
     };
-    let text = bundle(request, &search, cursor, &page, env)?;
+    let budget = snapshot.budget();
+    let left = search.max_results.map_or(usize::MAX, |most| most.saturating_sub(cursor.offset));
+    let from = From { offset: cursor.offset, after: cursor.after.as_deref() };
+    let mut page = snapshot.search(&search, from, search.count.min(left), env.now_ms, &budget)?;
+    page.total = page.total.min(search.max_results.unwrap_or(usize::MAX));
+    let text = Answer { request, search: &search, cursor: &cursor, page: &page, snapshot, env, budget: &budget }.bundle()?;
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
-/// The first `most` resources that a condition in the form of a search matches; what is unknown in it is refused, for a
-/// condition that is left out would match everything.
-pub(super) fn matching(type_name: &'static str, query: &str, what: &str, most: usize, snapshot: &Snapshot, env: &Env<'_>) -> Result<Page, Failure> {
+/// The first `most` resources that a condition in the form of a search matches, and how many do; what is unknown in it is
+/// refused, for a condition that is left out would match everything.
+pub(super) fn matching(
+    type_name: &'static str,
+    query: &str,
+    what: &str,
+    most: usize,
+    snapshot: &Snapshot,
+    env: &Env<'_>,
+) -> Result<(usize, Vec<Stored>), Failure> {
     let query = query.strip_prefix('?').unwrap_or(query);
     let query = query.strip_prefix(type_name).and_then(|q| q.strip_prefix('?')).unwrap_or(query);
     let named = |f: Failure| Failure { diagnostics: format!("{what}: {}", f.diagnostics), ..f };
-    let search = Search::parse(&super::target::pairs(query), Some(type_name), snapshot.version()).and_then(Search::strict).map_err(named)?;
-    if search.filters.is_empty() {
+    let scope = Scope { type_name: Some(type_name), compartment: None };
+    let search = Search::parse(&super::target::pairs(query), scope, snapshot.params()).and_then(Search::strict).map_err(named)?;
+    if !search.has_conditions() {
         let message = format!("{what} '{}' has no search parameter; a condition must name at least one", crate::fhir::id::clip(query));
         return Err(Failure::new(Kind::BadValue, message));
     }
-    snapshot.search(&search, 0, most, env.now_ms)
+    let page = snapshot.search(&search, From::default(), most, env.now_ms, &snapshot.budget()).map_err(named)?;
+    Ok((page.total, page.hits.into_iter().map(|hit| hit.stored).collect()))
 }
 
 /// The id that a stored resource says it has.
@@ -61,39 +94,105 @@ pub(super) fn id_of(stored: &Stored) -> Result<ResourceId, Failure> {
     id.parse().map_err(|f: Failure| Failure { kind: Kind::Damaged, ..f })
 }
 
-fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, env: &Env<'_>) -> Result<String, Failure> {
-    let links = Links { request, search, cursor, total: page.total, env };
-    let mut out = String::with_capacity(1_024 + page.hits.iter().map(|h| h.body.len() + 150).sum::<usize>());
-    out.push_str("{\"resourceType\":\"Bundle\",\"id\":\"");
-    out.push_str(ResourceId::random().as_str());
-    out.push_str("\",\"meta\":{\"lastUpdated\":\"");
-    out.push_str(&crate::clock::instant(env.now_ms));
-    out.push_str("\"},\"type\":\"searchset\"");
-    if search.total != Total::None {
-        out.push_str(&format!(",\"total\":{}", page.total));
-    }
-    out.push_str(",\"link\":[");
-    out.push_str(&links.all());
-    out.push(']');
-    let mut entries = Vec::with_capacity(page.hits.len() + 1);
-    for hit in &page.hits {
-        let id = id_of(hit)?;
-        let body = std::str::from_utf8(&hit.body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-        entries
-            .push(format!("{{\"fullUrl\":{},\"resource\":{body},\"search\":{{\"mode\":\"match\"}}}}", quote(&format!("{}/{}/{id}", env.base, hit.type_name))));
-    }
-    if !search.ignored.is_empty() {
-        let messages: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
-        let outcome = outcome::informational("warning", "not-supported", &messages);
-        entries.push(json!({"resource": outcome, "search": {"mode": "outcome"}}).to_string());
-    }
-    if !entries.is_empty() {
-        out.push_str(",\"entry\":[");
-        out.push_str(&entries.join(","));
+/// Makes the Bundle of a page.
+struct Answer<'a> {
+    request: &'a Request,
+    search: &'a Search,
+    cursor: &'a Cursor,
+    page: &'a Page,
+    snapshot: &'a Snapshot,
+    env: &'a Env<'a>,
+    budget: &'a Budget,
+}
+
+impl Answer<'_> {
+    fn bundle(&self) -> Result<String, Failure> {
+        let (search, page, env) = (self.search, self.page, self.env);
+        let defined = definition::searched(self.request.type_name, search, page.total, self.snapshot.params());
+        let total = page.total.max(defined.len());
+        let links = Links { request: self.request, search, cursor: self.cursor, page, env };
+        let mut out = String::with_capacity(1_024 + page.hits.iter().map(|h| h.stored.body.len() + 150).sum::<usize>());
+        out.push_str("{\"resourceType\":\"Bundle\",\"id\":\"");
+        out.push_str(ResourceId::random().as_str());
+        out.push_str("\",\"meta\":{\"lastUpdated\":\"");
+        out.push_str(&crate::clock::instant(env.now_ms));
+        out.push_str("\"},\"type\":\"searchset\"");
+        if search.total != Total::None {
+            out.push_str(&format!(",\"total\":{total}"));
+        }
+        out.push_str(",\"link\":[");
+        out.push_str(&links.all());
         out.push(']');
+        let mut entries = Vec::with_capacity(page.hits.len() + 1);
+        for hit in &page.hits {
+            self.matched(hit, &mut entries)?;
+        }
+        for (id, resource) in defined {
+            entries.push(entry(&format!("{}/SearchParameter/{id}", env.base), &resource.to_string(), "match", None));
+        }
+        let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
+        if !search.includes.is_empty() {
+            let (included, note) = include::included(search, page, self.snapshot, self.budget)?;
+            notes.extend(note);
+            for stored in &included {
+                let id = id_of(stored)?;
+                let body = self.part(text_of(&stored.body)?, stored.type_name, true);
+                entries.push(entry(&format!("{}/{}/{id}", env.base, stored.type_name), &body, "include", None));
+            }
+        }
+        if !notes.is_empty() {
+            let outcome = outcome::informational("warning", "not-supported", &notes);
+            entries.push(json!({"resource": outcome, "search": {"mode": "outcome"}}).to_string());
+        }
+        if search.explain {
+            let outcome = explain::of_page(search, page, self.snapshot, env, self.budget)?;
+            entries.push(json!({"resource": outcome, "search": {"mode": "outcome"}}).to_string());
+        }
+        if !entries.is_empty() {
+            out.push_str(",\"entry\":[");
+            out.push_str(&entries.join(","));
+            out.push(']');
+        }
+        out.push('}');
+        Ok(out)
     }
-    out.push('}');
-    Ok(out)
+
+    fn matched(&self, hit: &Match, entries: &mut Vec<String>) -> Result<(), Failure> {
+        let stored = &hit.stored;
+        let id = id_of(stored)?;
+        let url = format!("{}/{}/{id}", self.env.base, stored.type_name);
+        let score = hit.score.or_else(|| self.search.score.then_some(1_000_000));
+        if hit.by_itself || !self.search.contained_alone {
+            entries.push(entry(&url, &self.part(text_of(&stored.body)?, stored.type_name, false), "match", score));
+        }
+        if self.search.contained_alone {
+            for inner in &hit.inside {
+                let name = inner.get("id").and_then(Value::as_str).unwrap_or_default();
+                entries.push(entry(&format!("{url}#{name}"), &inner.to_string(), "match", score));
+            }
+        }
+        Ok(())
+    }
+
+    /// What of a resource is wanted.
+    fn part<'b>(&self, body: &'b str, type_name: &str, included: bool) -> std::borrow::Cow<'b, str> {
+        let whole = match &self.search.subset {
+            Subset::All => true,
+            // Element names without a type are those of the matches.
+            Subset::Elements(names) => included && !names.iter().any(|n| n.split('.').next() == Some(type_name)),
+            Subset::Summary | Subset::Text | Subset::Data => false,
+        };
+        if whole { body.into() } else { self.search.subset.of(body, type_name, self.snapshot.definitions()).into() }
+    }
+}
+
+fn text_of(body: &[u8]) -> Result<&str, Failure> {
+    std::str::from_utf8(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
+}
+
+fn entry(full_url: &str, body: &str, mode: &str, score: Option<u64>) -> String {
+    let score = score.map(|s| format!(",\"score\":{}.{:06}", s / 1_000_000, s % 1_000_000)).unwrap_or_default();
+    format!("{{\"fullUrl\":{},\"resource\":{body},\"search\":{{\"mode\":\"{mode}\"{score}}}}}", quote(full_url))
 }
 
 /// The links of a page. They repeat what was executed and say as of which event, so that a page neither skips nor repeats
@@ -101,8 +200,8 @@ fn bundle(request: &Request, search: &Search, cursor: Cursor, page: &Page, env: 
 struct Links<'a> {
     request: &'a Request,
     search: &'a Search,
-    cursor: Cursor,
-    total: usize,
+    cursor: &'a Cursor,
+    page: &'a Page,
     env: &'a Env<'a>,
 }
 
@@ -110,24 +209,25 @@ impl Links<'_> {
     fn all(&self) -> String {
         let count = self.search.count;
         let here = self.cursor.offset;
-        let mut links = vec![("self", self.url((here > 0).then_some(here)))];
+        let total = self.page.total;
+        let mut links = vec![("self", self.url((here > 0).then(|| (here, self.cursor.after.clone()))))];
         if count > 0 {
-            links.push(("first", self.url(Some(0))));
+            links.push(("first", self.url(Some((0, None)))));
             if here > 0 {
-                links.push(("previous", self.url(Some(here.saturating_sub(count)))));
+                links.push(("previous", self.url(Some((here.saturating_sub(count), None)))));
             }
-            if here.saturating_add(count) < self.total {
-                links.push(("next", self.url(Some(here + count))));
+            if here.saturating_add(count) < total {
+                links.push(("next", self.url(Some((here + count, self.page.last.clone())))));
             }
             // Pages are counted from where this one began.
-            let ahead = self.total.saturating_sub(1).saturating_sub(here % count) / count * count;
-            links.push(("last", self.url(Some(if self.total > here % count { here % count + ahead } else { 0 }))));
+            let ahead = total.saturating_sub(1).saturating_sub(here % count) / count * count;
+            links.push(("last", self.url(Some((if total > here % count { here % count + ahead } else { 0 }, None)))));
         }
         let shown: Vec<String> = links.into_iter().map(|(relation, url)| format!("{{\"relation\":\"{relation}\",\"url\":{}}}", quote(&url))).collect();
         shown.join(",")
     }
 
-    fn url(&self, offset: Option<usize>) -> String {
+    fn url(&self, from: Option<(usize, Option<String>)>) -> String {
         let mut query = Serializer::new(String::new());
         for (name, value) in &self.search.applied {
             // The count is shown as it was executed, cut to the limit.
@@ -136,10 +236,14 @@ impl Links<'_> {
             }
         }
         query.append_pair("_count", &self.search.count.to_string());
-        if let Some(offset) = offset {
-            query.append_pair("_cursor", &Cursor { offset, ..self.cursor }.to_string());
+        if let Some((offset, after)) = from {
+            query.append_pair("_cursor", &Cursor { as_of: self.cursor.as_of, offset, after }.to_string());
         }
-        let path = self.request.type_name.map(|t| format!("/{t}")).unwrap_or_default();
+        let path = match (&self.request.compartment, self.request.type_name) {
+            (Some((of, id)), type_name) => format!("/{of}/{id}/{}", type_name.unwrap_or("*")),
+            (None, Some(type_name)) => format!("/{type_name}"),
+            (None, None) => String::new(),
+        };
         format!("{}{path}?{}", self.env.base, query.finish())
     }
 }

@@ -28,6 +28,10 @@ pub enum Target {
     InstanceHistory(&'static str, ResourceId),
     /// `/Patient/123/_history/4`; the version is text still: one that is no number does not exist.
     Version(&'static str, ResourceId, String),
+    /// `/Patient/123/Observation`, or `*` for all types.
+    Compartment(&'static str, ResourceId, Option<&'static str>),
+    /// `/Patient/123/Observation/_search`.
+    CompartmentSearch(&'static str, ResourceId, Option<&'static str>),
     /// `/$name` at any level.
     Operation(String),
 }
@@ -65,6 +69,13 @@ impl Target {
                     [id] => Ok(Self::Instance(type_name, id.parse()?)),
                     [id, "_history"] => Ok(Self::InstanceHistory(type_name, id.parse()?)),
                     [id, "_history", version] => Ok(Self::Version(type_name, id.parse()?, version.to_owned())),
+                    [id, "*"] => Ok(Self::Compartment(type_name, id.parse()?, None)),
+                    [id, "_search"] => Ok(Self::CompartmentSearch(type_name, id.parse()?, None)),
+                    [id, ref inner @ ..] if definitions.compartment_types(type_name).is_some() => match *inner {
+                        [member] => Ok(Self::Compartment(type_name, id.parse()?, Some(definitions.resource_type(member)?))),
+                        [member, "_search"] => Ok(Self::CompartmentSearch(type_name, id.parse()?, Some(definitions.resource_type(member)?))),
+                        _ => Err(nothing_at(path)),
+                    },
                     _ => Err(nothing_at(path)),
                 }
             }
@@ -76,6 +87,7 @@ impl Target {
     pub fn type_name(&self) -> Option<&'static str> {
         match self {
             Self::Type(t) | Self::TypeSearch(t) | Self::TypeHistory(t) | Self::Instance(t, _) | Self::InstanceHistory(t, _) | Self::Version(t, ..) => Some(t),
+            Self::Compartment(_, _, inner) | Self::CompartmentSearch(_, _, inner) => *inner,
             Self::System | Self::Metadata | Self::SystemSearch | Self::SystemHistory | Self::Operation(_) => None,
         }
     }
@@ -83,7 +95,7 @@ impl Target {
 
 fn nothing_at(path: &str) -> Failure {
     let message = format!(
-        "nothing is at '{}'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/_search, metadata",
+        "nothing is at '{}'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/[id]/[type], [type]/_search, metadata",
         clip(path)
     );
     Failure::new(Kind::NotFound, message)
@@ -109,7 +121,7 @@ mod tests {
         assert_eq!(kind("Pat%69ent"), Ok(Target::Type("Patient")));
         assert_eq!(kind("Patient/1/_history/x").map(|t| matches!(t, Target::Version(..))), Ok(true));
         for path in
-            ["%2e%2e", "Patient/%2e%2e", "Patient/..", "Patient/a%2fb", "Patient/a%00", "Patient/%ff", "Patient/1/2", "Patient/1/_history/2/3", "Patient/a%5cb"]
+            ["%2e%2e", "Patient/%2e%2e", "Patient/..", "Patient/a%2fb", "Patient/a%00", "Patient/%ff", "Group/1/2", "Patient/1/_history/2/3", "Patient/a%5cb"]
         {
             assert_eq!(kind(path), Err(Kind::NotFound), "{path}");
         }

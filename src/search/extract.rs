@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::param;
-use super::params::TypeParams;
-use super::path::Node;
+use super::params::{Param, Params};
+use super::path::{Node, Ty};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Definitions, FhirVersion, ResourceId};
 use crate::query::{Keys, KeysBuilder};
@@ -16,6 +16,23 @@ pub struct Origin<'a> {
     pub version: FhirVersion,
     /// `/sim/lab__one/fhir/`: an absolute reference with this path means a resource of the same simulator.
     pub own_path: &'a str,
+    /// The simulator's search parameters.
+    pub params: &'a Params,
+}
+
+/// An [`Origin`] to keep.
+#[derive(Clone, Debug)]
+pub struct OwnedOrigin {
+    own_path: String,
+    params: Params,
+}
+
+impl OwnedOrigin {
+    /// For use.
+    #[must_use]
+    pub fn borrow(&self) -> Origin<'_> {
+        Origin { version: self.params.version, own_path: &self.own_path, params: &self.params }
+    }
 }
 
 impl Origin<'_> {
@@ -23,6 +40,12 @@ impl Origin<'_> {
     #[must_use]
     pub fn definitions(&self) -> &'static Definitions {
         Definitions::of(self.version)
+    }
+
+    /// To keep.
+    #[must_use]
+    pub fn owned(&self) -> OwnedOrigin {
+        OwnedOrigin { own_path: self.own_path.to_owned(), params: self.params.clone() }
     }
 
     /// `Patient/1` for an absolute URL into this very simulator.
@@ -39,14 +62,25 @@ pub fn type_term(type_name: &str) -> String {
     format!("_type\u{1f}{type_name}")
 }
 
+/// The term all resources have that contain one of a type.
+#[must_use]
+pub fn contains_term(type_name: &str) -> String {
+    format!("_contains\u{1f}{type_name}")
+}
+
 /// The keys of a resource of type `type_name` with the id and the instant (milliseconds) it is stored with.
 #[must_use]
 pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_updated_ms: i64, origin: &Origin<'_>) -> Keys {
     let mut keys = KeysBuilder::default();
     keys.term(&[&type_term(type_name)]);
+    for contained in resource.get("contained").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(name) = contained.get("resourceType").and_then(Value::as_str) {
+            keys.term(&[&contains_term(name)]);
+        }
+    }
     let mut found = Vec::new();
-    for param in &TypeParams::of(origin.version, type_name).list {
-        match param.def.code {
+    for param in &origin.params.of(type_name).list {
+        match &*param.code {
             // What is stored differs from what was sent in these two.
             "_id" => {
                 param::token::add_code(param, id.as_str(), &mut keys);
@@ -59,10 +93,12 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
                 mark_present(&param.name, &mut keys);
                 continue;
             }
+            // Decided by their components' parameters and a check.
+            _ if param.kind == ParamType::Composite => continue,
             _ => {}
         }
         found.clear();
-        param.path.evaluate(resource, type_name, &mut found);
+        param.values(resource, type_name, &mut found);
         if !found.is_empty() {
             add(param, &found, origin, &mut keys);
         }
@@ -70,15 +106,57 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
     keys.build()
 }
 
-fn add(param: &super::params::Param, found: &[Node<'_>], origin: &Origin<'_>, keys: &mut KeysBuilder) {
-    let added: usize = match param.def.kind {
+/// The keys of a resource that is not stored by itself: a contained one.
+#[must_use]
+pub fn extract_contained(resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Keys {
+    let mut keys = KeysBuilder::default();
+    keys.term(&[&type_term(type_name)]);
+    let mut found = Vec::new();
+    for param in origin.params.of(type_name).list.iter().filter(|p| p.kind != ParamType::Composite) {
+        found.clear();
+        param.values(resource, type_name, &mut found);
+        add(param, &found, origin, &mut keys);
+    }
+    keys.build()
+}
+
+/// The keys of some values of a parameter.
+#[must_use]
+pub fn keys_of(param: &Param, found: &[Node<'_>], origin: &Origin<'_>) -> Keys {
+    let mut keys = KeysBuilder::default();
+    add(param, found, origin, &mut keys);
+    keys.build()
+}
+
+/// The keys of each element that a composite parameter is about.
+#[must_use]
+pub fn elements(param: &Param, resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Vec<Keys> {
+    let mut elements = Vec::new();
+    param.values(resource, type_name, &mut elements);
+    let root = Node { value: resource, ty: Ty::named(type_name), codes: None };
+    let keys_of_one = |element: Node<'_>| {
+        let mut keys = KeysBuilder::default();
+        for component in &param.components {
+            let mut found = Vec::new();
+            component.path.evaluate_below(element, root, &mut found);
+            add(component, &found, origin, &mut keys);
+        }
+        keys.build()
+    };
+    elements.into_iter().map(keys_of_one).collect()
+}
+
+fn add(param: &Param, found: &[Node<'_>], origin: &Origin<'_>, keys: &mut KeysBuilder) {
+    let added: usize = match param.kind {
         ParamType::Token => found.iter().map(|n| param::token::index(param, n, origin, keys)).sum(),
         ParamType::String => found.iter().map(|n| param::string::index(param, n, keys)).sum(),
         ParamType::Reference => found.iter().map(|n| param::reference::index(param, n, origin, keys)).sum(),
         ParamType::Uri => found.iter().map(|n| param::uri::index(param, n, keys)).sum(),
         ParamType::Date => param::date::index(param, found, keys),
         ParamType::Number => param::number::index(param, found, keys),
-        ParamType::Composite | ParamType::Quantity | ParamType::Special => 0,
+        ParamType::Quantity => param::quantity::index(param, found, keys),
+        ParamType::Special => param::near::index(param, found, keys),
+        ParamType::Composite => 0,
     };
     if added > 0 {
         mark_present(&param.name, keys);

@@ -7,24 +7,115 @@
 //! | `!` | the parameter has a value |
 //! | `#` | it has several intervals, so that both bounds of one must be checked exactly |
 //! | `c` `t` `y` | token: code; `system\|code`; system |
+//! | `T` `o` | token, reference: text for people, normalised; identifier as `type system\|type code\|value` |
 //! | `s` `x` | string: normalised; exact |
-//! | `r` `i` `u` | reference: `Type/id`; id; absolute URL or canonical |
+//! | `r` `i` `v` | reference: `Type/id`; id; `Type/id/_history/version` |
+//! | `u` `k` | reference: absolute URL or canonical as it stands; canonical without its version |
+//! | `n` | reference: it has one to a contained resource |
 //! | `l` | uri |
-//! | `a` `b` | number: low and high bound as sortable text |
+//! | `e` `a` `b` | number, quantity: unit and exact amount, low bound, high bound as sortable text |
 //! | columns `<` `>` | date: low and high bound in microseconds |
+//! | column `^` | position: latitude |
+//!
+//! What terms cannot decide is checked on the stored resource: [`Env::on_values`].
 
+pub mod composite;
 pub mod date;
+pub mod near;
 pub mod number;
+pub mod numeric;
+pub mod quantity;
 pub mod reference;
 pub mod string;
 pub mod token;
 pub mod uri;
 
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Definitions, Failure, Kind};
 use crate::query::{Check, Query};
 
+use super::compile::Lookup;
+use super::extract::Origin;
 use super::params::Param;
+use super::parse::Modifier;
+use super::path::Node;
+
+/// What a search value is compiled with.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// The simulator's version, path and parameters.
+    pub origin: Origin<'a>,
+    /// What approximate dates are measured from.
+    pub now: DateTime<Utc>,
+    /// What the simulator holds.
+    pub lookup: &'a dyn Lookup,
+}
+
+impl Env<'_> {
+    /// An exact check: `test` on the values that `param` has in a stored resource.
+    pub fn on_values<F>(&self, param: &Arc<Param>, test: F) -> Check
+    where
+        F: Fn(&[Node<'_>]) -> bool + Send + Sync + 'static,
+    {
+        let param = param.clone();
+        self.on_resource(move |resource, type_name| {
+            let mut found = Vec::new();
+            param.values(resource, type_name, &mut found);
+            test(&found)
+        })
+    }
+
+    /// An exact check: `test` on a stored resource and its type.
+    pub fn on_resource<F>(&self, test: F) -> Check
+    where
+        F: Fn(&Value, &'static str) -> bool + Send + Sync + 'static,
+    {
+        let definitions: &'static Definitions = self.origin.definitions();
+        Check(Arc::new(move |bytes| {
+            let Ok(resource) = serde_json::from_slice::<Value>(bytes) else { return false };
+            let type_name = resource.get("resourceType").and_then(Value::as_str).and_then(|name| definitions.find_resource_type(name));
+            type_name.is_some_and(|type_name| test(&resource, type_name))
+        }))
+    }
+}
+
+/// The query of one search value of `param`, by its type.
+///
+/// # Errors
+/// The type cannot read the value.
+pub fn value_query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    match param.kind {
+        ParamType::Token => Ok(token::query(param, value)),
+        ParamType::String => Ok(string::query(param, value)),
+        ParamType::Reference => Ok(reference::query(param, value, &env.origin)),
+        ParamType::Uri => Ok(uri::query(param, value)),
+        ParamType::Date => date::query(param, value, env),
+        ParamType::Number => number::query(param, value, env),
+        ParamType::Quantity => quantity::query(param, value, env),
+        ParamType::Composite => composite::query(param, value, env),
+        ParamType::Special => near::query(param, value, env),
+    }
+}
+
+/// The query of one search value of `param` with a modifier, by its type.
+///
+/// # Errors
+/// The type cannot read the value.
+pub fn modified_query(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    match param.kind {
+        ParamType::Token => token::modified(param, modifier, value, env),
+        ParamType::String => string::modified(param, modifier, value, env),
+        ParamType::Reference => reference::modified(param, modifier, value, env),
+        ParamType::Uri => uri::modified(param, modifier, value),
+        ParamType::Date | ParamType::Number | ParamType::Quantity | ParamType::Composite | ParamType::Special => value_query(param, value, env),
+    }
+}
 
 /// How a search value compares, <https://hl7.org/fhir/R4/search.html#prefix>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +169,7 @@ impl Prefix {
 /// A search value that its type cannot read.
 #[must_use]
 pub fn bad_value(param: &Param, value: &str, expected: &str) -> Failure {
-    Failure::new(Kind::BadValue, format!("search parameter '{}': '{}' is not {expected}", param.def.code, clip(value)))
+    Failure::new(Kind::BadValue, format!("search parameter '{}': '{}' is not {expected}", param.code, clip(value)))
 }
 
 /// Splits at each `separator` that no backslash escapes; the parts keep their escapes.
@@ -118,10 +209,10 @@ pub fn unescape(text: &str) -> String {
 /// Two conditions on the bounds of one interval: exact by themselves for a resource with a single interval, to be checked
 /// on the resource where there are several.
 #[must_use]
-pub fn paired(param: &Param, conditions: Vec<Query>, check: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Query {
+pub fn paired(param: &Param, conditions: Vec<Query>, check: Check) -> Query {
     let both = Query::and(conditions);
     let several = Query::term(&param.key('#', ""));
-    let checked = Query::Verify(Box::new(Query::and(vec![both.clone(), several.clone()])), Check(std::sync::Arc::new(check)));
+    let checked = Query::Verify(Box::new(Query::and(vec![both.clone(), several.clone()])), check);
     Query::or(vec![Query::and(vec![both, Query::negate(several)]), checked])
 }
 

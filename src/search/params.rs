@@ -1,25 +1,56 @@
-//! The search parameters of a resource type, compiled when the type is first used.
+//! The search parameters of a resource type, compiled when the type is first used, and those a simulator adds to them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
 
-use super::path::Path;
+use super::path::{BadPath, Node, Path};
 use crate::fhir::definitions::{ParamType, SearchParam};
 use crate::fhir::{Definitions, FhirVersion};
 
 /// A search parameter of one resource type.
 #[derive(Debug)]
 pub struct Param {
-    /// Its definition.
-    pub def: &'static SearchParam,
+    /// The name used in a URL.
+    pub code: Box<str>,
+    /// How it compares.
+    pub kind: ParamType,
+    /// For references: the types that can be meant; empty if any.
+    pub targets: Vec<&'static str>,
+    /// Its canonical URL.
+    pub url: Box<str>,
     /// `Patient/birthdate`: what its keys begin with.
     pub name: Box<str>,
     /// Where its values are.
     pub path: Path,
+    /// For composites: what the parts of a value are compared with, below each value of `path`.
+    pub components: Vec<Arc<Param>>,
 }
 
 impl Param {
+    /// The parameter that `def` makes for resources of `type_name`.
+    ///
+    /// # Errors
+    /// Its expression cannot be compiled.
+    pub fn of(def: &SearchParam, type_name: &'static str, definitions: &'static Definitions) -> Result<Self, BadPath> {
+        let path = Path::compile(def.expression, type_name, definitions)?;
+        let name: Box<str> = format!("{type_name}/{}", def.code).into();
+        let mut components = Vec::new();
+        for (number, (id, expression)) in def.components.iter().enumerate() {
+            let Some(part) = definitions.search_param(id) else { return Err(BadPath { at: 0, reason: format!("unknown component '{id}'") }) };
+            components.push(Arc::new(Self {
+                code: part.code.into(),
+                kind: part.kind,
+                targets: part.targets.clone(),
+                url: part.url().into(),
+                name: format!("{name}${number}").into(),
+                path: Path::compile_below(expression, type_name, &path.types, definitions)?,
+                components: Vec::new(),
+            }));
+        }
+        Ok(Self { code: def.code.into(), kind: def.kind, targets: def.targets.clone(), url: def.url().into(), name, path, components })
+    }
+
     /// The key of this parameter with `class` (what kind of key) and `text`.
     #[must_use]
     pub fn key(&self, class: char, text: &str) -> String {
@@ -31,19 +62,45 @@ impl Param {
     pub fn column(&self, side: char) -> String {
         format!("{}{side}", self.name)
     }
+
+    /// The types a reference may have, by `definitions`; all of them if it does not say.
+    #[must_use]
+    pub fn target_types(&self, definitions: &'static Definitions) -> Vec<&'static str> {
+        if self.targets.is_empty() || self.targets.contains(&"Resource") {
+            return definitions.resource_types().to_vec();
+        }
+        self.targets.iter().filter_map(|t| definitions.find_resource_type(t)).collect()
+    }
+
+    /// Whether it can refer to resources of `type_name`.
+    #[must_use]
+    pub fn can_target(&self, type_name: &str) -> bool {
+        self.targets.is_empty() || self.targets.contains(&type_name) || self.targets.contains(&"Resource")
+    }
+
+    /// Whether its values are canonical URLs, and not references to resources by their id.
+    #[must_use]
+    pub fn is_canonical(&self) -> bool {
+        self.path.types.iter().any(|t| matches!(t.base, "canonical" | "uri"))
+    }
+
+    /// The values in `resource`, which is of the type this is a parameter of.
+    pub fn values<'v>(&self, resource: &'v serde_json::Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
+        self.path.evaluate(resource, type_name, found);
+    }
 }
 
 /// The search parameters of one resource type.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TypeParams {
     /// The type.
     pub type_name: &'static str,
     /// Its parameters, by name.
-    pub list: Vec<Param>,
+    pub list: Vec<Arc<Param>>,
 }
 
 impl TypeParams {
-    /// The parameters of `type_name`, which is a resource type of `version`.
+    /// The parameters that the specification gives `type_name`, which is a resource type of `version`.
     #[must_use]
     pub fn of(version: FhirVersion, type_name: &str) -> &'static Self {
         type Table = FxHashMap<&'static str, OnceLock<TypeParams>>;
@@ -53,31 +110,68 @@ impl TypeParams {
         let table = TABLES[version as usize].get_or_init(|| definitions.resource_types().iter().map(|t| (*t, OnceLock::new())).collect());
         let Some((type_name, slot)) = table.get_key_value(type_name) else { return &NONE };
         slot.get_or_init(|| {
-            let mut list: Vec<Param> = definitions
-                .search_params(type_name)
-                .filter(|def| is_supported(def.kind))
-                .filter_map(|def| {
-                    let path = Path::compile(def.expression, type_name, definitions).ok()?;
-                    Some(Param { def, name: format!("{type_name}/{}", def.code).into(), path })
-                })
-                .collect();
-            list.sort_by_key(|p| p.def.code);
+            let all = definitions.search_params(type_name).filter(|def| is_supported(def));
+            let mut list: Vec<Arc<Param>> = all.filter_map(|def| Param::of(def, type_name, definitions).ok().map(Arc::new)).collect();
+            list.sort_by(|a, b| a.code.cmp(&b.code));
             Self { type_name, list }
         })
     }
 
     /// The parameter named `code`.
     #[must_use]
-    pub fn get(&self, code: &str) -> Option<&Param> {
-        self.list.binary_search_by_key(&code, |p| p.def.code).ok().map(|i| &self.list[i])
+    pub fn get(&self, code: &str) -> Option<&Arc<Param>> {
+        self.list.binary_search_by(|p| (*p.code).cmp(code)).ok().map(|i| &self.list[i])
     }
 }
 
-/// Whether parameters of this kind can be searched by.
+/// The search parameters of a simulator.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The FHIR version.
+    pub version: FhirVersion,
+    /// The types that have parameters of the simulator's own: those and the specification's.
+    own: Arc<FxHashMap<&'static str, TypeParams>>,
+}
+
+impl Params {
+    /// Those of the specification.
+    #[must_use]
+    pub fn new(version: FhirVersion) -> Self {
+        Self { version, own: Arc::default() }
+    }
+
+    /// Those of the specification and `more`, each with the type it is for; what has the name of another replaces it.
+    #[must_use]
+    pub fn with(version: FhirVersion, more: Vec<(&'static str, Arc<Param>)>) -> Self {
+        let mut own: FxHashMap<&'static str, TypeParams> = FxHashMap::default();
+        for (type_name, param) in more {
+            let params = own.entry(type_name).or_insert_with(|| TypeParams { type_name, list: TypeParams::of(version, type_name).list.clone() });
+            params.list.retain(|p| p.code != param.code);
+            params.list.push(param);
+            params.list.sort_by(|a, b| a.code.cmp(&b.code));
+        }
+        Self { version, own: Arc::new(own) }
+    }
+
+    /// The parameters of a type.
+    #[must_use]
+    pub fn of(&self, type_name: &str) -> &TypeParams {
+        self.own.get(type_name).unwrap_or_else(|| TypeParams::of(self.version, type_name))
+    }
+
+    /// The tables of the version.
+    #[must_use]
+    pub fn definitions(&self) -> &'static Definitions {
+        Definitions::of(self.version)
+    }
+}
+
+/// Whether a parameter can be searched by: those of a kind of their own are not all known.
 #[must_use]
-pub fn is_supported(kind: ParamType) -> bool {
-    match kind {
-        ParamType::Number | ParamType::Date | ParamType::String | ParamType::Token | ParamType::Reference | ParamType::Uri => true,
-        ParamType::Composite | ParamType::Quantity | ParamType::Special => false,
+pub fn is_supported(def: &SearchParam) -> bool {
+    match def.kind {
+        ParamType::Special => def.code == "near",
+        // STU3 gives the distance aside: `near` reads both.
+        _ => def.code != "near-distance",
     }
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::param::split_unescaped;
-use super::params::TypeParams;
+use super::condition::{Condition, Reader};
+use super::include::Include;
+use super::params::{Param, Params};
 use crate::clock::EventId;
-use crate::fhir::definitions::{ParamType, nearest};
+use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 
 /// Most parameters of one search.
@@ -19,38 +21,60 @@ pub const DEFAULT_COUNT: usize = 20;
 /// Most entries on a page; a greater `_count` is cut to it.
 pub const MAX_COUNT: usize = 1_000;
 
+/// The parameters that shape the result, <https://hl7.org/fhir/R4/search.html#return>, and those that are this server's.
+const RESULT: [&str; 14] = [
+    "_format",
+    "_pretty",
+    "_type",
+    "_count",
+    "_sort",
+    "_total",
+    "_summary",
+    "_elements",
+    "_contained",
+    "_containedType",
+    "_include",
+    "_revinclude",
+    "_cursor",
+    "_explain",
+];
+/// Those that came with R5.
+const RESULT_R5: [&str; 2] = ["_maxresults", "_score"];
+const FLAG: [(&str, bool); 2] = [("true", true), ("false", false)];
+
 /// A search whose parameters are known, its values still text.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// The FHIR version whose definitions it was read by.
-    pub version: FhirVersion,
     /// The types searched; all of the version for a system search without `_type`.
     pub types: Vec<&'static str>,
-    /// What must hold, all of it.
-    pub filters: Vec<Filter>,
+    /// What must hold, all of it, with the parameter that asks for it.
+    pub conditions: Vec<(String, Condition)>,
     /// The order.
     pub sort: Vec<Sort>,
     /// Entries on a page; 0 asks for the total alone.
     pub count: usize,
+    /// Most matches there may be in all.
+    pub max_results: Option<usize>,
     /// Whether the Bundle has a total.
     pub total: Total,
+    /// What of each resource is wanted.
+    pub subset: Subset,
+    /// What is to come along.
+    pub includes: Vec<Include>,
+    /// Whether resources inside others are searched.
+    pub contained: Contained,
+    /// Whether a match inside another is returned by itself, and not within the other.
+    pub contained_alone: bool,
+    /// Whether scores are wanted.
+    pub score: bool,
+    /// Whether the search is to be explained.
+    pub explain: bool,
     /// Where the page begins.
     pub cursor: Option<Cursor>,
     /// The parameters that take effect, as they came: what the self link shows.
     pub applied: Vec<(String, String)>,
     /// What was not understood and left out.
     pub ignored: Vec<Failure>,
-}
-
-/// One condition.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// The search parameter.
-    pub code: String,
-    /// Its modifier.
-    pub modifier: Modifier,
-    /// Alternatives; escapes not yet undone.
-    pub values: Vec<String>,
 }
 
 /// What changes how a parameter compares.
@@ -64,16 +88,85 @@ pub enum Modifier {
     Exact,
     /// `:contains`.
     Contains,
+    /// `:text`.
+    Text,
+    /// `:text-advanced`.
+    TextAdvanced,
+    /// `:code-text`.
+    CodeText,
     /// `:not`.
     Not,
+    /// `:above`.
+    Above,
+    /// `:below`.
+    Below,
+    /// `:in`.
+    In,
+    /// `:not-in`.
+    NotIn,
+    /// `:of-type`.
+    OfType,
+    /// `:identifier`.
+    Identifier,
     /// `:Patient`.
     Type(&'static str),
+}
+
+impl Modifier {
+    /// The modifiers that the version's specification gives parameters like `param`, but for the names of types:
+    /// <https://hl7.org/fhir/R4/search.html#modifiers>.
+    #[must_use]
+    pub fn of(param: &Param, version: FhirVersion) -> Vec<(&'static str, Self)> {
+        let r4 = version >= FhirVersion::R4;
+        let r5 = version >= FhirVersion::R5;
+        let mut known = match param.kind {
+            ParamType::Composite => return Vec::new(),
+            ParamType::String => vec![("exact", true, Self::Exact), ("contains", true, Self::Contains), ("text", r5, Self::Text)],
+            ParamType::Token => vec![
+                ("text", true, Self::Text),
+                ("not", true, Self::Not),
+                ("above", true, Self::Above),
+                ("below", true, Self::Below),
+                ("in", true, Self::In),
+                ("not-in", true, Self::NotIn),
+                ("of-type", r4, Self::OfType),
+                ("code-text", r5, Self::CodeText),
+                ("text-advanced", r5, Self::TextAdvanced),
+            ],
+            ParamType::Reference => vec![
+                ("identifier", r4, Self::Identifier),
+                ("above", true, Self::Above),
+                ("below", true, Self::Below),
+                ("text", r5, Self::Text),
+                ("code-text", r5, Self::CodeText),
+                ("text-advanced", r5, Self::TextAdvanced),
+            ],
+            ParamType::Uri => vec![("above", true, Self::Above), ("below", true, Self::Below), ("contains", r5, Self::Contains)],
+            ParamType::Number | ParamType::Date | ParamType::Quantity | ParamType::Special => Vec::new(),
+        };
+        known.insert(0, ("missing", true, Self::Missing));
+        // Identifiers alone have a type.
+        let typed = param.path.types.iter().any(|t| t.base == "Identifier");
+        known.into_iter().filter(|(name, there, _)| *there && (typed || *name != "of-type")).map(|(name, _, modifier)| (name, modifier)).collect()
+    }
+}
+
+/// `_contained`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Contained {
+    /// Only resources that stand for themselves.
+    #[default]
+    False,
+    /// Only those inside others.
+    True,
+    /// Both.
+    Both,
 }
 
 /// One key of the order.
 #[derive(Clone, Debug)]
 pub struct Sort {
-    /// The search parameter.
+    /// The search parameter, or `_score`.
     pub code: String,
     /// Greatest first.
     pub descending: bool,
@@ -91,18 +184,21 @@ pub enum Total {
     Accurate,
 }
 
-/// Where a page begins: as of which event, and after how many matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a page begins: as of which event, after how many matches, and where known after which.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// The simulator's last event when the first page was made.
     pub as_of: EventId,
     /// Matches before the page.
     pub offset: usize,
+    /// The place of the last of them in the order, in the index's words: what comes before need not be sorted again.
+    pub after: Option<String>,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.as_of, self.offset)
+        write!(f, "{}.{}", self.as_of, self.offset)?;
+        self.after.as_ref().map_or(Ok(()), |after| write!(f, ".{after}"))
     }
 }
 
@@ -110,33 +206,66 @@ impl FromStr for Cursor {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let parsed = text.split_once('.').and_then(|(event, offset)| Some(Self { as_of: event.parse().ok()?, offset: offset.parse().ok()? }));
+        let mut parts = text.splitn(3, '.');
+        let parsed = (|| {
+            let (as_of, offset) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            Some(Self { as_of, offset, after: parts.next().map(str::to_owned) })
+        })();
         parsed.ok_or_else(|| Failure::new(Kind::BadValue, format!("_cursor '{}' is not one this server made; follow the links of a search result", clip(text))))
     }
 }
 
+/// What is searched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope<'a> {
+    /// A type; none is all.
+    pub type_name: Option<&'static str>,
+    /// The compartment of a resource.
+    pub compartment: Option<(&'static str, &'a str)>,
+}
+
 impl Search {
-    /// Reads a search of resources of `type_name`, or of all types.
+    /// Reads a search of `scope`.
     ///
     /// # Errors
     /// A value of a result parameter or a modifier that cannot be understood; what is merely unknown goes to `ignored`.
-    pub fn parse(pairs: &[(String, String)], type_name: Option<&'static str>, version: FhirVersion) -> Result<Self, Failure> {
+    pub fn parse(pairs: &[(String, String)], scope: Scope<'_>, params: &Params) -> Result<Self, Failure> {
         if pairs.len() > MAX_PARAMETERS {
             return Err(Failure::new(Kind::TooCostly, format!("{} search parameters; at most {MAX_PARAMETERS} are accepted", pairs.len())));
         }
         let mut search = Self {
-            version,
-            types: types_of(pairs, type_name, version)?,
-            filters: Vec::new(),
+            types: types_of(pairs, scope, params.version)?,
+            conditions: Vec::new(),
             sort: Vec::new(),
             count: DEFAULT_COUNT,
+            max_results: None,
             total: Total::default(),
+            subset: Subset::All,
+            includes: Vec::new(),
+            contained: Contained::default(),
+            contained_alone: false,
+            score: false,
+            explain: false,
             cursor: None,
             applied: Vec::new(),
             ignored: Vec::new(),
         };
+        if let Some((type_name, id)) = scope.compartment {
+            search.conditions.push((String::new(), Condition::Compartment(type_name, id.to_owned())));
+        }
+        let near_distance = pairs.iter().find(|(name, _)| name == "near-distance" && params.version == FhirVersion::Stu3).map(|(_, v)| v.as_str());
         for (name, value) in pairs {
-            search.parameter(name, value)?;
+            match (name.as_str(), near_distance) {
+                // The distance belongs to the position.
+                ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
+                ("near", Some(distance)) => {
+                    search.parameter(name, &format!("{value}|{}", distance_of(distance)), params)?;
+                    if let Some(last) = search.applied.last_mut() {
+                        last.1.clone_from(value);
+                    }
+                }
+                _ => search.parameter(name, value, params)?,
+            }
         }
         Ok(search)
     }
@@ -152,174 +281,166 @@ impl Search {
         }
     }
 
-    fn parameter(&mut self, name: &str, value: &str) -> Result<(), Failure> {
-        match name {
-            // Of no effect here, but a page's links must be answered as the page was.
-            "_format" | "_pretty" | "_type" => {}
-            "_count" | "_sort" | "_total" if value.is_empty() => {
-                self.ignored.push(no_value(name));
-                return Ok(());
-            }
-            "_count" => self.count = count(value)?,
-            "_total" => {
-                self.total = match value {
-                    "none" => Total::None,
-                    "estimate" => Total::Estimate,
-                    "accurate" => Total::Accurate,
-                    _ => return Err(Failure::new(Kind::BadValue, format!("_total '{}' is not none, estimate or accurate", clip(value)))),
-                }
-            }
-            "_summary" if value == "count" => self.count = 0,
-            "_summary" if value == "false" => {}
-            "_cursor" => {
-                self.cursor = Some(value.parse()?);
-                return Ok(());
-            }
-            "_sort" => {
-                self.sort = self.sort(value)?;
-                if self.sort.is_empty() {
-                    return Ok(());
-                }
-            }
-            _ => match self.filter(name, value)? {
-                Ok(filter) => self.filters.push(filter),
-                Err(ignored) => {
-                    self.ignored.push(ignored);
-                    return Ok(());
-                }
-            },
+    /// Whether it asks something of the resources.
+    #[must_use]
+    pub fn has_conditions(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
+    fn parameter(&mut self, name: &str, value: &str, params: &Params) -> Result<(), Failure> {
+        let read = match self.result_parameter(name, value, params)? {
+            Some(shaped) => shaped,
+            None => Reader { params, types: &self.types, any: false, depth: 0 }
+                .read(name, value)?
+                .map(|condition| self.conditions.push((name.to_owned(), condition))),
+        };
+        if let Err(ignored) = read {
+            self.ignored.push(ignored);
+        } else if name != "_cursor" {
+            self.applied.push((name.to_owned(), value.to_owned()));
         }
-        self.applied.push((name.to_owned(), value.to_owned()));
         Ok(())
     }
 
-    /// The outer error refuses the search, the inner one leaves the parameter out.
-    fn filter(&self, name: &str, value: &str) -> Result<Result<Filter, Failure>, Failure> {
-        let (code, modifier) = match name.split_once(':') {
-            Some((code, modifier)) => (code, Some(modifier)),
-            None => (name, None),
-        };
-        let Some(kind) = self.kind_of(code) else { return Ok(Err(self.unknown(code))) };
-        if value.is_empty() {
-            return Ok(Err(no_value(name)));
+    /// Takes in a parameter that shapes the result, or says why it is left out; none if it is not of that kind.
+    fn result_parameter(&mut self, name: &str, value: &str, params: &Params) -> Result<Option<Result<(), Failure>>, Failure> {
+        let (code, modifier) = name.split_once(':').map_or((name, None), |(code, modifier)| (code, Some(modifier)));
+        if !RESULT.contains(&code) && (params.version < FhirVersion::R5 || !RESULT_R5.contains(&code)) {
+            return Ok(None);
         }
-        let modifier = match modifier {
-            None => Modifier::None,
-            Some(text) => self.modifier(code, kind, text)?,
-        };
-        let values: Vec<String> = split_unescaped(value, ',').into_iter().filter(|v| !v.is_empty()).map(str::to_owned).collect();
-        if values.len() > MAX_VALUES {
-            return Err(Failure::new(Kind::TooCostly, format!("search parameter '{name}' has {} values; at most {MAX_VALUES} are accepted", values.len())));
+        if value.is_empty() && !matches!(code, "_format" | "_pretty" | "_type") {
+            return Ok(Some(Err(no_value(name))));
         }
-        if modifier == Modifier::Missing && !matches!(value, "true" | "false") {
-            return Err(Failure::new(Kind::BadValue, format!("'{name}' must be true or false, but is '{}'", clip(value))));
-        }
-        Ok(Ok(Filter { code: code.to_owned(), modifier, values }))
-    }
-
-    /// How `code` compares, if all types searched have it.
-    fn kind_of(&self, code: &str) -> Option<ParamType> {
-        let mut kind = None;
-        for type_name in &self.types {
-            kind = Some(TypeParams::of(self.version, type_name).get(code)?.def.kind);
-        }
-        kind
-    }
-
-    fn modifier(&self, code: &str, kind: ParamType, text: &str) -> Result<Modifier, Failure> {
-        let found = match (text, kind) {
-            ("missing", _) => Some(Modifier::Missing),
-            ("exact", ParamType::String) => Some(Modifier::Exact),
-            ("contains", ParamType::String) => Some(Modifier::Contains),
-            ("not", ParamType::Token) => Some(Modifier::Not),
-            (name, ParamType::Reference) => {
-                Definitions::of(self.version).resource_type(name).ok().filter(|name| self.can_target(code, name)).map(Modifier::Type)
+        match code {
+            "_count" => self.count = number(name, value)?.min(MAX_COUNT),
+            "_maxresults" => self.max_results = Some(number(name, value)?),
+            "_total" => self.total = one_of(name, value, &[("none", Total::None), ("estimate", Total::Estimate), ("accurate", Total::Accurate)])?,
+            "_summary" if value == "count" => self.count = 0,
+            "_summary" => self.subset = Subset::of_summary(value).ok_or_else(|| refused(name, value, "true, text, data, count or false"))?,
+            "_elements" => self.elements(value, params),
+            "_contained" => self.contained = one_of(name, value, &[("false", Contained::False), ("true", Contained::True), ("both", Contained::Both)])?,
+            "_containedType" => self.contained_alone = one_of(name, value, &[("container", false), ("contained", true)])?,
+            "_score" => self.score = one_of(name, value, &FLAG)?,
+            "_explain" => self.explain = one_of(name, value, &FLAG)?,
+            "_cursor" => self.cursor = Some(value.parse()?),
+            "_sort" => return self.sort(value, params).map(Some),
+            "_include" | "_revinclude" => {
+                let include = Include::read(code == "_revinclude", modifier, value, params)?;
+                return Ok(Some(include.map(|include| self.includes.push(include))));
             }
-            _ => None,
-        };
-        found.ok_or_else(|| {
-            let known = match kind {
-                ParamType::String => "missing, exact, contains",
-                ParamType::Token => "missing, not",
-                ParamType::Reference => "missing, or the name of a type it can refer to",
-                _ => "missing",
-            };
-            Failure::new(
-                Kind::NotSupported,
-                format!("modifier '{}' is not supported for the {} parameter '{code}'; known here: {known}", clip(text), kind.code()),
-            )
-        })
+            // Of no effect here, but a page's links must be answered as the page was.
+            _ => {}
+        }
+        Ok(Some(Ok(())))
     }
 
-    fn can_target(&self, code: &str, type_name: &str) -> bool {
-        let params = self.types.iter().filter_map(|t| TypeParams::of(self.version, t).get(code));
-        params.into_iter().any(|p| p.def.targets.is_empty() || p.def.targets.contains(&type_name) || p.def.targets.contains(&"Resource"))
+    fn elements(&mut self, value: &str, params: &Params) {
+        let names: Vec<String> = value.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+        let definitions = params.definitions();
+        for name in &names {
+            let (of, element) = name.split_once('.').map_or((None, name.as_str()), |(of, element)| (Some(of), element));
+            let has = |t: &&str| of.is_none_or(|of| of == *t) && definitions.type_def(t).is_some_and(|d| d.top_level(element));
+            if !self.types.iter().any(has) && !matches!(element, "id" | "meta") {
+                self.ignored.push(Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&self.types.join(", ")))));
+            }
+        }
+        self.subset = Subset::Elements(names);
     }
 
-    fn sort(&mut self, value: &str) -> Result<Vec<Sort>, Failure> {
+    /// Takes in the order; if nothing of it is known, says so.
+    fn sort(&mut self, value: &str, params: &Params) -> Result<Result<(), Failure>, Failure> {
         let mut keys = Vec::new();
+        let mut left_out = Vec::new();
         for part in value.split(',').filter(|p| !p.is_empty()) {
             let (code, descending) = match part.strip_prefix('-') {
                 Some(code) => (code, true),
                 None => (part, false),
             };
-            if self.kind_of(code).is_none() {
-                let unknown = self.unknown(code);
-                self.ignored.push(Failure { diagnostics: format!("_sort: {}", unknown.diagnostics), ..unknown });
-                continue;
+            let reader = Reader { params, types: &self.types, any: false, depth: 0 };
+            let found = reader.with(code).map(|params| params[0].kind);
+            match found {
+                _ if code == "_score" => {}
+                Some(ParamType::Composite | ParamType::Special) => {
+                    left_out.push(Failure::new(Kind::NotSupported, format!("_sort: the values of '{}' have no order", clip(code))));
+                    continue;
+                }
+                Some(_) => {}
+                None => {
+                    let unknown = reader.unknown(code);
+                    left_out.push(Failure { diagnostics: format!("_sort: {}", unknown.diagnostics), ..unknown });
+                    continue;
+                }
             }
             keys.push(Sort { code: code.to_owned(), descending });
         }
         if keys.len() > 8 {
             return Err(Failure::new(Kind::TooCostly, format!("_sort has {} keys; at most 8 are accepted", keys.len())));
         }
-        Ok(keys)
-    }
-
-    fn unknown(&self, code: &str) -> Failure {
-        let of = match self.types[..] {
-            [one] => format!(" for {one}"),
-            _ => " for all the types searched".to_owned(),
-        };
-        let definitions = Definitions::of(self.version);
-        let defined = self.types.iter().any(|t| definitions.search_params(t).any(|p| p.code == code));
-        if defined && self.types.len() == 1 {
-            return Failure::new(Kind::NotSupported, format!("search parameter '{}'{of} is not supported by this server", clip(code)));
-        }
-        let known = self.types.first().map(|t| &TypeParams::of(self.version, t).list[..]).unwrap_or_default();
-        let mut message = format!("unknown search parameter '{}'{of}", clip(code));
-        if let Some(near) = nearest(code, known.iter().map(|p| p.def.code)) {
-            message.push_str(&format!("; did you mean '{near}'?"));
-        } else {
-            let names: Vec<&str> = known.iter().map(|p| p.def.code).collect();
-            message.push_str(&format!("; known: {}", names.join(", ")));
-        }
-        Failure::new(Kind::NotSupported, message)
+        self.sort = keys;
+        let last = if self.sort.is_empty() { left_out.pop() } else { None };
+        self.ignored.extend(left_out);
+        Ok(last.map_or(Ok(()), Err))
     }
 }
 
-fn types_of(pairs: &[(String, String)], type_name: Option<&'static str>, version: FhirVersion) -> Result<Vec<&'static str>, Failure> {
-    if let Some(name) = type_name {
+fn types_of(pairs: &[(String, String)], scope: Scope<'_>, version: FhirVersion) -> Result<Vec<&'static str>, Failure> {
+    if let Some(name) = scope.type_name {
         return Ok(vec![name]);
     }
     let definitions = Definitions::of(version);
     let mut types = Vec::new();
     for (_, value) in pairs.iter().filter(|(name, _)| name == "_type") {
-        for name in value.split(',') {
+        for name in value.split(',').filter(|n| !n.is_empty()) {
             types.push(definitions.resource_type(name).map_err(|f| Failure { kind: Kind::BadValue, diagnostics: format!("_type: {}", f.diagnostics), ..f })?);
         }
     }
-    Ok(if types.is_empty() { definitions.resource_types().to_vec() } else { types })
+    if !types.is_empty() {
+        types.sort_unstable();
+        types.dedup();
+        return Ok(types);
+    }
+    Ok(match scope.compartment.and_then(|(name, _)| definitions.compartment_types(name)) {
+        Some(members) => {
+            let mut members: Vec<&'static str> = members.keys().copied().collect();
+            members.sort_unstable();
+            members
+        }
+        None => definitions.resource_types().to_vec(),
+    })
 }
 
-fn no_value(name: &str) -> Failure {
+/// STU3's `near-distance`, a quantity, in the words of `near`.
+fn distance_of(quantity: &str) -> String {
+    let (_, quantity) = super::param::Prefix::split(quantity);
+    let mut parts = quantity.split('|');
+    let number = parts.next().unwrap_or_default();
+    format!("{number}|{}", parts.next_back().unwrap_or("km"))
+}
+
+/// The report of a parameter without a value.
+#[must_use]
+pub fn no_value(name: &str) -> Failure {
     Failure::new(Kind::BadValue, format!("search parameter '{}' has no value and was left out", clip(name)))
 }
 
-fn count(value: &str) -> Result<usize, Failure> {
+/// The value that a word stands for.
+fn one_of<T: Copy>(name: &str, value: &str, known: &[(&str, T)]) -> Result<T, Failure> {
+    let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+    let expected = match &words[..] {
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+        [] => String::new(),
+    };
+    known.iter().find(|(word, _)| *word == value).map(|(_, v)| *v).ok_or_else(|| refused(name, value, &expected))
+}
+
+fn refused(name: &str, value: &str, expected: &str) -> Failure {
+    Failure::new(Kind::BadValue, format!("{} '{}' is not {expected}", clip(name), clip(value)))
+}
+
+fn number(name: &str, value: &str) -> Result<usize, Failure> {
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     if !digits {
-        return Err(Failure::new(Kind::BadValue, format!("_count '{}' is not a number from 0 on", clip(value))));
+        return Err(refused(name, value, "a number from 0 on"));
     }
-    Ok(value.parse().unwrap_or(MAX_COUNT).min(MAX_COUNT))
+    Ok(value.parse().unwrap_or(usize::MAX))
 }

@@ -15,6 +15,8 @@ use crate::fhir::Definitions;
 pub struct Path {
     root: Expr,
     definitions: &'static Definitions,
+    /// The types that its values can have.
+    pub types: Vec<Ty>,
 }
 
 /// A value and the FHIR type it has by its element's definition.
@@ -38,7 +40,9 @@ pub struct Ty {
 }
 
 impl Ty {
-    fn named(base: &'static str) -> Self {
+    /// The type of that name.
+    #[must_use]
+    pub fn named(base: &'static str) -> Self {
         Self { base, path: "" }
     }
 }
@@ -94,19 +98,34 @@ impl Path {
     /// # Errors
     /// The expression is malformed, or uses what this subset lacks.
     pub fn compile(expression: &str, type_name: &'static str, definitions: &'static Definitions) -> Result<Self, BadPath> {
+        Self::compile_below(expression, type_name, &[Ty::named(type_name)], definitions)
+    }
+
+    /// Compiles `expression` for values of the types `input` in resources of `type_name`.
+    ///
+    /// # Errors
+    /// As [`Path::compile`].
+    pub fn compile_below(expression: &str, type_name: &'static str, input: &[Ty], definitions: &'static Definitions) -> Result<Self, BadPath> {
         let mut parser = Parser { text: expression, at: 0, definitions, root: Ty::named(type_name) };
-        let (root, _) = parser.expression(&[Ty::named(type_name)])?;
+        let (root, mut types) = parser.expression(input)?;
         parser.space();
         if parser.at < expression.len() {
             return Err(parser.error("unexpected text"));
         }
-        Ok(Self { root, definitions })
+        types.sort_unstable_by_key(|t| (t.base, t.path));
+        types.dedup();
+        Ok(Self { root, definitions, types })
     }
 
     /// The values in `resource`, which is of the type the path was compiled for.
     pub fn evaluate<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
         let input = Node { value: resource, ty: Ty::named(type_name), codes: None };
-        let context = Context { resource: input, definitions: self.definitions };
+        self.evaluate_below(input, input, found);
+    }
+
+    /// The values below `input`, which is a value in `resource`.
+    pub fn evaluate_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
+        let context = Context { resource, definitions: self.definitions };
         context.evaluate(&self.root, input, found);
     }
 

@@ -143,6 +143,7 @@ impl Sim {
             sim: id.clone(),
             version,
             own_path: format!("/sim/{id}/fhir/"),
+            search_steps: shared.search_steps.clone(),
             bodies: shared.bodies.clone(),
             serial: shared.serial.fetch_add(1, Ordering::Relaxed),
             dir,
@@ -193,7 +194,7 @@ impl Sim {
             return Ok(());
         }
         let flushed = before.view.recent.len();
-        let committed = before.view.committed.flush(&before.view.recent, before.payload(boot)).inspect_err(|_| {
+        let committed = before.view.committed.flush(&before.view.recent, before.payload(boot), &|entry| before.body_of(entry)).inspect_err(|_| {
             self.flusher.failed.store(true, Ordering::Relaxed);
             self.flusher.flushed.notify_all();
         })?;
@@ -362,7 +363,7 @@ fn replay(store: &Arc<Store>, committed: Committed, tail: Option<Tail>, boot: &s
         }
         snapshot.last = event;
         if snapshot.view.recent.len() >= WAIT_AT / 2 {
-            let committed = snapshot.view.committed.flush(&snapshot.view.recent, snapshot.payload(boot))?;
+            let committed = snapshot.view.committed.flush(&snapshot.view.recent, snapshot.payload(boot), &|entry| snapshot.body_of(entry))?;
             snapshot.view = View::new(committed);
         }
     }
@@ -390,7 +391,7 @@ fn replay_event(snapshot: &mut Snapshot, event: EventId, operation: Operation, r
                 serde_json::from_slice(&bytes).map_err(|e| damage(format!("{file}: {e}")))?
             }
         };
-        entries.push(Arc::new(snapshot.store.entry(type_name, &id, version, &value)) as Arc<Entry>);
+        entries.push(Arc::new(snapshot.entry_of(type_name, &id, version, &value)) as Arc<Entry>);
     }
     for entry in entries {
         snapshot.push(entry);

@@ -29,6 +29,8 @@ const MAX_OPEN: usize = 1_000;
 const BODY_CACHE_BYTES: u64 = 128 << 20;
 /// Threads that move recent writes into the indexes, for all simulators together.
 const FLUSH_THREADS: usize = 2;
+/// What one search may cost where nothing else is said: steps of roughly a tenth of a microsecond.
+pub const SEARCH_STEPS: u64 = 50_000_000;
 /// How often what is at rest is looked after.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ pub(super) struct Shared {
     pub(super) flushes: Sender<Weak<Sim>>,
     pub(super) serial: AtomicU64,
     pub(super) boot: String,
+    /// What one search may cost.
+    pub(super) search_steps: Arc<AtomicU64>,
 }
 
 /// The simulators of one directory.
@@ -112,6 +116,7 @@ impl Registry {
             bodies: Arc::new(Bodies::new(BODY_CACHE_BYTES)),
             flushes,
             serial: AtomicU64::new(0),
+            search_steps: Arc::new(AtomicU64::new(SEARCH_STEPS)),
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
         });
         let mut sims = BTreeMap::new();
@@ -141,6 +146,11 @@ impl Registry {
             }
         })?;
         Ok(())
+    }
+
+    /// Sets what one search may cost, in steps of roughly a tenth of a microsecond.
+    pub fn limit_searches(&self, steps: u64) {
+        self.shared.search_steps.store(steps.max(1), Ordering::Relaxed);
     }
 
     /// The directory of simulators.

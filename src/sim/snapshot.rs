@@ -1,18 +1,18 @@
 //! One simulator at one moment: everything a reader needs, and nothing that changes under it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use chrono::DateTime;
 use serde_json::Value;
 
 use super::bodies::{Bodies, Body};
 use super::commit::{NewVersion, Stamp};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
-use crate::index::{Entry, Find, Found, SortBy, SortKey, View};
-use crate::search::compile::OrderBy;
+use crate::index::{Entry, View};
+use crate::search::extract;
 use crate::search::extract::Origin;
-use crate::search::{Compiled, Search, extract};
+use crate::search::params::Params;
 use crate::simdb::{SimDir, SimId};
 use crate::version::{Change, Place, Version};
 
@@ -27,6 +27,8 @@ pub(super) struct Store {
     pub(super) version: FhirVersion,
     /// `/sim/lab__one/fhir/`.
     pub(super) own_path: String,
+    /// What one search may cost.
+    pub(super) search_steps: Arc<AtomicU64>,
     pub(super) bodies: Arc<Bodies>,
     /// Tells open simulators apart in the cache of bodies.
     pub(super) serial: u64,
@@ -37,6 +39,8 @@ pub(super) struct Store {
 pub struct Snapshot {
     pub(super) store: Arc<Store>,
     pub(super) view: View,
+    /// The search parameters.
+    pub(super) params: Params,
     pub(super) counts: imbl::OrdMap<&'static str, u64>,
     /// The last event that wrote or tried to.
     pub(super) last: EventId,
@@ -58,18 +62,10 @@ pub struct Stored {
     pub body: Body,
 }
 
-/// A page of a search.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// How many match in all.
-    pub total: usize,
-    /// The matches on this page.
-    pub hits: Vec<Stored>,
-}
-
 impl Snapshot {
     pub(super) fn new(store: Arc<Store>, view: View, last: EventId, sequence: u64, counts: imbl::OrdMap<&'static str, u64>) -> Self {
-        Self { store, view, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
+        let params = Params::new(store.version);
+        Self { store, view, params, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
     }
 
     /// The simulator it is of.
@@ -110,7 +106,13 @@ impl Snapshot {
     /// What keys depend on besides a resource's content.
     #[must_use]
     pub fn origin(&self) -> Origin<'_> {
-        Origin { version: self.store.version, own_path: &self.store.own_path }
+        Origin { version: self.store.version, own_path: &self.store.own_path, params: &self.params }
+    }
+
+    /// The search parameters.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
     }
 
     /// The latest version of a resource; it may be a deletion.
@@ -138,23 +140,9 @@ impl Snapshot {
         self.store.bodies.read(self.store.serial, &self.store.dir, type_name, version)
     }
 
-    /// The matches of `search`, `count` of them from `offset` on, in its order; `now_ms` is what approximate dates are
-    /// measured from.
-    ///
-    /// # Errors
-    /// A value that cannot be read; an index or a file that cannot be read.
-    pub fn search(&self, search: &Search, offset: usize, count: usize, now_ms: i64) -> Result<Page, Failure> {
-        let now = DateTime::from_timestamp_millis(now_ms).unwrap_or_default();
-        let compiled = Compiled::new(search, &self.origin(), now)?;
-        let sort: Vec<SortKey> = compiled.sort.into_iter().map(|o| SortKey { by: sort_by(o.by), descending: o.descending }).collect();
-        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
-        let found: Found = self
-            .view
-            .find(&Find { query: &compiled.query, sort: &sort, offset, count, body: &body })
-            .map_err(|e| Failure::new(Kind::Internal, format!("the index cannot be read: {e}")))?;
-        let hits =
-            found.hits.into_iter().map(|hit| Ok(Stored { type_name: hit.type_name, version: hit.version, body: self.body(hit.type_name, &hit.version)? }));
-        Ok(Page { total: found.total, hits: hits.collect::<Result<_, Failure>>()? })
+    /// The content of an entry of the index, if it can be read.
+    pub(super) fn body_of(&self, entry: &Entry) -> Option<Body> {
+        self.body(entry.type_name, &entry.version).ok()
     }
 
     /// The simulator as it was right after `event`: what changed since is masked by what it was.
@@ -185,7 +173,14 @@ impl Snapshot {
     fn entry(&self, type_name: &'static str, id: &ResourceId, version: Version) -> Result<Entry, Failure> {
         let body = self.body(type_name, &version)?;
         let value: Value = serde_json::from_slice(&body).map_err(|e| Failure::new(Kind::Damaged, format!("{type_name}/{id}: {e}")))?;
-        Ok(self.store.entry(type_name, id, version, &value))
+        Ok(self.entry_of(type_name, id, version, &value))
+    }
+
+    /// The index entry of a resource.
+    pub(super) fn entry_of(&self, type_name: &'static str, id: &ResourceId, version: Version, value: &Value) -> Entry {
+        let gone = version.change == Change::Delete;
+        let keys = if gone { Arc::default() } else { Arc::new(extract(value, type_name, id, version.event.millis(), &self.origin())) };
+        Entry { uid: uid(type_name, id).into(), type_name, version, keys }
     }
 
     /// Takes in a change that is planned and not stored yet.
@@ -216,23 +211,6 @@ impl Snapshot {
     }
 }
 
-impl Store {
-    /// The index entry of a stored resource.
-    pub(super) fn entry(&self, type_name: &'static str, id: &ResourceId, version: Version, value: &Value) -> Entry {
-        let origin = Origin { version: self.version, own_path: &self.own_path };
-        let keys = if version.change == Change::Delete { Arc::default() } else { Arc::new(extract(value, type_name, id, version.event.millis(), &origin)) };
-        Entry { uid: uid(type_name, id).into(), type_name, version, keys }
-    }
-}
-
 pub(super) fn uid(type_name: &str, id: &ResourceId) -> String {
     format!("{type_name}/{id}")
-}
-
-fn sort_by(by: OrderBy) -> SortBy {
-    match by {
-        OrderBy::LastUpdated => SortBy::Event,
-        OrderBy::Columns(names) => SortBy::Columns(names),
-        OrderBy::Terms(prefixes) => SortBy::Terms(prefixes),
-    }
 }

@@ -89,9 +89,9 @@ fn searches_that_cannot_be_understood() {
     400 value bad-value: _count 'ten' is not a number from 0 on
     400 value bad-value: _total 'maybe' is not none, estimate or accurate
     400 not-supported not-supported: modifier 'exactly' is not supported for the string parameter 'family'; known here: missing, exact, contains
-    400 not-supported not-supported: modifier 'exact' is not supported for the token parameter 'gender'; known here: missing, not
+    400 not-supported not-supported: modifier 'exact' is not supported for the token parameter 'gender'; known here: missing, text, not, above, below, in, not-in
     400 value bad-value: 'family:missing' must be true or false, but is 'perhaps'
-    400 not-supported not-supported: modifier 'Medication' is not supported for the reference parameter 'subject'; known here: missing, or the name of a type it can refer to
+    400 not-supported not-supported: modifier 'Medication' is not supported for the reference parameter 'subject'; known here: missing, identifier, above, below, or the name of a type it can refer to
     400 value bad-value: search parameter 'probability': 'high' is not a number such as 100, 5.40 or gt1e-3
     400 value bad-value: _cursor 'x' is not one this server made; follow the links of a search result
     400 value bad-value: _type: unknown resource type 'Nonsense' in FHIR R4
@@ -99,7 +99,7 @@ fn searches_that_cannot_be_understood() {
     400 not-supported not-supported: operation $everything is not supported by this server
     400 not-supported not-supported: history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history
     404 not-supported unknown-resource-type: unknown resource type 'nonsense' in FHIR R4
-    404 not-found not-found: nothing is at 'Patient/1/2/3'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/_search, metadata
+    404 not-found not-found: nothing is at 'Patient/1/2/3'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/[id]/[type], [type]/_search, metadata
     403 too-costly too-costly: 600 parameters in the URL; at most 500 are accepted
     ");
 }

@@ -145,7 +145,7 @@ impl World {
         let mut pairs = parameters(asked);
         pairs.push(("_count".to_owned(), count.to_string()));
         loop {
-            let request = Interaction::Search(search::Request { type_name: Some("Patient"), parameters: pairs.clone(), strict: true });
+            let request = Interaction::Search(search::Request { type_name: Some("Patient"), compartment: None, parameters: pairs.clone(), strict: true });
             let snapshot = self.sim().snapshot();
             let stamp = fhirsim::sim::Stamp { event: snapshot.last_event(), operation: fhirsim::version::Operation::Get };
             let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", representation: false };

@@ -7,6 +7,7 @@ use super::super::target::{Target, pairs};
 use super::super::{Content, Interaction, search};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, instant, raw};
 
 /// The methods of entries.
@@ -113,7 +114,7 @@ impl Entry {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
-        let search = |type_name| Interaction::Search(search::Request { type_name, parameters: pairs(&self.query), strict: false });
+        let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict: false });
         match (self.method, &self.target) {
             (Method::Post, Target::Type(_)) => match id {
                 Some(id) => Ok(Interaction::Update(id, content()?, conditions)),
@@ -121,11 +122,12 @@ impl Entry {
             },
             (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(id.clone(), content()?, conditions)),
             (Method::Delete, Target::Instance(type_name, id)) => Ok(Interaction::Delete(type_name, id.clone(), conditions)),
-            (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions)),
+            (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, Subset::of_read(&pairs(&self.query))?)),
             (Method::Get, Target::Version(type_name, id, version)) => Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions)),
             (Method::Get, Target::InstanceHistory(type_name, id)) => Ok(Interaction::History(type_name, id.clone(), pairs(&self.query))),
-            (Method::Get, Target::Type(type_name) | Target::TypeSearch(type_name)) => Ok(search(Some(type_name))),
-            (Method::Get, Target::System | Target::SystemSearch) => Ok(search(None)),
+            (Method::Get, Target::Type(type_name) | Target::TypeSearch(type_name)) => Ok(search(Some(type_name), None)),
+            (Method::Get, Target::Compartment(of, id, type_name)) => Ok(search(*type_name, Some((of, id.clone())))),
+            (Method::Get, Target::System | Target::SystemSearch) => Ok(search(None, None)),
             (Method::Get, Target::Metadata) => Ok(Interaction::Capabilities),
             (method, _) => {
                 let message = format!(

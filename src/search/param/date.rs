@@ -1,13 +1,14 @@
 //! Date parameters, <https://hl7.org/fhir/R4/search.html#date>: intervals compared with intervals.
 
-use chrono::{DateTime, Utc};
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::params::Param;
 use super::super::path::Node;
-use super::{Prefix, bad_value, paired, unescape};
+use super::{Env, Prefix, bad_value, paired, unescape};
+use crate::fhir::Failure;
 use crate::fhir::instant::{self, BEGINNING, END, Interval};
-use crate::fhir::{Failure, FhirVersion};
 use crate::query::{KeysBuilder, Query};
 
 /// The intervals that `found` stand for.
@@ -67,18 +68,18 @@ pub fn add(param: &Param, interval: Interval, keys: &mut KeysBuilder) {
     keys.column(&param.column('>'), interval.high);
 }
 
-/// The query of one search value; `now` is what `ap` measures its tenth from.
+/// The query of one search value.
 ///
 /// # Errors
 /// The value is no date.
-pub fn query(param: &'static Param, value: &str, version: FhirVersion, now: DateTime<Utc>) -> Result<Query, Failure> {
+pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     let (prefix, text) = Prefix::split(value);
     // A plus that a client forgot to encode arrives as a blank.
     let text = unescape(text).replace(' ', "+");
     let wanted = instant::parse(&text).ok_or_else(|| bad_value(param, value, "a date such as 2020, 2020-02, 2020-02-28 or ge2020-02-28T10:30:00Z"))?;
     let low = |from, to| Query::Column { column: param.column('<').into(), from, to };
     let high = |from, to| Query::Column { column: param.column('>').into(), from, to };
-    let equal = || within(param, wanted, version);
+    let equal = || within(param, wanted, env);
     Ok(match prefix {
         Prefix::Eq => equal(),
         Prefix::Ne => Query::or(vec![low(BEGINNING, wanted.low - 1), high(wanted.high + 1, END)]),
@@ -89,33 +90,33 @@ pub fn query(param: &'static Param, value: &str, version: FhirVersion, now: Date
         Prefix::Sa => low(wanted.high, END),
         Prefix::Eb => high(BEGINNING, wanted.low),
         Prefix::Ap => {
-            let tenth = (now.timestamp_micros() - wanted.low).abs() / 10;
-            overlapping(param, Interval { low: wanted.low - tenth, high: wanted.high + tenth }, version)
+            let tenth = (env.now.timestamp_micros() - wanted.low).abs() / 10;
+            overlapping(param, Interval { low: wanted.low - tenth, high: wanted.high + tenth }, env)
         }
     })
 }
 
-fn within(param: &'static Param, wanted: Interval, version: FhirVersion) -> Query {
+/// The query for values that have an instant in common with a search value.
+///
+/// # Errors
+/// The value is no date.
+pub fn overlaps(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let wanted = instant::parse(value).ok_or_else(|| bad_value(param, value, "a date such as 2020-02"))?;
+    Ok(overlapping(param, wanted, env))
+}
+
+fn within(param: &Arc<Param>, wanted: Interval, env: &Env<'_>) -> Query {
     let conditions = vec![
         Query::Column { column: param.column('<').into(), from: wanted.low, to: END },
         Query::Column { column: param.column('>').into(), from: BEGINNING, to: wanted.high },
     ];
-    paired(param, conditions, check(param, version, move |v| wanted.low <= v.low && v.high <= wanted.high))
+    paired(param, conditions, env.on_values(param, move |found| intervals(found).iter().any(|v| wanted.low <= v.low && v.high <= wanted.high)))
 }
 
-fn overlapping(param: &'static Param, wanted: Interval, version: FhirVersion) -> Query {
+fn overlapping(param: &Arc<Param>, wanted: Interval, env: &Env<'_>) -> Query {
     let conditions = vec![
         Query::Column { column: param.column('<').into(), from: BEGINNING, to: wanted.high - 1 },
         Query::Column { column: param.column('>').into(), from: wanted.low + 1, to: END },
     ];
-    paired(param, conditions, check(param, version, move |v| v.low < wanted.high && wanted.low < v.high))
-}
-
-/// An exact check: one interval of the stored resource fulfils both conditions.
-fn check(
-    param: &'static Param,
-    version: FhirVersion,
-    test: impl Fn(&Interval) -> bool + Send + Sync + 'static,
-) -> impl Fn(&[u8]) -> bool + Send + Sync + 'static {
-    super::super::compile::on_values(param, version, move |found| intervals(found).iter().any(&test))
+    paired(param, conditions, env.on_values(param, move |found| intervals(found).iter().any(|v| v.low < wanted.high && wanted.low < v.high)))
 }

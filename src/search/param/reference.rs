@@ -1,48 +1,74 @@
 //! Reference parameters, <https://hl7.org/fhir/R4/search.html#reference>.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::extract::Origin;
 use super::super::params::Param;
+use super::super::parse::Modifier;
 use super::super::path::Node;
-use super::{bad_value, unescape};
-use crate::fhir::Failure;
+use super::{Env, bad_value, token, unescape};
 use crate::fhir::reference::Reference;
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::query::text::normalise;
 use crate::query::{KeysBuilder, Query};
+
+/// Most steps up or down a hierarchy.
+const MAX_STEPS: usize = 64;
+
+/// The reference that a value is or holds, as text.
+#[must_use]
+pub fn text_of<'v>(node: &Node<'v>) -> Option<&'v str> {
+    let text = |value: &'v Value| value.get("reference").and_then(Value::as_str);
+    match node.value {
+        Value::String(text) => Some(text),
+        Value::Object(_) if node.ty.base == "CodeableReference" => node.value.get("reference").and_then(text),
+        Value::Object(_) => text(node.value),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+    }
+}
 
 /// Adds the keys of a value; returns whether it was a reference.
 pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut KeysBuilder) -> usize {
-    let text = |name: &str| node.value.get(name).and_then(Value::as_str);
-    let found = match node.value {
-        Value::String(text) => Some(text.as_str()),
-        Value::Object(_) if node.ty.base == "CodeableReference" => node.value.get("reference").and_then(|r| r.get("reference")).and_then(Value::as_str),
-        Value::Object(_) => text("reference"),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
-    };
-    if let Some(found) = found {
+    let reference = if node.ty.base == "CodeableReference" { node.value.get("reference").unwrap_or(&Value::Null) } else { node.value };
+    if let Some(identifier) = reference.get("identifier").filter(|i| i.is_object()) {
+        token::index_identifier(param, identifier, keys);
+    }
+    if origin.version == FhirVersion::R5
+        && let Some(display) = reference.get("display").and_then(Value::as_str)
+    {
+        keys.term(&[&param.name, "\u{1f}T", &normalise(display)]);
+    }
+    if let Some(found) = text_of(node) {
         add(param, found, origin, keys);
         return 1;
     }
+    let text = |name: &str| node.value.get(name).and_then(Value::as_str);
     if let (Some(type_name), Some(id)) = (text("resourceType"), text("id")) {
         add(param, &format!("{type_name}/{id}"), origin, keys);
         return 1;
     }
     // A logical reference is a value, though not one that this parameter's plain form finds.
-    usize::from(node.value.get("identifier").is_some())
+    usize::from(reference.get("identifier").is_some())
 }
 
 fn add(param: &Param, text: &str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
     let text = origin.local_part(text).unwrap_or(text);
     match Reference::parse(text, origin.definitions()) {
-        Reference::Local { type_name, id, .. } => {
+        Reference::Local { type_name, id, version } => {
             keys.term(&[&param.name, "\u{1f}r", type_name, "/", id]);
             keys.term(&[&param.name, "\u{1f}i", id]);
+            if let Some(version) = version {
+                keys.term(&[&param.name, "\u{1f}v", type_name, "/", id, "/_history/", version]);
+            }
         }
-        Reference::Contained(_) | Reference::Conditional { .. } => {}
+        Reference::Contained(_) => keys.term(&[&param.name, "\u{1f}n"]),
+        Reference::Conditional { .. } => {}
         Reference::Other(url) => {
             keys.term(&[&param.name, "\u{1f}u", url]);
             if let Some((canonical, _)) = url.split_once('|') {
-                keys.term(&[&param.name, "\u{1f}u", canonical]);
+                keys.term(&[&param.name, "\u{1f}k", canonical]);
             }
         }
     }
@@ -54,21 +80,77 @@ pub fn query(param: &Param, value: &str, origin: &Origin<'_>) -> Query {
     let value = unescape(value);
     let text = origin.local_part(&value).unwrap_or(&value);
     match Reference::parse(text, origin.definitions()) {
-        Reference::Local { type_name, id, .. } => Query::term(&param.key('r', &format!("{type_name}/{id}"))),
+        Reference::Local { type_name, id, version: None } => Query::term(&param.key('r', &format!("{type_name}/{id}"))),
+        Reference::Local { type_name, id, version: Some(version) } => Query::term(&param.key('v', &format!("{type_name}/{id}/_history/{version}"))),
         Reference::Contained(_) | Reference::Conditional { .. } => Query::None,
-        Reference::Other(text) => Query::or(vec![Query::term(&param.key('i', text)), Query::term(&param.key('u', text))]),
+        Reference::Other(text) => Query::or(['i', 'u', 'k'].map(|class| Query::term(&param.key(class, text))).to_vec()),
+    }
+}
+
+/// The query of one search value with a modifier.
+///
+/// # Errors
+/// The value does not fit the modifier.
+pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    match modifier {
+        Modifier::Type(type_name) => of_type(param, value, type_name, &env.origin),
+        Modifier::Identifier => Ok(token::query_named(&format!("{}:identifier", param.name), value)),
+        Modifier::Text => Ok(token::text(param, value)),
+        Modifier::Above | Modifier::Below if param.is_canonical() => canonical(param, modifier, value),
+        Modifier::Above | Modifier::Below => hierarchy(param, modifier == Modifier::Above, value, env),
+        _ => Ok(query(param, value, &env.origin)),
     }
 }
 
 /// `:Type`: the id of a resource of that type.
-///
-/// # Errors
-/// The value names another type.
-pub fn query_of_type(param: &Param, value: &str, type_name: &str, origin: &Origin<'_>) -> Result<Query, Failure> {
+fn of_type(param: &Param, value: &str, type_name: &str, origin: &Origin<'_>) -> Result<Query, Failure> {
     let text = unescape(value);
     match Reference::parse(origin.local_part(&text).unwrap_or(&text), origin.definitions()) {
         Reference::Local { type_name: named, .. } if named != type_name => Err(bad_value(param, value, &format!("a reference to a {type_name}"))),
         Reference::Local { id, .. } => Ok(Query::term(&param.key('r', &format!("{type_name}/{id}")))),
         _ => Ok(Query::term(&param.key('r', &format!("{type_name}/{text}")))),
     }
+}
+
+/// `:below` of a canonical: any version that begins so.
+fn canonical(param: &Param, modifier: Modifier, value: &str) -> Result<Query, Failure> {
+    let text = unescape(value);
+    if modifier == Modifier::Above {
+        return Err(bad_value(param, value, "searched by :above: a canonical has versions below it, nothing above"));
+    }
+    let longer = if text.contains('|') { format!("{text}.") } else { format!("{text}|") };
+    Ok(Query::or(vec![Query::term(&param.key('u', &text)), Query::prefix(&param.key('u', &longer))]))
+}
+
+/// `:below` and `:above` of a resource that is part of another of its type: Locations, Organizations and the like.
+fn hierarchy(param: &Arc<Param>, above: bool, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let text = unescape(value);
+    let found = Reference::parse(env.origin.local_part(&text).unwrap_or(&text), env.origin.definitions());
+    let (type_name, id) = match (found, &param.targets[..]) {
+        (Reference::Local { type_name, id, .. }, _) => (env.origin.definitions().resource_type(type_name)?, id.to_owned()),
+        (_, [only]) => (*only, text.clone()),
+        _ => return Err(bad_value(param, value, "a reference with its type, such as Location/1")),
+    };
+    let parts = env.origin.params.of(type_name);
+    let own = ["partof", "part-of"].iter().find_map(|code| parts.get(code)).filter(|p| p.targets.contains(&type_name));
+    let Some(part_of) = own else {
+        return Err(Failure::new(Kind::NotSupported, format!("'{}': a {type_name} is not part of another; :above and :below do not apply", param.code)));
+    };
+    let mut all: Vec<Box<str>> = vec![format!("{type_name}/{id}").into()];
+    let mut edge = all.clone();
+    for _ in 0..MAX_STEPS {
+        let next = if above {
+            let these =
+                Query::terms_of(&format!("{type_name}/_id\u{1f}c"), edge.iter().filter_map(|uid| uid.split_once('/')).map(|(_, id)| id.into()).collect());
+            env.lookup.terms(&these, &part_of.key('r', ""))?
+        } else {
+            env.lookup.uids(&Query::terms_of(&part_of.key('r', ""), edge))?
+        };
+        edge = next.into_iter().filter(|uid| !all.contains(uid)).collect();
+        if edge.is_empty() {
+            break;
+        }
+        all.extend(edge.iter().cloned());
+    }
+    Ok(Query::terms_of(&param.key('r', ""), all))
 }

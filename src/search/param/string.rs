@@ -1,12 +1,15 @@
 //! String parameters, <https://hl7.org/fhir/R4/search.html#string>: the beginning matches, case and accents aside.
 
+use std::sync::Arc;
+
 use serde_json::Value;
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
 
 use super::super::params::Param;
+use super::super::parse::Modifier;
 use super::super::path::Node;
-use super::unescape;
+use super::{Env, bad_value, unescape};
+use crate::fhir::Failure;
+use crate::query::text::{Text, normalise, words};
 use crate::query::{KeysBuilder, Query};
 
 /// The members of HumanName and Address that are searched.
@@ -26,68 +29,45 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
     }
 }
 
-/// The text without case and accents, white space as single blanks.
-#[must_use]
-pub fn normalise(text: &str) -> String {
-    if text.is_ascii() && !text.bytes().any(|b| b.is_ascii_control()) && !text.contains("  ") {
-        return text.trim().to_ascii_lowercase();
-    }
-    let plain: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).fold(String::new(), fold);
-    plain.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Adds a letter; those that Unicode does not take apart as people type them without their mark.
-fn fold(mut text: String, c: char) -> String {
-    match c {
-        'ß' => text.push_str("ss"),
-        'æ' => text.push_str("ae"),
-        'œ' => text.push_str("oe"),
-        'þ' => text.push_str("th"),
-        'ø' => text.push('o'),
-        'ł' => text.push('l'),
-        'đ' | 'ð' => text.push('d'),
-        'ı' => text.push('i'),
-        'ς' => text.push('σ'),
-        other => text.push(other),
-    }
-    text
-}
-
 /// The query of one search value.
 #[must_use]
 pub fn query(param: &Param, value: &str) -> Query {
     Query::prefix(&param.key('s', &normalise(&unescape(value))))
 }
 
-/// `:exact`: the whole value, case and accents counted.
-#[must_use]
-pub fn exact(param: &Param, value: &str) -> Query {
-    Query::term(&param.key('x', &unescape(value)))
-}
-
-/// `:contains`: anywhere in the value.
-#[must_use]
-pub fn contains(param: &Param, value: &str) -> Query {
-    Query::TermContains { prefix: param.key('s', "").into(), part: normalise(&unescape(value)).into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn case_and_accents_do_not_count() {
-        for (text, expected) in [
-            ("Müller", "muller"),
-            ("ÉCOLE  x", "ecole x"),
-            (" Ann ", "ann"),
-            ("Ⅳ", "iv"),
-            ("Straße ØRE", "strasse ore"),
-            ("ΟΔΟΣ", "οδοσ"),
-            ("οδος", "οδοσ"),
-            ("李", "李"),
-        ] {
-            assert_eq!(normalise(text), expected);
+/// The query of one search value with a modifier.
+///
+/// # Errors
+/// `:text`: the condition on words cannot be read.
+pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    match modifier {
+        Modifier::Exact => Ok(Query::term(&param.key('x', &unescape(value)))),
+        Modifier::Contains => Ok(part(param, value, false)),
+        Modifier::Text => {
+            let condition = condition(param, value)?;
+            let (origin, name) = (env.origin.owned(), param.key('s', ""));
+            let parameter = param.clone();
+            let check = env.on_values(param, move |found| {
+                let keys = super::super::extract::keys_of(&parameter, found, &origin.borrow());
+                let strings: Vec<Vec<String>> = keys.terms_with(&name).map(words).collect();
+                strings.into_iter().any(|s| condition.matches(&[s]))
+            });
+            Ok(Query::Verify(Box::new(Query::term(&param.key('!', ""))), check))
         }
+        _ => Ok(query(param, value)),
     }
+}
+
+/// Anywhere in the value, or at its end.
+#[must_use]
+pub fn part(param: &Param, value: &str, at_end: bool) -> Query {
+    Query::TermContains { prefix: param.key('s', "").into(), part: normalise(&unescape(value)).into(), at_end }
+}
+
+/// A condition on words.
+///
+/// # Errors
+/// It cannot be read.
+pub fn condition(param: &Param, value: &str) -> Result<Text, Failure> {
+    Text::parse(&unescape(value)).map_err(|reason| bad_value(param, value, &format!("a condition on words: {reason}")))
 }

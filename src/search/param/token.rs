@@ -1,61 +1,105 @@
 //! Token parameters, <https://hl7.org/fhir/R4/search.html#token>. Codes are compared as they are written.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::extract::Origin;
 use super::super::params::Param;
-use super::super::path::Node;
-use super::{split_unescaped, unescape};
+use super::super::parse::Modifier;
+use super::super::path::{Node, Ty};
+use super::super::terminology::{self, Members};
+use super::{Env, bad_value, split_unescaped, string, unescape};
+use crate::fhir::Failure;
+use crate::query::text::{Text, normalise, words};
 use crate::query::{KeysBuilder, Query};
+
+/// What a value holds, piece by piece.
+enum Piece<'a> {
+    /// A system, a code, or both.
+    Pair(Option<&'a str>, Option<&'a str>),
+    /// A code that has no system but the ones its element is bound to.
+    Code(&'a str),
+    /// Text for people.
+    Text(&'a str),
+    /// An identifier with one coding of its type.
+    Typed(&'a Value, &'a str),
+}
 
 /// Adds the keys of a value; returns how many values it was.
 pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut KeysBuilder) -> usize {
-    match node.value {
-        Value::Bool(flag) => {
-            add_code(param, if *flag { "true" } else { "false" }, keys);
-            1
+    let mut count = 0;
+    each(node, &mut |piece| match piece {
+        Piece::Pair(system, code) => {
+            count += usize::from(system.is_some() || code.is_some());
+            if let Some(code) = code {
+                keys.term(&[&param.name, "\u{1f}c", code]);
+            }
+            add(param, system, code, keys);
         }
-        Value::Number(number) => {
-            add_code(param, &number.to_string(), keys);
-            1
-        }
-        Value::String(code) => {
+        Piece::Code(code) => {
+            count += 1;
             add_code(param, code, keys);
-            let systems = node.codes.and_then(|name| origin.definitions().codes(name)).into_iter().flatten();
-            for (system, _) in systems.filter(|(_, codes)| codes.contains(&code.as_str())) {
+            for system in systems(node, code, origin) {
                 add(param, Some(system), Some(code), keys);
             }
-            1
         }
+        Piece::Text(text) => keys.term(&[&param.name, "\u{1f}T", &normalise(text)]),
+        Piece::Typed(coding, value) => {
+            let text = |name: &str| coding.get(name).and_then(Value::as_str).unwrap_or_default();
+            keys.term(&[&param.name, "\u{1f}o", text("system"), "|", text("code"), "|", value]);
+        }
+    });
+    count
+}
+
+/// Calls `found` with every piece of a value.
+fn each<'v>(node: &Node<'v>, found: &mut dyn FnMut(Piece<'v>)) {
+    match node.value {
+        Value::Bool(flag) => found(Piece::Code(if *flag { "true" } else { "false" })),
+        // Numbers are kept as they were written.
+        Value::Number(number) => found(Piece::Code(number.as_str())),
+        Value::String(code) => found(Piece::Code(code)),
         Value::Object(object) => {
             let text = |name: &str| object.get(name).and_then(Value::as_str);
             match node.ty.base {
                 "CodeableConcept" => {
                     let codings = object.get("coding").and_then(Value::as_array).into_iter().flatten();
-                    codings.filter(|c| c.is_object()).map(|value| index_pair(param, value, "code", keys)).sum()
+                    codings.for_each(|value| each(&Node { value, ty: Ty::named("Coding"), codes: None }, found));
+                    if let Some(text) = text("text") {
+                        found(Piece::Text(text));
+                    }
                 }
-                "CodeableReference" => match object.get("concept") {
-                    Some(value) => index(param, &Node { value, ty: super::super::path::Ty { base: "CodeableConcept", path: "" }, codes: None }, origin, keys),
-                    None => 0,
-                },
-                "Coding" => index_pair(param, node.value, "code", keys),
-                _ if text("value").is_some() || text("system").is_some() => index_pair(param, node.value, "value", keys),
-                _ => 0,
+                "CodeableReference" => {
+                    if let Some(value) = object.get("concept") {
+                        each(&Node { value, ty: Ty::named("CodeableConcept"), codes: None }, found);
+                    }
+                }
+                "Coding" => {
+                    found(Piece::Pair(text("system"), text("code")));
+                    if let Some(text) = text("display") {
+                        found(Piece::Text(text));
+                    }
+                }
+                _ if text("value").is_some() || text("system").is_some() => {
+                    found(Piece::Pair(text("system"), text("value")));
+                    if let (Some(kind), Some(value)) = (object.get("type"), text("value")) {
+                        let codings = kind.get("coding").and_then(Value::as_array).into_iter().flatten();
+                        codings.for_each(|coding| found(Piece::Typed(coding, value)));
+                        kind.get("text").and_then(Value::as_str).into_iter().for_each(|t| found(Piece::Text(t)));
+                    }
+                }
+                _ => {}
             }
         }
-        Value::Null | Value::Array(_) => 0,
+        Value::Null | Value::Array(_) => {}
     }
 }
 
-/// A Coding, an Identifier or a ContactPoint.
-fn index_pair(param: &Param, value: &Value, code: &str, keys: &mut KeysBuilder) -> usize {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let (system, code) = (text("system"), text(code));
-    if let Some(code) = code {
-        keys.term(&[&param.name, "\u{1f}c", code]);
-    }
-    add(param, system, code, keys);
-    usize::from(system.is_some() || code.is_some())
+/// The systems that a bare code can belong to by the binding of its element.
+fn systems<'d>(node: &Node<'_>, code: &str, origin: &Origin<'_>) -> impl Iterator<Item = &'d str> {
+    let groups = node.codes.and_then(|name| origin.definitions().codes(name)).into_iter().flatten();
+    groups.filter(move |(_, codes)| codes.contains(&code)).map(|(system, _)| *system)
 }
 
 /// Adds the keys of a code without a system.
@@ -73,18 +117,128 @@ fn add(param: &Param, system: Option<&str>, code: Option<&str>, keys: &mut KeysB
     }
 }
 
+/// Adds the keys of an identifier that stands for a resource, under the parameter's name and `:identifier`.
+pub fn index_identifier(param: &Param, identifier: &Value, keys: &mut KeysBuilder) {
+    let text = |name: &str| identifier.get(name).and_then(Value::as_str);
+    let name = &param.name;
+    if let Some(value) = text("value") {
+        keys.term(&[name, ":identifier\u{1f}c", value]);
+        keys.term(&[name, ":identifier\u{1f}t", text("system").unwrap_or(""), "|", value]);
+    }
+    if let Some(system) = text("system") {
+        keys.term(&[name, ":identifier\u{1f}y", system]);
+    }
+}
+
 /// The query of one search value: `code`, `system|code`, `|code`, `system|`.
 #[must_use]
 pub fn query(param: &Param, value: &str) -> Query {
+    query_named(&param.name, value)
+}
+
+/// The same for keys under `name`.
+#[must_use]
+pub fn query_named(name: &str, value: &str) -> Query {
     let parts = split_unescaped(value, '|');
+    let term = |class: char, text: &str| Query::term(&format!("{name}\u{1f}{class}{text}"));
     match parts[..] {
-        [code] => Query::term(&param.key('c', &unescape(code))),
-        [system, ""] => Query::term(&param.key('y', &unescape(system))),
+        [code] => term('c', &unescape(code)),
+        [system, ""] => term('y', &unescape(system)),
         // A further bar belongs to the code: clients send `system|a|b` without escaping it.
         _ => {
             let system = unescape(parts[0]);
             let code = unescape(&value[parts[0].len() + 1..]);
-            Query::term(&param.key('t', &format!("{system}|{code}")))
+            term('t', &format!("{system}|{code}"))
         }
     }
+}
+
+/// The query of one search value with a modifier.
+///
+/// # Errors
+/// The value does not fit the modifier, or what it names is not there.
+pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    match modifier {
+        Modifier::Text => Ok(text(param, value)),
+        Modifier::TextAdvanced => text_advanced(param, value, env),
+        Modifier::CodeText => Ok(code_text(param, value, env)),
+        Modifier::OfType => match split_unescaped(value, '|')[..] {
+            [system, code, number] if !number.is_empty() && !code.is_empty() => {
+                let typed = format!("{}|{}|{}", unescape(system), unescape(code), unescape(number));
+                Ok(Query::term(&param.key('o', &typed)))
+            }
+            _ => Err(bad_value(param, value, "system|code|value, such as http://terminology.hl7.org/CodeSystem/v2-0203|MR|446053")),
+        },
+        Modifier::In | Modifier::NotIn => Ok(among(param, &terminology::value_set(&unescape(value), env)?, env)),
+        Modifier::Above | Modifier::Below => match split_unescaped(value, '|')[..] {
+            [system, code] if !system.is_empty() && !code.is_empty() => {
+                let (system, code) = (unescape(system), unescape(code));
+                let codes = terminology::related(&system, &code, modifier == Modifier::Above, env)?;
+                Ok(among(param, &Arc::new(Members::Codes(system.into(), codes)), env))
+            }
+            _ => Err(bad_value(param, value, "system|code: without its system, a code has no place in a hierarchy")),
+        },
+        _ => Ok(query(param, value)),
+    }
+}
+
+/// `:text`: the text for people begins so.
+#[must_use]
+pub fn text(param: &Param, value: &str) -> Query {
+    Query::prefix(&param.key('T', &normalise(&unescape(value))))
+}
+
+/// `:text-advanced`: the text for people fulfils a condition on its words.
+///
+/// # Errors
+/// The condition cannot be read.
+pub fn text_advanced(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let condition = string::condition(param, value)?;
+    let narrowing = match &condition {
+        Text::Word(word) => Query::TermContains { prefix: param.key('T', "").into(), part: word.as_str().into(), at_end: false },
+        _ => Query::prefix(&param.key('T', "")),
+    };
+    let (origin, name) = (env.origin.owned(), param.key('T', ""));
+    let parameter = param.clone();
+    let check = env.on_values(param, move |found| {
+        let keys = super::super::extract::keys_of(&parameter, found, &origin.borrow());
+        let strings: Vec<Vec<String>> = keys.terms_with(&name).map(words).collect();
+        strings.into_iter().any(|s| condition.matches(&[s]))
+    });
+    Ok(Query::Verify(Box::new(narrowing), check))
+}
+
+/// `:code-text`: the code begins so, upper and lower case alike.
+#[must_use]
+pub fn code_text(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Query {
+    let wanted = unescape(value).to_lowercase();
+    let (origin, name) = (env.origin.owned(), param.key('c', ""));
+    let parameter = param.clone();
+    let check = env.on_values(param, move |found| {
+        let keys = super::super::extract::keys_of(&parameter, found, &origin.borrow());
+        keys.terms_with(&name).any(|code| code.to_lowercase().starts_with(&wanted))
+    });
+    Query::Verify(Box::new(Query::prefix(&param.key('c', ""))), check)
+}
+
+/// One of the codes is among `members`.
+fn among(param: &Arc<Param>, members: &Arc<Members>, env: &Env<'_>) -> Query {
+    let narrowing = members.narrowing(param);
+    if members.is_plain() {
+        return narrowing;
+    }
+    let (origin, members) = (env.origin.owned(), members.clone());
+    let check = env.on_values(param, move |found| {
+        let origin = origin.borrow();
+        found.iter().any(|node| {
+            let mut is_member = false;
+            each(node, &mut |piece| match piece {
+                Piece::Pair(Some(system), Some(code)) => is_member |= members.contains(system, code),
+                Piece::Code(code) => is_member |= systems(node, code, &origin).any(|system| members.contains(system, code)),
+                Piece::Pair(..) | Piece::Text(_) | Piece::Typed(..) => {}
+            });
+            is_member
+        })
+    });
+    Query::Verify(Box::new(narrowing), check)
 }

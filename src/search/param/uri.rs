@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::super::params::Param;
+use super::super::parse::Modifier;
 use super::super::path::Node;
-use super::unescape;
+use super::{bad_value, unescape};
+use crate::fhir::Failure;
 use crate::query::{KeysBuilder, Query};
 
 /// Adds the key of a value; returns whether it was a URI.
@@ -18,4 +20,32 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
 #[must_use]
 pub fn query(param: &Param, value: &str) -> Query {
     Query::term(&param.key('l', &unescape(value)))
+}
+
+/// The query of one search value with a modifier.
+///
+/// # Errors
+/// `:above` and `:below` of what has no hierarchy, a URN.
+pub fn modified(param: &Param, modifier: Modifier, value: &str) -> Result<Query, Failure> {
+    let url = unescape(value);
+    match modifier {
+        Modifier::Above | Modifier::Below if !url.contains("://") => {
+            Err(bad_value(param, value, "a URL: only URLs have something above and below, not URNs and names; leave the modifier out"))
+        }
+        Modifier::Below => Ok(Query::or(vec![Query::term(&param.key('l', url.trim_end_matches('/'))), Query::prefix(&param.key('l', &directory(&url)))])),
+        Modifier::Above => {
+            let authority = url.find("://").map_or(0, |at| at + 3);
+            let ends = url.match_indices('/').map(|(at, _)| at).filter(|at| *at > authority);
+            // `http://a/b` is above `http://a/b/c`, written with or without the slash.
+            let mut above: Vec<Box<str>> = ends.flat_map(|at| [url[..at].into(), url[..=at].into()]).collect();
+            above.push(url.as_str().into());
+            Ok(Query::terms_of(&param.key('l', ""), above))
+        }
+        Modifier::Contains => Ok(Query::TermContains { prefix: param.key('l', "").into(), part: url.into(), at_end: false }),
+        _ => Ok(query(param, value)),
+    }
+}
+
+fn directory(url: &str) -> String {
+    format!("{}/", url.trim_end_matches('/'))
 }

@@ -1,0 +1,355 @@
+//! Why a resource matches a search, or does not: how each parameter was read, the values it was compared with, and the
+//! decision.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not explained in words of its own is shown as it is")]
+
+use serde_json::{Value, json};
+
+use crate::fhir::definitions::ParamType;
+use crate::fhir::instant;
+use crate::fhir::{Failure, ResourceId, outcome};
+use crate::index::Budget;
+use crate::interaction::Env;
+use crate::query::{Keys, Query};
+use crate::search::compile::Compiler;
+use crate::search::condition::Condition;
+use crate::search::extract;
+use crate::search::param::{self, Prefix};
+use crate::search::params::Param;
+use crate::search::parse::Modifier;
+use crate::search::path::Node;
+use crate::search::{Lookup, Search};
+use crate::sim::{Page, Snapshot, Stored};
+
+/// A parameter's part in the decision on one resource.
+#[derive(Debug)]
+pub struct Explained {
+    /// `name=joh`.
+    pub parameter: String,
+    /// How it was read.
+    pub meaning: String,
+    /// The values it was compared with: path, value, whether this value fulfils it.
+    pub values: Vec<(String, Value, bool)>,
+    /// The decision.
+    pub matches: bool,
+}
+
+/// The OperationOutcome that explains a page.
+///
+/// # Errors
+/// A resource cannot be read; more work than the budget allows.
+pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, env: &Env<'_>, budget: &Budget) -> Result<Value, Failure> {
+    let mut messages = Vec::new();
+    let lookup = snapshot.looking(budget);
+    let compiler = Compiler::new(param_env(snapshot, env, &lookup));
+    for (shown, condition) in named_conditions(search) {
+        let mut any = Vec::new();
+        for type_name in &search.types {
+            any.push(Query::and(vec![Query::term(&extract::type_term(type_name)), compiler.condition(condition, type_name)?]));
+        }
+        let (alone, _) = snapshot.matching(&Query::or(any), 0, budget)?;
+        let meaning = search.types.first().map(|t| meaning(condition, t, snapshot)).unwrap_or_default();
+        messages.push(format!("{shown}: {meaning}; by itself it matches {alone}"));
+    }
+    for hit in &page.hits {
+        let id = super::id_of(&hit.stored)?;
+        for explained in of_stored(search, &hit.stored, &id, snapshot, &compiler)? {
+            messages.push(format!("{}/{id}: {}", hit.stored.type_name, explained.sentence()));
+        }
+    }
+    Ok(outcome::informational("information", "informational", &messages))
+}
+
+/// Explains a search for one resource, which need not match.
+///
+/// # Errors
+/// The resource is not here; a value that cannot be read.
+pub fn of_resource(search: &Search, type_name: &'static str, id: &ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Result<Value, Failure> {
+    let budget = snapshot.budget();
+    let lookup = snapshot.looking(&budget);
+    let compiler = Compiler::new(param_env(snapshot, env, &lookup));
+    let stored = stored(type_name, id, snapshot)?;
+    let explained = of_stored(search, &stored, id, snapshot, &compiler)?;
+    let is_type = search.types.contains(&type_name);
+    let parameters: Vec<Value> = explained.iter().map(Explained::to_json).collect();
+    let types = if is_type { String::new() } else { format!("the search is for {}, not {type_name}", search.types.join(", ")) };
+    let ignored: Vec<&str> = search.ignored.iter().map(|f| f.diagnostics.as_str()).collect();
+    Ok(json!({
+        "resource": format!("{type_name}/{id}"),
+        "matches": is_type && explained.iter().all(|e| e.matches),
+        "reason": types,
+        "parameters": parameters,
+        "ignored": ignored,
+    }))
+}
+
+/// Every value that a resource is found by.
+///
+/// # Errors
+/// The resource is not here.
+pub fn indexed(type_name: &'static str, id: &ResourceId, snapshot: &Snapshot) -> Result<Value, Failure> {
+    let stored = stored(type_name, id, snapshot)?;
+    let resource = parsed(&stored)?;
+    let keys = keys_of(&stored, &resource, id, snapshot);
+    let mut parameters = Vec::new();
+    for param in &snapshot.params().of(type_name).list {
+        let prefix = format!("{}\u{1f}", param.name);
+        let own = |name: &str| name.strip_prefix(&*param.name).filter(|side| side.len() == 1).map(str::to_owned);
+        let terms: Vec<String> = keys.terms_with(&prefix).filter(|t| !t.starts_with(['!', '#'])).map(readable).collect();
+        let columns: Vec<Value> = keys.columns().filter_map(|(name, v)| Some(json!({"bound": bound(&own(name)?), "value": column(param, v)}))).collect();
+        if terms.is_empty() && columns.is_empty() {
+            continue;
+        }
+        let mut found = Vec::new();
+        param.values(&resource, type_name, &mut found);
+        let values: Vec<Value> = found.iter().map(|n| json!({"path": path_of(&resource, n, type_name), "type": n.ty.base, "value": n.value})).collect();
+        parameters.push(json!({"name": param.code, "type": param.kind.code(), "values": values, "terms": terms, "bounds": columns}));
+    }
+    Ok(json!({"resource": format!("{type_name}/{id}"), "version": stored.version.id.to_string(), "parameters": parameters}))
+}
+
+fn stored(type_name: &'static str, id: &ResourceId, snapshot: &Snapshot) -> Result<Stored, Failure> {
+    let found = snapshot.latest(type_name, id).filter(|v| !v.is_deletion());
+    let version = found.ok_or_else(|| crate::interaction::not_found(type_name, id))?;
+    Ok(Stored { type_name, version, body: snapshot.body(type_name, &version)? })
+}
+
+fn parsed(stored: &Stored) -> Result<Value, Failure> {
+    serde_json::from_slice(&stored.body).map_err(|e| Failure::new(crate::fhir::Kind::Damaged, e.to_string()))
+}
+
+fn keys_of(stored: &Stored, resource: &Value, id: &ResourceId, snapshot: &Snapshot) -> Keys {
+    extract::extract(resource, stored.type_name, id, stored.version.event.millis(), &snapshot.origin())
+}
+
+fn param_env<'a>(snapshot: &'a Snapshot, env: &Env<'_>, lookup: &'a dyn Lookup) -> param::Env<'a> {
+    param::Env { origin: snapshot.origin(), now: chrono::DateTime::from_timestamp_millis(env.now_ms).unwrap_or_default(), lookup }
+}
+
+/// The conditions with the parameters as they came.
+fn named_conditions(search: &Search) -> impl Iterator<Item = (String, &Condition)> {
+    search.conditions.iter().map(|(name, condition)| {
+        let value = search.applied.iter().find(|(n, v)| n == name && (!is_repeated(search, name) || says(condition, v))).map(|(_, v)| v.as_str());
+        let shown = if name.is_empty() { "compartment".to_owned() } else { format!("{name}={}", value.unwrap_or_default()) };
+        (shown, condition)
+    })
+}
+
+fn is_repeated(search: &Search, name: &str) -> bool {
+    search.applied.iter().filter(|(n, _)| n == name).count() > 1
+}
+
+fn says(condition: &Condition, value: &str) -> bool {
+    match condition {
+        Condition::Param { values, .. } => values.join(",") == value,
+        Condition::Chain { then, .. } | Condition::Has { then, .. } => says(then, value),
+        _ => true,
+    }
+}
+
+fn of_stored(search: &Search, stored: &Stored, id: &ResourceId, snapshot: &Snapshot, compiler: &Compiler<'_>) -> Result<Vec<Explained>, Failure> {
+    let resource = parsed(stored)?;
+    let type_name = stored.type_name;
+    let keys = keys_of(stored, &resource, id, snapshot);
+    named_conditions(search)
+        .map(|(parameter, condition)| {
+            let query = compiler.condition(condition, type_name)?;
+            let matches = query.matches(&keys, &|| Some(stored.body.clone()));
+            let values = values_of(condition, &resource, type_name, snapshot, compiler)?;
+            Ok(Explained { parameter, meaning: meaning(condition, type_name, snapshot), values, matches })
+        })
+        .collect()
+}
+
+/// The values that a condition is about, each with whether it alone would do.
+fn values_of(
+    condition: &Condition,
+    resource: &Value,
+    type_name: &'static str,
+    snapshot: &Snapshot,
+    compiler: &Compiler<'_>,
+) -> Result<Vec<(String, Value, bool)>, Failure> {
+    let (code, wanted) = match condition {
+        // What is negated, or asked to be missing, is shown as it is.
+        Condition::Param { code, modifier: Modifier::Not | Modifier::Missing, values } => {
+            (code, Condition::Param { code: code.clone(), modifier: Modifier::None, values: values.clone() })
+        }
+        Condition::Param { code, modifier: Modifier::NotIn, values } => {
+            (code, Condition::Param { code: code.clone(), modifier: Modifier::In, values: values.clone() })
+        }
+        Condition::Param { code, .. } | Condition::Relation { code, .. } | Condition::Chain { code, .. } => (code, condition.clone()),
+        Condition::All(parts) | Condition::Any(parts) => {
+            let all = parts.iter().map(|p| values_of(p, resource, type_name, snapshot, compiler)).collect::<Result<Vec<_>, _>>()?;
+            return Ok(all.concat());
+        }
+        Condition::Not(part) => return values_of(part, resource, type_name, snapshot, compiler),
+        Condition::Has { .. } | Condition::List(_) | Condition::In(_) | Condition::Text(..) | Condition::Compartment(..) => return Ok(Vec::new()),
+    };
+    let Some(param) = snapshot.params().of(type_name).get(code) else { return Ok(Vec::new()) };
+    let missing = matches!(condition, Condition::Param { modifier: Modifier::Missing, .. });
+    let query = match &wanted {
+        _ if missing => Query::All,
+        Condition::Param { values, .. } if param.kind == ParamType::Composite => {
+            Query::or(values.iter().map(|v| param::composite::element(param, v, compiler.env())).collect::<Result<_, _>>()?)
+        }
+        other => compiler.condition(other, type_name)?,
+    };
+    let mut found = Vec::new();
+    param.values(resource, type_name, &mut found);
+    let origin = snapshot.origin();
+    let elements = if param.kind == ParamType::Composite { extract::elements(param, resource, type_name, &origin) } else { Vec::new() };
+    let holds = |at: usize, node: &Node<'_>| match elements.get(at) {
+        Some(keys) => query.matches_alone(keys),
+        None => query.matches_alone(&extract::keys_of(param, std::slice::from_ref(node), &origin)),
+    };
+    Ok(found.iter().enumerate().map(|(at, node)| (path_of(resource, node, type_name), node.value.clone(), holds(at, node))).collect())
+}
+
+impl Explained {
+    fn sentence(&self) -> String {
+        let verdict = if self.matches { "matches" } else { "does not match" };
+        let values: Vec<String> =
+            self.values.iter().map(|(path, value, holds)| format!("{path} = {value}{}", if *holds { " (yes)" } else { " (no)" })).collect();
+        let values = if values.is_empty() { String::new() } else { format!(", compared with {}", values.join(", ")) };
+        format!("{} {verdict}{values}", self.parameter)
+    }
+
+    fn to_json(&self) -> Value {
+        let values: Vec<Value> = self.values.iter().map(|(path, value, matches)| json!({"path": path, "value": value, "matches": matches})).collect();
+        json!({"parameter": self.parameter, "meaning": self.meaning, "values": values, "matches": self.matches})
+    }
+}
+
+/// A condition in words.
+fn meaning(condition: &Condition, type_name: &'static str, snapshot: &Snapshot) -> String {
+    let param = |code: &str| snapshot.params().of(type_name).get(code).cloned();
+    match condition {
+        Condition::Param { code, modifier, values } => match param(code) {
+            Some(param) => {
+                let each: Vec<String> = values.iter().map(|v| value_meaning(&param, *modifier, v)).collect();
+                format!("{} parameter, {}", param.kind.code(), each.join(" or "))
+            }
+            None => format!("{type_name} has no parameter '{code}'"),
+        },
+        Condition::Relation { code, relation, value } => format!("'{code}' {} '{value}'", relation.code()),
+        Condition::Chain { code, targets, then } => {
+            let inner = targets.first().map(|t| meaning(then, t, snapshot)).unwrap_or_default();
+            format!("'{code}' refers to a {} for which holds: {inner}", targets.join(" or "))
+        }
+        Condition::Has { source, code, then } => format!("a {source} refers to it by '{code}' for which holds: {}", meaning(then, source, snapshot)),
+        Condition::List(lists) => format!("is on the list {}", lists.join(" or ")),
+        Condition::In(holders) => format!("is a member of {}", holders.join(" or ")),
+        Condition::Text(field, text) => format!("the words of its {field:?} fulfil {text:?}").to_lowercase(),
+        Condition::Compartment(of, id) => format!("belongs to the compartment of {of}/{id}"),
+        Condition::All(parts) => parts.iter().map(|p| meaning(p, type_name, snapshot)).collect::<Vec<_>>().join(" and "),
+        Condition::Any(parts) => parts.iter().map(|p| meaning(p, type_name, snapshot)).collect::<Vec<_>>().join(" or "),
+        Condition::Not(part) => format!("not: {}", meaning(part, type_name, snapshot)),
+    }
+}
+
+fn value_meaning(param: &Param, modifier: Modifier, value: &str) -> String {
+    let plain = param::unescape(value);
+    match (modifier, param.kind) {
+        (Modifier::Missing, _) => format!("has {} value", if value == "true" { "no" } else { "a" }),
+        (Modifier::Exact, _) => format!("is exactly '{plain}', case and accents counted"),
+        (Modifier::Contains, _) => format!("contains '{plain}'"),
+        (Modifier::Text, ParamType::Token | ParamType::Reference) => format!("has a text for people that begins with '{plain}'"),
+        (Modifier::Text | Modifier::TextAdvanced, _) => format!("has words that fulfil '{plain}'"),
+        (Modifier::CodeText, _) => format!("has a code that begins with '{plain}'"),
+        (Modifier::Not, _) => format!("has no code '{plain}', or none at all"),
+        (Modifier::Above, _) => format!("is '{plain}' or above it"),
+        (Modifier::Below, _) => format!("is '{plain}' or below it"),
+        (Modifier::In, _) => format!("is in the value set '{plain}'"),
+        (Modifier::NotIn, _) => format!("is not in the value set '{plain}'"),
+        (Modifier::OfType, _) => format!("is an identifier of this type and value: '{plain}'"),
+        (Modifier::Identifier, _) => format!("refers by the identifier '{plain}'"),
+        (Modifier::Type(name), _) => format!("refers to {name}/{plain}"),
+        (Modifier::None, ParamType::String) => format!("begins with '{}', case and accents aside", crate::query::text::normalise(&plain)),
+        (Modifier::None, ParamType::Date) => date_meaning(value),
+        (Modifier::None, ParamType::Number | ParamType::Quantity) => number_meaning(value),
+        (Modifier::None, _) => format!("is '{plain}'"),
+    }
+}
+
+fn date_meaning(value: &str) -> String {
+    let (prefix, text) = Prefix::split(value);
+    let shown = |micros: i64| crate::clock::instant(micros / 1_000);
+    match instant::parse(&text.replace(' ', "+")) {
+        Some(i) => format!("{} the interval from {} to before {}", relation(prefix), shown(i.low), shown(i.high)),
+        None => format!("'{value}'"),
+    }
+}
+
+fn number_meaning(value: &str) -> String {
+    let (prefix, text) = Prefix::split(value);
+    let (number, unit) = text.split_once('|').map_or((text, ""), |(n, u)| (n, u));
+    let Some(parsed) = crate::fhir::decimal::parse(number) else { return format!("'{value}'") };
+    let (low, high) = crate::fhir::decimal::implicit_range(number, &parsed);
+    let unit = if unit.is_empty() { "in any unit".to_owned() } else { format!("in units comparable to '{unit}'") };
+    match prefix {
+        Prefix::Eq | Prefix::Ne | Prefix::Ap => format!("{} the interval from {} to before {} {unit}", relation(prefix), low.normalized(), high.normalized()),
+        _ => format!("{} {number} {unit}", relation(prefix)),
+    }
+}
+
+fn relation(prefix: Prefix) -> &'static str {
+    match prefix {
+        Prefix::Eq => "lies within",
+        Prefix::Ne => "does not lie within",
+        Prefix::Gt => "is in part beyond",
+        Prefix::Lt => "is in part before",
+        Prefix::Ge => "is within or in part beyond",
+        Prefix::Le => "is within or in part before",
+        Prefix::Sa => "begins after",
+        Prefix::Eb => "ends before",
+        Prefix::Ap => "is about",
+    }
+}
+
+/// Where in the resource a value is: values are borrowed from it, so the place in memory tells.
+fn path_of(resource: &Value, node: &Node<'_>, type_name: &str) -> String {
+    let mut path = type_name.to_owned();
+    if find(resource, node.value, &mut path) { path } else { String::new() }
+}
+
+fn find(here: &Value, wanted: &Value, path: &mut String) -> bool {
+    if std::ptr::eq(here, wanted) {
+        return true;
+    }
+    let length = path.len();
+    let mut try_one = |step: String, value: &Value| {
+        path.push_str(&step);
+        let found = find(value, wanted, path);
+        if !found {
+            path.truncate(length);
+        }
+        found
+    };
+    match here {
+        Value::Array(items) => items.iter().enumerate().any(|(n, item)| try_one(format!("[{n}]"), item)),
+        Value::Object(members) => members.iter().any(|(key, value)| try_one(format!(".{key}"), value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// A term without the bytes that part it.
+fn readable(term: &str) -> String {
+    let (class, rest) = term.split_at(term.chars().next().map_or(0, char::len_utf8));
+    format!("{class} {}", rest.replace('\u{1e}', " "))
+}
+
+fn bound(side: &str) -> &'static str {
+    match side {
+        "<" => "from",
+        ">" => "before",
+        _ => "latitude",
+    }
+}
+
+fn column(param: &Param, value: i64) -> Value {
+    match param.kind {
+        ParamType::Date if value == instant::BEGINNING || value == instant::END => "open".into(),
+        ParamType::Date => crate::clock::instant(value / 1_000).into(),
+        _ => value.into(),
+    }
+}
