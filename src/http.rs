@@ -9,6 +9,7 @@ mod body;
 mod context;
 mod decode;
 mod exchange;
+mod explain;
 mod metrics;
 mod negotiate;
 mod pages;

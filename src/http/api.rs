@@ -23,10 +23,11 @@ pub(super) const PAGE: usize = 100;
 /// Most of them.
 const MAX_PAGE: usize = 1_000;
 
-type Result<T> = std::result::Result<T, Failure>;
+/// What a handler makes.
+pub(super) type Result<T> = std::result::Result<T, Failure>;
 
 /// Answers with what `work` makes, off the serving thread: all of it reads the disk.
-async fn answer<F>(work: F) -> HttpResponse
+pub(super) async fn answer<F>(work: F) -> HttpResponse
 where
     F: FnOnce() -> Result<Answer> + Send + 'static,
 {

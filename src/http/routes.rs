@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, metrics, pages, respond, serve};
+use super::{App, Options, Pages, access, api, explain, metrics, pages, respond, serve};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -52,6 +52,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events/{event}", web::get().to(api::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(api::event_file))
                 .route("/sims/{id}/log", web::get().to(api::log))
+                .route("/sims/{id}/explain", web::get().to(explain::explain))
+                .route("/sims/{id}/indexed/{type}/{resource}", web::get().to(explain::indexed))
                 .default_service(web::to(api::nothing_here)),
         )
         .route("/health", web::get().to(metrics::health))

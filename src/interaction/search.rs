@@ -145,7 +145,7 @@ impl Answer<'_> {
             entries.push(json!({"resource": outcome, "search": {"mode": "outcome"}}).to_string());
         }
         if search.explain {
-            let outcome = explain::of_page(search, page, self.snapshot, env, self.budget)?;
+            let outcome = explain::of_page(search, page, self.snapshot, env.now_ms, self.budget)?;
             entries.push(json!({"resource": outcome, "search": {"mode": "outcome"}}).to_string());
         }
         if !entries.is_empty() {

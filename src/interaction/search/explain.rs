@@ -9,7 +9,6 @@ use crate::fhir::definitions::ParamType;
 use crate::fhir::instant;
 use crate::fhir::{Failure, ResourceId, outcome};
 use crate::index::Budget;
-use crate::interaction::Env;
 use crate::query::{Keys, Query};
 use crate::search::compile::Compiler;
 use crate::search::condition::Condition;
@@ -38,10 +37,10 @@ pub struct Explained {
 ///
 /// # Errors
 /// A resource cannot be read; more work than the budget allows.
-pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, env: &Env<'_>, budget: &Budget) -> Result<Value, Failure> {
+pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, now_ms: i64, budget: &Budget) -> Result<Value, Failure> {
     let mut messages = Vec::new();
     let lookup = snapshot.looking(budget);
-    let compiler = Compiler::new(param_env(snapshot, env, &lookup));
+    let compiler = Compiler::new(param_env(snapshot, now_ms, &lookup));
     for (shown, condition) in named_conditions(search) {
         let mut any = Vec::new();
         for type_name in &search.types {
@@ -64,10 +63,10 @@ pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, env: &Env<'_>,
 ///
 /// # Errors
 /// The resource is not here; a value that cannot be read.
-pub fn of_resource(search: &Search, type_name: &'static str, id: &ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Result<Value, Failure> {
+pub fn of_resource(search: &Search, type_name: &'static str, id: &ResourceId, snapshot: &Snapshot, now_ms: i64) -> Result<Value, Failure> {
     let budget = snapshot.budget();
     let lookup = snapshot.looking(&budget);
-    let compiler = Compiler::new(param_env(snapshot, env, &lookup));
+    let compiler = Compiler::new(param_env(snapshot, now_ms, &lookup));
     let stored = stored(type_name, id, snapshot)?;
     let explained = of_stored(search, &stored, id, snapshot, &compiler)?;
     let is_type = search.types.contains(&type_name);
@@ -122,8 +121,8 @@ fn keys_of(stored: &Stored, resource: &Value, id: &ResourceId, snapshot: &Snapsh
     extract::extract(resource, stored.type_name, id, stored.version.event.millis(), &snapshot.origin())
 }
 
-fn param_env<'a>(snapshot: &'a Snapshot, env: &Env<'_>, lookup: &'a dyn Lookup) -> param::Env<'a> {
-    param::Env { origin: snapshot.origin(), now: chrono::DateTime::from_timestamp_millis(env.now_ms).unwrap_or_default(), lookup }
+fn param_env<'a>(snapshot: &'a Snapshot, now_ms: i64, lookup: &'a dyn Lookup) -> param::Env<'a> {
+    param::Env { origin: snapshot.origin(), now: chrono::DateTime::from_timestamp_millis(now_ms).unwrap_or_default(), lookup }
 }
 
 /// The conditions with the parameters as they came.
