@@ -34,6 +34,8 @@ pub struct Entry {
     pub version: Version,
     /// What it is found by; empty for a deletion.
     pub keys: Arc<Keys>,
+    /// Whether the version was there before, and only its keys are new.
+    pub again: bool,
 }
 
 /// A version of a resource; whose it is, the stored resource tells.

@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub mod condition;
+pub mod custom;
 pub mod extract;
 pub mod filter;
 pub mod include;

@@ -7,6 +7,7 @@ pub mod lifecycle;
 pub mod log;
 pub mod profile;
 pub mod registry;
+pub mod reindex;
 pub mod snapshot;
 
 pub use commit::{Draft, NewVersion, Sim, Stamp};

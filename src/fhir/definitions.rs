@@ -194,7 +194,9 @@ impl ParamType {
         }
     }
 
-    fn from_code(code: &str) -> Option<Self> {
+    /// The type with a code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
         use ParamType::{Composite, Date, Number, Quantity, Reference, Special, String, Token, Uri};
         [Number, Date, String, Token, Reference, Composite, Quantity, Uri, Special].into_iter().find(|t| t.code() == code)
     }

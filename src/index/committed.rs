@@ -36,6 +36,9 @@ pub struct Payload {
     pub sequence: u64,
     /// Current resources by type.
     pub counts: std::collections::BTreeMap<String, u64>,
+    /// The search parameters of the simulator's own that it was built with.
+    #[serde(default)]
+    pub params: String,
     /// The machine's boot: what was not synced may be lost with it.
     pub boot: String,
 }
@@ -232,7 +235,7 @@ impl Committed {
                 writer.add_document(inner.fields.current(entry, number(entry.type_name), body(entry).as_deref()))?;
             }
         }
-        for entry in recent.versions() {
+        for entry in recent.versions().filter(|e| !e.again) {
             writer.add_document(inner.fields.version_of(entry, number(entry.type_name)))?;
         }
         let payload = Payload { format: FORMAT, ..payload };

@@ -63,7 +63,7 @@ impl View {
         let existed = match self.recent.latest(&entry.uid) {
             Some(before) => !before.version.is_deletion(),
             // The first version of a resource follows nothing: nothing needs to be looked up.
-            None if entry.version.id.0 == 1 => false,
+            None if entry.version.id.0 == 1 && !entry.again => false,
             None => match self.committed.current(&entry.uid) {
                 Some((document, _)) => {
                     self.masked.insert(document);
@@ -107,8 +107,11 @@ impl View {
     /// Every version of a resource, newest first.
     #[must_use]
     pub fn versions(&self, uid: &str) -> Vec<Version> {
-        let mut found: Vec<Version> =
-            if self.recent.latest(uid).is_some() { self.recent.versions().rev().filter(|e| *e.uid == *uid).map(|e| e.version).collect() } else { Vec::new() };
+        let mut found: Vec<Version> = if self.recent.latest(uid).is_some() {
+            self.recent.versions().rev().filter(|e| *e.uid == *uid && !e.again).map(|e| e.version).collect()
+        } else {
+            Vec::new()
+        };
         found.extend(self.committed.versions(uid));
         found
     }
@@ -120,7 +123,7 @@ impl View {
         let mut then: HashMap<Arc<str>, Option<Version>> = HashMap::new();
         let mut changes = 0;
         // Oldest first: the last version at or before the event stays.
-        for entry in self.recent.versions() {
+        for entry in self.recent.versions().filter(|e| !e.again) {
             if entry.version.event <= event {
                 then.insert(entry.uid.clone(), Some(entry.version));
             } else {

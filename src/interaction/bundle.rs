@@ -208,7 +208,7 @@ impl<'a> Plan<'a> {
     fn perform_new(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
         let Interaction::Update(id, content, _) = interaction else { return self.perform(interaction) };
         content.resource.expect_type(content.type_name)?;
-        let reply = create::as_new(content, id.clone(), &self.working, self.env);
+        let reply = create::as_new(content, id.clone(), &self.working, self.env)?;
         Ok(self.take(reply))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Conditions, Content, Done, Env, Reply, Subject, search};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId, raw};
-use crate::search::extract;
+use crate::search::{custom, extract};
 use crate::sim::{NewVersion, Snapshot};
 use crate::version::Change;
 
@@ -17,13 +17,15 @@ pub fn perform(content: &Content, conditions: &Conditions, snapshot: &Snapshot, 
     {
         return Ok(existing);
     }
-    Ok(as_new(content, ResourceId::random(), snapshot, env))
+    as_new(content, ResourceId::random(), snapshot, env)
 }
 
 /// Stores the first version of a resource under `id`.
-#[must_use]
-pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Reply {
-    let mut reply = store(content, id, VersionId(1), Change::Create, snapshot, env);
+///
+/// # Errors
+/// As [`store`].
+pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let mut reply = store(content, id, VersionId(1), Change::Create, snapshot, env)?;
     reply.done = Done::Created;
     if let Some(sent) = content.resource.id() {
         reply.notes.push(format!(
@@ -32,18 +34,24 @@ pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<
             content.type_name
         ));
     }
-    reply
+    Ok(reply)
 }
 
 /// Stores a version.
-pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Reply {
+///
+/// # Errors
+/// It defines a search parameter that cannot be searched by.
+pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let type_name = content.type_name;
+    if type_name == "SearchParameter" {
+        custom::read(content.resource.value(), snapshot.definitions())?;
+    }
     let text = raw::with_identity(&content.text, id.as_str(), &version.to_string(), &env.stamp.event.instant());
     let body: crate::sim::bodies::Body = text.into_bytes().into();
     let subject = Subject { type_name, id: id.clone(), version, event: env.stamp.event };
     let keys = extract(content.resource.value(), type_name, &id, env.stamp.event.millis(), &snapshot.origin());
     let new = NewVersion::content(type_name, id, version, change, body.clone(), keys);
-    Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) }
+    Ok(Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) })
 }
 
 /// What `If-None-Exist` finds: nothing, or the one resource that makes the create unnecessary.

@@ -23,7 +23,7 @@ pub fn perform(id: &ResourceId, content: &Content, conditions: &Conditions, snap
     conditions.require_match(&format!("{type_name}/{id}"), current.as_ref())?;
     conditions.require_none_match(&format!("{type_name}/{id}"), current.as_ref())?;
     let version = current.map_or(VersionId(1), |v| v.id.next());
-    let mut reply = create::store(content, id.clone(), version, Change::Update, snapshot, env);
+    let mut reply = create::store(content, id.clone(), version, Change::Update, snapshot, env)?;
     if current.is_none_or(|v| v.is_deletion()) {
         reply.done = Done::Created;
     }

@@ -273,7 +273,7 @@ fn in_chain(head: &str, failure: Failure) -> Failure {
 
 /// The values that commas separate.
 fn alternatives(name: &str, value: &str) -> Result<Vec<String>, Failure> {
-    let values: Vec<String> = split_unescaped(value, ',').into_iter().filter(|v| !v.is_empty()).map(str::to_owned).collect();
+    let values: Vec<String> = split_unescaped(value, ',').into_iter().filter(|v| !v.trim().is_empty()).map(str::to_owned).collect();
     if values.len() > MAX_VALUES {
         let message = format!("search parameter '{}' has {} values; at most {MAX_VALUES} are accepted", clip(name), values.len());
         return Err(Failure::new(Kind::TooCostly, message));

@@ -21,6 +21,8 @@ pub struct Param {
     pub url: Box<str>,
     /// `Patient/birthdate`: what its keys begin with.
     pub name: Box<str>,
+    /// Its expression.
+    pub expression: Box<str>,
     /// Where its values are.
     pub path: Path,
     /// For composites: what the parts of a value are compared with, below each value of `path`.
@@ -44,11 +46,13 @@ impl Param {
                 targets: part.targets.clone(),
                 url: part.url().into(),
                 name: format!("{name}${number}").into(),
+                expression: (*expression).into(),
                 path: Path::compile_below(expression, type_name, &path.types, definitions)?,
                 components: Vec::new(),
             }));
         }
-        Ok(Self { code: def.code.into(), kind: def.kind, targets: def.targets.clone(), url: def.url().into(), name, path, components })
+        let (code, url, expression) = (def.code.into(), def.url().into(), def.expression.into());
+        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, components })
     }
 
     /// The key of this parameter with `class` (what kind of key) and `text`.
@@ -151,6 +155,23 @@ impl Params {
             params.list.sort_by(|a, b| a.code.cmp(&b.code));
         }
         Self { version, own: Arc::new(own) }
+    }
+
+    /// The parameters of the simulator's own, each with its type.
+    pub fn own(&self) -> impl Iterator<Item = (&'static str, &Arc<Param>)> {
+        self.own.values().flat_map(|params| params.list.iter().map(|p| (params.type_name, p))).filter(|(type_name, p)| {
+            let known = TypeParams::of(self.version, type_name).get(&p.code);
+            known.is_none_or(|known| !Arc::ptr_eq(known, p))
+        })
+    }
+
+    /// Those of the specification and those of its own that `next` has unchanged.
+    #[must_use]
+    pub fn shared_with(&self, next: &Self) -> Self {
+        let same = |type_name: &str, p: &Param| {
+            next.of(type_name).get(&p.code).is_some_and(|n| n.expression == p.expression && n.kind == p.kind && n.url == p.url && n.targets == p.targets)
+        };
+        Self::with(self.version, self.own().filter(|(t, p)| same(t, p)).map(|(t, p)| (t, p.clone())).collect())
     }
 
     /// The parameters of a type.

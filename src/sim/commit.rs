@@ -11,6 +11,7 @@ use super::bodies::Body;
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
 use super::profile::Profile;
+use super::reindex::{Progress, Shown};
 use super::snapshot::{Snapshot, Store, uid};
 use super::storage_failure;
 use crate::clock::{Clock, EventId};
@@ -37,6 +38,10 @@ pub struct Sim {
     pub(super) journal: Arc<Journal>,
     pub(super) flusher: Flusher,
     pub(super) damages: Vec<Damage>,
+    /// Whether what is stored has to be indexed for other search parameters.
+    pub(super) stale_params: AtomicBool,
+    /// How far that is.
+    pub(super) progress: Shown,
     /// Whether the writer's lock is held for long, by a Bundle.
     pub(super) heavy: AtomicBool,
     /// Set under the writer's lock when the simulator is deleted or reset: nothing is written any more.
@@ -140,6 +145,26 @@ impl Sim {
         self.published.load_full()
     }
 
+    /// How far the indexing for new search parameters is, if it goes on.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        let stale = self.stale_params.load(Ordering::Acquire);
+        self.progress.lock().clone().or_else(|| stale.then(Progress::default))
+    }
+
+    /// Publishes a picture with the same content.
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
+        let _guard = self.writer.lock();
+        let mut next = (*self.snapshot()).clone();
+        change(&mut next);
+        self.published.store(Arc::new(next));
+    }
+
+    /// Whether it was closed, emptied or deleted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Milliseconds since 1970, by the clock that events go by.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
@@ -184,6 +209,9 @@ impl Sim {
         self.heavy.store(false, Ordering::Relaxed);
         drop(guard);
         self.flusher.wrote(self.published.load().view.recent.len());
+        if self.stale_params.load(Ordering::Acquire) {
+            self.flusher.ask();
+        }
         outcome
     }
 
@@ -191,7 +219,11 @@ impl Sim {
         let before = self.published.load_full();
         let stamp = Stamp { event: self.next_event(), operation };
         let (draft, response) = plan(&before, stamp);
-        let (after, ticket) = self.commit(&before, stamp, draft)?;
+        let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
+        let (mut after, ticket) = self.commit(&before, stamp, draft)?;
+        if defines {
+            self.stale_params.store(after.follow_params(), Ordering::Release);
+        }
         self.published.store(Arc::new(after));
         Ok((response, stamp.event, ticket))
     }

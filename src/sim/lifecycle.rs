@@ -119,7 +119,7 @@ impl Flusher {
         }
     }
 
-    fn ask(&self) {
+    pub(super) fn ask(&self) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let _ = self.queue.send(self.me.clone());
         }
@@ -156,7 +156,9 @@ impl Sim {
             tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
         }
         let last = snapshot.last.max(last_id);
-        Ok(Arc::new_cyclic(|me| Self {
+        let mut snapshot = snapshot;
+        let stale = snapshot.follow_params();
+        let sim = Arc::new_cyclic(|me| Self {
             store,
             profile: ArcSwap::from_pointee(profile),
             published: ArcSwap::from_pointee(snapshot),
@@ -177,11 +179,17 @@ impl Sim {
                 failed: AtomicBool::new(false),
             },
             damages,
+            stale_params: AtomicBool::new(stale),
+            progress: super::reindex::Shown::default(),
             heavy: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             saved: Mutex::new(EventId::ZERO),
             log: RequestLog::default(),
-        }))
+        });
+        if stale {
+            sim.flusher.ask();
+        }
+        Ok(sim)
     }
 
     /// Moves the recent writes into the index; called by the flushing threads.
@@ -273,6 +281,7 @@ impl Snapshot {
             last_event: self.last.to_string(),
             sequence: self.sequence,
             counts: self.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
+            params: self.indexed_with.to_string(),
             boot: boot.to_owned(),
         }
     }
@@ -286,7 +295,7 @@ impl Tail {
 
     fn of(snapshot: &Snapshot, last_id: EventId) -> Self {
         let mut events: Vec<String> = Vec::new();
-        for entry in snapshot.view.recent.versions() {
+        for entry in snapshot.view.recent.versions().filter(|e| !e.again) {
             let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
             if events.last() != Some(&name) {
                 events.push(name);
@@ -351,6 +360,11 @@ fn replay(store: &Arc<Store>, committed: Committed, tail: Option<Tail>, boot: &s
     let named = |counts: &BTreeMap<String, u64>| counts.iter().filter_map(|(t, n)| Some((definitions.resource_type(t).ok()?, *n))).collect();
     let last = committed.last_event();
     let mut snapshot = Snapshot::new(store.clone(), View::new(committed), last, payload.sequence, named(&payload.counts));
+    snapshot.indexed_with = payload.params.as_str().into();
+    let own = snapshot.own_params();
+    if own.fingerprint == payload.params {
+        snapshot.adopt(own);
+    }
     let events = match &tail {
         Some(tail) => tail.events(),
         None => scan::events_after(&store.dir, last)?,

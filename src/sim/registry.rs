@@ -17,6 +17,7 @@ use super::bodies::Bodies;
 use super::commit::Sim;
 use super::lifecycle::{Saved, summary_file};
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
+use super::reindex::Progress;
 use crate::clock::{Clock, instant};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::journal::{Durability, Journal};
@@ -94,6 +95,9 @@ pub struct Summary {
     pub last_event: Option<String>,
     /// Current resources by type.
     pub counts: BTreeMap<String, u64>,
+    /// How far the indexing for new search parameters is, while it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reindexing: Option<Progress>,
 }
 
 impl Registry {
@@ -436,6 +440,7 @@ impl Registry {
             event_count: saved.events,
             last_event: saved.last_event,
             counts: saved.counts,
+            reindexing: slot.open.load().as_ref().and_then(|sim| sim.progress()),
         })
     }
 
@@ -493,7 +498,7 @@ fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
         let next = queue.lock().recv_timeout(MAINTENANCE_EVERY);
         let Some(shared) = shared.upgrade() else { return };
         if let Ok(Some(sim)) = next.map(|weak| weak.upgrade())
-            && let Err(error) = sim.flush(&shared.boot)
+            && let Err(error) = sim.follow_params(&shared.boot).and_then(|()| sim.flush(&shared.boot))
             && !sim.closed.load(Ordering::Relaxed)
         {
             tracing::error!(sim = %sim.id(), %error, "the index could not be written; writes stay in memory and in their folders");

@@ -39,8 +39,12 @@ pub(super) struct Store {
 pub struct Snapshot {
     pub(super) store: Arc<Store>,
     pub(super) view: View,
-    /// The search parameters.
+    /// What can be searched by.
     pub(super) params: Params,
+    /// What writes are indexed for: parameters that cannot be searched by yet, too.
+    pub(super) indexing: Params,
+    /// What the parameters of its own were that all of it is indexed for.
+    pub(super) indexed_with: Arc<str>,
     pub(super) counts: imbl::OrdMap<&'static str, u64>,
     /// The last event that wrote or tried to.
     pub(super) last: EventId,
@@ -65,7 +69,8 @@ pub struct Stored {
 impl Snapshot {
     pub(super) fn new(store: Arc<Store>, view: View, last: EventId, sequence: u64, counts: imbl::OrdMap<&'static str, u64>) -> Self {
         let params = Params::new(store.version);
-        Self { store, view, params, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
+        let (indexing, indexed_with) = (params.clone(), Arc::from(""));
+        Self { store, view, params, indexing, indexed_with, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
     }
 
     /// The simulator it is of.
@@ -106,10 +111,10 @@ impl Snapshot {
     /// What keys depend on besides a resource's content.
     #[must_use]
     pub fn origin(&self) -> Origin<'_> {
-        Origin { version: self.store.version, own_path: &self.store.own_path, params: &self.params }
+        Origin { version: self.store.version, own_path: &self.store.own_path, params: &self.indexing }
     }
 
-    /// The search parameters.
+    /// The search parameters that can be searched by.
     #[must_use]
     pub fn params(&self) -> &Params {
         &self.params
@@ -180,7 +185,7 @@ impl Snapshot {
     pub(super) fn entry_of(&self, type_name: &'static str, id: &ResourceId, version: Version, value: &Value) -> Entry {
         let gone = version.change == Change::Delete;
         let keys = if gone { Arc::default() } else { Arc::new(extract(value, type_name, id, version.event.millis(), &self.origin())) };
-        Entry { uid: uid(type_name, id).into(), type_name, version, keys }
+        Entry { uid: uid(type_name, id).into(), type_name, version, keys, again: false }
     }
 
     /// Takes in a change that is planned and not stored yet.
@@ -197,7 +202,7 @@ impl Snapshot {
         let bytes = new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX));
         let place = Place { operation: stamp.operation, number, bytes };
         let version = Version { id: new.version, event: stamp.event, place, change: new.change };
-        self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys: new.keys.clone() }));
+        self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys: new.keys.clone(), again: false }));
     }
 
     /// Takes an entry in and counts it.

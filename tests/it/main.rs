@@ -6,11 +6,15 @@
 
 mod bad_input;
 mod bundles;
+mod custom_params;
 mod events;
 mod interactions;
 mod model;
+mod naive;
 mod recovery;
 mod search;
+mod search_model;
+mod search_whole;
 mod sims;
 mod support;
 mod tidy;

@@ -44,7 +44,11 @@ pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut Key
                 add(param, Some(system), Some(code), keys);
             }
         }
-        Piece::Text(text) => keys.term(&[&param.name, "\u{1f}T", &normalise(text)]),
+        // Text for people is no code, but the element is there.
+        Piece::Text(text) => {
+            count += 1;
+            keys.term(&[&param.name, "\u{1f}T", &normalise(text)]);
+        }
         Piece::Typed(coding, value) => {
             let text = |name: &str| coding.get(name).and_then(Value::as_str).unwrap_or_default();
             keys.term(&[&param.name, "\u{1f}o", text("system"), "|", text("code"), "|", value]);

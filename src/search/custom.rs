@@ -1,0 +1,95 @@
+//! Search parameters of a simulator's own: SearchParameter resources that are stored in it and active,
+//! <https://hl7.org/fhir/R4/searchparameter.html>.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::params::Param;
+use super::path::Path;
+use crate::fhir::definitions::ParamType;
+use crate::fhir::id::clip;
+use crate::fhir::{Definitions, Failure, Kind};
+
+/// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
+/// specification has it already.
+///
+/// # Errors
+/// It is active and cannot be searched by: what is wrong, and in which element.
+pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(&'static str, Arc<Param>)>, Failure> {
+    let text = |name: &str| resource.get(name).and_then(Value::as_str);
+    let bad = |element: &str, message: String| Failure::new(Kind::Unprocessable, message).at(format!("SearchParameter.{element}"));
+    if text("status") != Some("active") {
+        return Ok(Vec::new());
+    }
+    let Some(expression) = text("expression").filter(|e| !e.trim().is_empty()) else { return Ok(Vec::new()) };
+    let url = text("url").unwrap_or_default();
+    if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
+        return Ok(Vec::new());
+    }
+    let code = text("code").unwrap_or_default();
+    if code.is_empty() || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        let message = format!("SearchParameter.code is '{}'; it is what a URL says, and may have letters, digits, - and _", clip(code));
+        return Err(bad("code", message));
+    }
+    let kind = text("type").unwrap_or_default();
+    let kind = match ParamType::from_code(kind) {
+        Some(ParamType::Special) | None => {
+            let known = "number, date, string, token, reference, composite, quantity or uri";
+            return Err(bad("type", format!("SearchParameter.type is '{}'; an active parameter with an expression is {known}", clip(kind))));
+        }
+        Some(kind) => kind,
+    };
+    let strings = |name: &str| resource.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut types: Vec<&'static str> = Vec::new();
+    for base in strings("base") {
+        match base {
+            "Resource" | "DomainResource" => types.extend(definitions.resource_types().iter().filter(|t| definitions.is_a(t, base))),
+            _ => types.push(definitions.resource_type(base).map_err(|f| bad("base", f.diagnostics))?),
+        }
+    }
+    if types.is_empty() {
+        return Err(bad("base", "SearchParameter.base is missing; it names the types that have the parameter".to_owned()));
+    }
+    types.sort_unstable();
+    types.dedup();
+    let targets: Vec<&'static str> = strings("target").filter_map(|t| definitions.find_resource_type(t)).collect();
+    let mut made = Vec::with_capacity(types.len());
+    for type_name in types {
+        let name: Box<str> = format!("{type_name}/{code}").into();
+        let path = Path::compile(expression, type_name, definitions)
+            .map_err(|e| bad("expression", format!("SearchParameter.expression '{}': {e}", clip(expression))))?;
+        let components = if kind == ParamType::Composite { components(resource, type_name, &name, &path, definitions)? } else { Vec::new() };
+        made.push((
+            type_name,
+            Arc::new(Param { code: code.into(), kind, targets: targets.clone(), url: url.into(), name, expression: expression.into(), path, components }),
+        ));
+    }
+    Ok(made)
+}
+
+fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path, definitions: &'static Definitions) -> Result<Vec<Arc<Param>>, Failure> {
+    let bad = |message: String| Failure::new(Kind::Unprocessable, message).at("SearchParameter.component");
+    let mut made = Vec::new();
+    for (number, component) in resource.get("component").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let definition = component.get("definition").map(|d| d.get("reference").unwrap_or(d));
+        let url = definition.and_then(Value::as_str).unwrap_or_default();
+        let id = url.split('|').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+        let Some(part) = definitions.search_param(id) else {
+            return Err(bad(format!("SearchParameter.component[{number}].definition '{}' is none of the specification's search parameters", clip(url))));
+        };
+        let expression = component.get("expression").and_then(Value::as_str).unwrap_or_default();
+        made.push(Arc::new(Param {
+            code: part.code.into(),
+            kind: part.kind,
+            targets: part.targets.clone(),
+            url: url.into(),
+            name: format!("{name}${number}").into(),
+            expression: expression.into(),
+            path: Path::compile_below(expression, type_name, &path.types, definitions)
+                .map_err(|e| bad(format!("SearchParameter.component[{number}].expression '{}': {e}", clip(expression))))?,
+            components: Vec::new(),
+        }));
+    }
+    if made.is_empty() { Err(bad("SearchParameter.component is missing; a composite parameter has at least two".to_owned())) } else { Ok(made) }
+}

@@ -1,0 +1,175 @@
+//! Search parameters of a simulator's own come and go: what is stored is indexed anew for them, in the background.
+//!
+//! New parameters are extracted from every write at once, and from what is there already piece by piece; they can be
+//! searched by when all of it is done. Each piece pushes the resources' current versions once more, with their new keys,
+//! over what the index holds. What a commit was indexed under, its payload tells: after a crash the work is done again.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::commit::Sim;
+use super::lifecycle::Flusher;
+use super::snapshot::{Snapshot, Stored};
+use crate::index::{Budget, Entry};
+use crate::query::Query;
+use crate::search::custom;
+use crate::search::extract::type_term;
+use crate::search::params::{Param, Params};
+
+/// Resources that are indexed anew between two looks at the lock.
+const PIECE: usize = 256;
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// The parameters that come or go, such as `Patient/eye-colour`.
+    pub parameters: Vec<String>,
+    /// Resources done.
+    pub done: usize,
+    /// Resources in all.
+    pub total: usize,
+}
+
+/// The progress that others may look at.
+pub(super) type Shown = Mutex<Option<Progress>>;
+
+/// Parameters, each with the type it is for.
+type OfTypes = Vec<(&'static str, Arc<Param>)>;
+
+/// The search parameters that are stored in a simulator.
+pub(super) struct Own {
+    pub(super) params: OfTypes,
+    /// The resources that make them, with their versions.
+    pub(super) fingerprint: String,
+}
+
+impl Snapshot {
+    /// The search parameters that are stored in it and active.
+    pub(super) fn own_params(&self) -> Own {
+        let active = Query::and(vec![Query::term(&type_term("SearchParameter")), Query::term("SearchParameter/status\u{1f}cactive")]);
+        let (_, found) = self.matching(&active, MAX_OWN, &self.budget()).unwrap_or_default();
+        let mut own: Vec<(String, OfTypes)> = Vec::new();
+        for Stored { version, body, .. } in &found {
+            let Ok(value) = serde_json::from_slice::<Value>(body) else { continue };
+            // What was stored was valid; what is not any more, after an update of this server, is left out.
+            let params = custom::read(&value, self.definitions()).unwrap_or_default();
+            if !params.is_empty() {
+                own.push((format!("{}@{}@{}", value.get("id").and_then(Value::as_str).unwrap_or_default(), version.id, version.event), params));
+            }
+        }
+        own.sort_by(|a, b| a.0.cmp(&b.0));
+        let fingerprint = own.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
+        Own { params: own.into_iter().flat_map(|(_, params)| params).collect(), fingerprint }
+    }
+
+    /// Makes its parameters the ones that the index has been built with.
+    pub(super) fn adopt(&mut self, own: Own) {
+        self.params = Params::with(self.store.version, own.params);
+        self.indexing = self.params.clone();
+        self.indexed_with = own.fingerprint.into();
+    }
+}
+
+/// Most parameters of its own that a simulator has.
+const MAX_OWN: usize = 10_000;
+
+impl Snapshot {
+    /// Indexes for the parameters that are stored now, if these are few resources; else says that it is to be done in the
+    /// background.
+    pub(super) fn follow_params(&mut self) -> bool {
+        if self.indexed_with.is_empty() && self.counts.get("SearchParameter").copied().unwrap_or(0) == 0 {
+            return false;
+        }
+        let own = self.own_params();
+        if *own.fingerprint == *self.indexed_with {
+            return false;
+        }
+        let wanted = self.announce(&own);
+        let few = self.matching(&wanted, 0, &Budget::new(u64::MAX)).is_ok_and(|(total, _)| total <= PIECE);
+        if let Some(uids) = self.concerned(&wanted).ok().filter(|_| few) {
+            let entries = self.anew(&uids);
+            for entry in entries {
+                self.push(entry);
+            }
+            self.adopt(own);
+        }
+        !few
+    }
+
+    /// From now on every write is indexed for the parameters to come; what goes or changes can no longer be searched by.
+    /// Returns which resources are concerned.
+    fn announce(&mut self, own: &Own) -> Query {
+        let next = Params::with(self.store.version, own.params.clone());
+        let mut types: Vec<&'static str> = own.params.iter().map(|(t, _)| *t).chain(self.params.own().map(|(t, _)| t)).collect();
+        types.sort_unstable();
+        types.dedup();
+        self.params = self.params.shared_with(&next);
+        self.indexing = next;
+        Query::or(types.iter().map(|t| Query::term(&type_term(t))).collect())
+    }
+
+    fn concerned(&self, wanted: &Query) -> io::Result<Vec<Box<str>>> {
+        self.view.uids(wanted, &|t, v| self.body(t, v).ok(), &Budget::new(u64::MAX))
+    }
+
+    /// The resources' current versions with their new keys.
+    fn anew(&self, uids: &[Box<str>]) -> Vec<Arc<Entry>> {
+        let entry = |uid: &str| {
+            let (type_name, id) = uid.split_once('/')?;
+            let (type_name, id) = (self.definitions().find_resource_type(type_name)?, id.parse().ok()?);
+            let version = self.latest(type_name, &id).filter(|v| !v.is_deletion())?;
+            let value: Value = serde_json::from_slice(&self.body(type_name, &version).ok()?).ok()?;
+            Some(Arc::new(Entry { again: true, ..self.entry_of(type_name, &id, version, &value) }))
+        };
+        uids.iter().filter_map(|uid| entry(uid)).collect()
+    }
+}
+
+impl Sim {
+    /// Indexes for the parameters that are stored now, if they are others than before; called by the flushing threads.
+    pub(super) fn follow_params(&self, boot: &str) -> io::Result<()> {
+        if !self.stale_params.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Shown before it is taken on, so that nobody who looks sees neither.
+        *self.progress.lock() = Some(Progress::default());
+        self.stale_params.store(false, Ordering::Release);
+        let own = self.snapshot().own_params();
+        let mut wanted = Query::None;
+        self.publish(|snapshot| wanted = snapshot.announce(&own));
+        let uids = self.snapshot().concerned(&wanted)?;
+        let named = own.params.iter().map(|(_, p)| p.name.to_string()).collect();
+        *self.progress.lock() = Some(Progress { parameters: named, done: 0, total: uids.len() });
+        for piece in uids.chunks(PIECE) {
+            let entries = self.snapshot().anew(piece);
+            // What was written meanwhile has its keys already.
+            self.publish(|now| {
+                for entry in &entries {
+                    if now.view.latest(&entry.uid).is_some_and(|hit| hit.version == entry.version) {
+                        now.push(entry.clone());
+                    }
+                }
+            });
+            if let Some(progress) = self.progress.lock().as_mut() {
+                progress.done += piece.len();
+            }
+            if self.is_closed() {
+                break;
+            }
+            if Flusher::must_wait(&self.snapshot()) {
+                self.flush(boot)?;
+            }
+        }
+        // Parameters that came or went meanwhile begin anew.
+        if !self.is_closed() && !self.stale_params.load(Ordering::Acquire) {
+            self.publish(|snapshot| snapshot.adopt(own));
+        }
+        *self.progress.lock() = None;
+        self.flush(boot)
+    }
+}

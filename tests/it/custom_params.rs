@@ -1,0 +1,118 @@
+//! Search parameters of a simulator's own.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, ids};
+
+fn parameter(expression: &str) -> Value {
+    json!({"resourceType": "SearchParameter", "id": "eye", "url": "http://x/SearchParameter/eye", "name": "eye", "status": "active",
+        "description": "eyes", "code": "eye", "base": ["Patient"], "type": "token", "expression": expression})
+}
+
+fn patients(fhir: &Client, count: usize) {
+    let entries: Vec<Value> = (0..count)
+        .map(|n| {
+            let colour = if n % 2 == 0 { "blue" } else { "brown" };
+            json!({"request": {"method": "PUT", "url": format!("Patient/{n}")}, "resource": {"resourceType": "Patient", "id": n.to_string(),
+                "extension": [{"url": "http://x/eye", "valueCode": colour}]}})
+        })
+        .collect();
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+}
+
+/// The total of a search, or none if the parameter is unknown.
+fn total(fhir: &Client, query: &str) -> Option<u64> {
+    let reply = fhir.send("GET", &format!("/{query}"), &[("prefer", "handling=strict")], b"");
+    (reply.status == 200).then(|| reply.json()["total"].as_u64().unwrap())
+}
+
+/// Waits for the indexing to end.
+fn wait(server: &TestServer) {
+    let begun = std::time::Instant::now();
+    while server.client().get("/api/sims/a__b").json().get("reindexing").is_some() {
+        assert!(begun.elapsed().as_secs() < 120, "the indexing does not end");
+    }
+}
+
+#[test]
+fn a_parameter_comes_and_goes() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    patients(&fhir, 20);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), None);
+    fhir.put("/SearchParameter/eye", &parameter("Patient.extension('http://x/eye').value")).expect(201);
+    // Few resources are indexed before the answer.
+    assert_eq!(total(&fhir, "Patient?eye=blue"), Some(10));
+    assert_eq!(total(&fhir, "Patient?eye:missing=true"), Some(0));
+    assert_eq!(total(&fhir, "Patient?_sort=-eye&_count=0"), Some(20));
+    patients(&fhir, 30);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), Some(15));
+    let statement = fhir.get("/metadata").json();
+    let of_patient = statement["rest"][0]["resource"].as_array().unwrap().iter().find(|r| r["type"] == "Patient").unwrap();
+    let own = of_patient["searchParam"].as_array().unwrap().iter().find(|p| p["name"] == "eye").unwrap();
+    assert_eq!((&own["definition"], &own["type"]), (&json!("http://x/SearchParameter/eye"), &json!("token")));
+    // History is not changed by it.
+    assert_eq!(fhir.get("/Patient/3/_history").json()["total"], 2);
+    assert_eq!(fhir.get("/Patient/25/_history").json()["total"], 1);
+    fhir.delete("/SearchParameter/eye").expect(204);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), None);
+    fhir.put("/SearchParameter/eye", &json!({"resourceType": "SearchParameter", "id": "eye", "status": "draft"})).expect(201);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), None);
+}
+
+#[test]
+fn many_resources_are_indexed_in_the_background_and_after_a_kill() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    patients(&fhir, 3_000);
+    server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    fhir.put("/SearchParameter/eye", &parameter("Patient.extension('http://x/eye').value")).expect(201);
+    // Killed at whatever point it is.
+    server.kill();
+    server.restart();
+    let fhir = server.fhir("a__b");
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), Some(1_500));
+    // Written anew, each under its one version; a clean stop keeps what was indexed.
+    assert_eq!(fhir.get("/Patient/7/_history").json()["total"], 1);
+    server.stop();
+    server.restart();
+    let fhir = server.fhir("a__b");
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?eye=brown"), Some(1_500));
+    assert_eq!(total(&fhir, "Patient?eye=brown&_id=7"), Some(1));
+    // Another expression: gone at once, back when all is done.
+    fhir.put("/SearchParameter/eye", &parameter("Patient.extension('http://x/other').value")).expect(200);
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?eye=brown"), Some(0));
+    fhir.delete("/SearchParameter/eye").expect(204);
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?eye=brown"), None);
+    assert_eq!(total(&fhir, "Patient"), Some(3_000));
+}
+
+#[test]
+fn what_cannot_be_searched_by_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (member, value, expected) in [
+        ("expression", json!("Patient.name.where("), "position"),
+        ("code", json!("a:b"), "SearchParameter.code is 'a:b'"),
+        ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
+        ("type", json!("special"), "SearchParameter.type is 'special'"),
+    ] {
+        let mut broken = parameter("Patient.gender");
+        broken[member] = value;
+        let reply = fhir.put("/SearchParameter/eye", &broken).expect(422);
+        assert!(reply.refusal().contains(expected), "{}", reply.refusal());
+        assert_eq!(reply.json()["issue"][0]["expression"], json!([format!("SearchParameter.{member}")]));
+    }
+    fhir.get("/SearchParameter/eye").expect(404);
+    // The specification's own may be stored, and change nothing.
+    let mut own = fhir.get("/SearchParameter/Patient-active").json();
+    assert_eq!((&own["code"], &own["url"]), (&json!("active"), &json!("http://hl7.org/fhir/SearchParameter/Patient-active")));
+    own["description"] = "mine".into();
+    fhir.put("/SearchParameter/Patient-active", &own).expect(201);
+    assert_eq!(fhir.get("/SearchParameter/Patient-active").json()["description"], "mine");
+    assert_eq!(ids(&fhir.get("/SearchParameter?url=http://hl7.org/fhir/SearchParameter/Patient-link").json()), ["Patient-link"]);
+}

@@ -1,0 +1,182 @@
+//! A simulator in process, and three of them with the same content.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use fhirsim::clock::Clock;
+use fhirsim::fhir::{FhirVersion, Resource};
+use fhirsim::interaction::{Conditions, Content, Env, Interaction, perform, search};
+use fhirsim::sim::registry::Wanted;
+use fhirsim::sim::{Draft, Registry, Sim, Stamp};
+use fhirsim::simdb::SimId;
+use fhirsim::simdb::event::{EventRecord, RequestRecord, ResponseRecord};
+use fhirsim::simdb::journal::Durability;
+use fhirsim::version::Operation;
+use serde_json::{Map, Value};
+
+use super::Query;
+use crate::naive::generate::{COUNTS, STRANGERS, resource};
+use crate::naive::rng::Rng;
+use crate::naive::{BASE, id_of, type_of};
+
+/// Ten years after most of the dates.
+const NOW_MS: i64 = 1_900_000_000_000;
+
+/// A simulator, and when each of its resources was last written.
+pub struct World {
+    pub name: &'static str,
+    registry: Arc<Registry>,
+    id: SimId,
+    written: BTreeMap<(String, String), usize>,
+    writes: usize,
+    _dir: tempfile::TempDir,
+}
+
+/// What a search answers.
+pub struct Answer {
+    pub ids: Vec<String>,
+    pub total: u64,
+}
+
+impl World {
+    fn new(name: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tick = AtomicI64::new(1_700_000_000_000);
+        let clock = Clock::from_fn(move || tick.fetch_add(1, Ordering::Relaxed));
+        let (registry, _) = Registry::open(dir.path(), Durability::Process, clock).unwrap();
+        let id: SimId = "a__b".parse().unwrap();
+        registry.create(&id, &Wanted::default()).unwrap();
+        Self { name, registry, id, written: BTreeMap::new(), writes: 0, _dir: dir }
+    }
+
+    fn sim(&self) -> Arc<Sim> {
+        self.registry.get(&self.id).unwrap()
+    }
+
+    fn flush(&self) {
+        self.registry.flush(&self.id).unwrap();
+    }
+
+    fn write(&self, interaction: &Interaction) {
+        let written = self.sim().exchange(interaction.operation(), |snapshot, stamp| {
+            let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", representation: false };
+            let mut reply = perform(interaction, snapshot, &env).unwrap();
+            let changes = std::mem::take(&mut reply.changes);
+            (Draft { record: record(), request_body: None, response_body: None, changes }, reply)
+        });
+        drop(written.unwrap());
+    }
+
+    fn put(&mut self, content: &Value) {
+        let text = content.to_string();
+        let resource = Resource::parse(text.as_bytes(), FhirVersion::R4).unwrap();
+        let content_of = Content { type_name: static_name(type_of(content)), resource, text };
+        self.write(&Interaction::Update(id_of(content).parse().unwrap(), content_of, Conditions::default()));
+        self.writes += 1;
+        self.written.insert((type_of(content).to_owned(), id_of(content).to_owned()), self.writes);
+    }
+
+    fn delete(&self, content: &Value) {
+        self.write(&Interaction::Delete(static_name(type_of(content)), id_of(content).parse().unwrap(), Conditions::default()));
+    }
+
+    /// One page, or what refuses it.
+    fn page(&self, type_name: &'static str, parameters: Vec<(String, String)>) -> Result<Value, String> {
+        let request = Interaction::Search(search::Request { type_name: Some(type_name), compartment: None, parameters, strict: true });
+        let snapshot = self.sim().snapshot();
+        let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
+        let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", representation: false };
+        let reply = perform(&request, &snapshot, &env).map_err(|failure| format!("refused: {failure:?}"))?;
+        Ok(serde_json::from_slice(&reply.body.unwrap()).unwrap())
+    }
+
+    /// The whole answer, by pages of this size.
+    pub fn search(&self, query: &Query, count: usize) -> Result<Answer, String> {
+        let mut parameters = query.parameters();
+        parameters.extend(query.sort.map(|sort| ("_sort".to_owned(), sort.to_owned())));
+        parameters.push(("_count".to_owned(), count.to_string()));
+        let mut all: Option<Answer> = None;
+        loop {
+            let page = self.page(query.type_name, parameters)?;
+            let total = page["total"].as_u64().unwrap();
+            let answer = all.get_or_insert(Answer { ids: Vec::new(), total });
+            let found = crate::support::ids(&page);
+            assert!(found.len() <= count && total == answer.total, "{page}");
+            answer.ids.extend(found);
+            match crate::support::link(&page, "next") {
+                Some(url) => parameters = form_urlencoded::parse(url.split_once('?').unwrap().1.as_bytes()).into_owned().collect(),
+                None => return Ok(all.unwrap()),
+            }
+        }
+    }
+
+    /// The order of an answer: the newest first, or as asked.
+    pub fn order(&self, ids: &mut [&Value], sort: Option<&str>) {
+        let when = |r: &Value| self.written[&(type_of(r).to_owned(), id_of(r).to_owned())];
+        let missing_last = |r: &Value, name: &str| (r[name].as_str().is_none(), r[name].as_str().unwrap_or("").to_owned());
+        match sort {
+            None | Some("-_lastUpdated") => ids.sort_by_key(|r| std::cmp::Reverse(when(r))),
+            Some("_lastUpdated") => ids.sort_by_key(|r| when(r)),
+            Some("_id") => ids.sort_by_key(|r| id_of(r).to_owned()),
+            Some("-_id") => ids.sort_by_key(|r| std::cmp::Reverse(id_of(r).to_owned())),
+            Some("gender,_id") => ids.sort_by_key(|r| (missing_last(r, "gender"), id_of(r).to_owned())),
+            Some("birthdate,-_id") => ids.sort_by_key(|r| {
+                let start = r["birthDate"].as_str().map(|date| crate::naive::date::interval(date).0);
+                (start.is_none(), start, std::cmp::Reverse(id_of(r).to_owned()))
+            }),
+            Some(other) => panic!("the model cannot sort by {other}"),
+        }
+    }
+}
+
+/// The type's name as the server's own table would hold it.
+fn static_name(type_name: &str) -> &'static str {
+    COUNTS.iter().find(|(known, _)| *known == type_name).unwrap().0
+}
+
+/// Three simulators with the same content.
+pub fn worlds(all: &[Value], rng: &mut Rng) -> [World; 3] {
+    let [mut recent, mut flushed, mut mixed] = ["recent", "flushed", "mixed"].map(World::new);
+    for content in all {
+        recent.put(content);
+        flushed.put(content);
+    }
+    flushed.flush();
+    let strangers: Vec<Value> = COUNTS.iter().flat_map(|(t, _)| STRANGERS.map(|n| (*t, n))).map(|(t, n)| resource(rng, t, n)).collect();
+    // What some of them were before, and what is deleted later, go to the disk first.
+    for (n, content) in all.iter().enumerate().filter(|(n, _)| n % 3 == 0) {
+        let number = id_of(content)[1..].parse().unwrap();
+        mixed.put(&resource(rng, type_of(content), number));
+        if let Some(stranger) = strangers.get(n / 3) {
+            mixed.put(stranger);
+        }
+    }
+    mixed.flush();
+    for (n, content) in all.iter().enumerate() {
+        mixed.put(content);
+        if n == all.len() / 2 {
+            mixed.flush();
+        }
+    }
+    for stranger in &strangers {
+        mixed.put(stranger);
+        mixed.delete(stranger);
+    }
+    [recent, flushed, mixed]
+}
+
+fn record() -> EventRecord {
+    EventRecord {
+        event: String::new(),
+        sequence: 0,
+        instant: String::new(),
+        sim: String::new(),
+        interaction: String::new(),
+        resource_type: None,
+        client: String::new(),
+        request: RequestRecord { method: String::new(), url: String::new(), headers: Map::new(), body: None, body_bytes: 0 },
+        response: ResponseRecord { status: 200, duration_us: 0, headers: Map::new(), body: None },
+        resources: Vec::new(),
+    }
+}

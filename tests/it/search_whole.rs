@@ -1,0 +1,161 @@
+//! Every kind of condition on one small world, recent and committed: chains, `_has`, includes, quantities, composites, value
+//! sets, hierarchies, full text, `_filter`, lists, compartments, contained resources.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer};
+
+/// The world, one resource a line.
+const WORLD: &str = r##"
+{"resourceType": "Organization", "id": "o1", "name": "Mercy Hospital", "identifier": [{"system": "urn:o", "value": "O1"}]}
+{"resourceType": "Organization", "id": "o2", "name": "Ward", "partOf": {"reference": "Organization/o1"}}
+{"resourceType": "Patient", "id": "p1", "name": [{"family": "Müller", "given": ["Ann"]}], "gender": "female", "birthDate": "1980-05-01", "managingOrganization": {"reference": "Organization/o1"}, "identifier": [{"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}]}, "system": "urn:p", "value": "1"}], "text": {"status": "generated", "div": "<div>severe chronic pain in the left knee</div>"}}
+{"resourceType": "Patient", "id": "p2", "name": [{"family": "Jones", "given": ["Bob"]}], "gender": "male", "birthDate": "1990", "managingOrganization": {"reference": "Organization/o2"}, "generalPractitioner": [{"reference": "#gp"}], "contained": [{"resourceType": "Practitioner", "id": "gp", "name": [{"family": "House"}]}]}
+{"resourceType": "Observation", "id": "b1", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7", "display": "Body 29463-7"}], "text": "text 29463-7"}, "subject": {"reference": "Patient/p1"}, "valueQuantity": {"value": 70, "unit": "kg", "system": "http://unitsofmeasure.org", "code": "kg"}, "effectiveDateTime": "2020-01-01", "category": [{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "vital-signs"}]}]}
+{"resourceType": "Observation", "id": "b2", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "29463-7", "display": "Body 29463-7"}], "text": "text 29463-7"}, "subject": {"reference": "Patient/p2"}, "valueQuantity": {"value": 71000, "unit": "g", "system": "http://unitsofmeasure.org", "code": "g"}, "effectiveDateTime": "2020-02"}
+{"resourceType": "Observation", "id": "b3", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "8480-6", "display": "Body 8480-6"}], "text": "text 8480-6"}, "subject": {"reference": "Patient/p2"}, "valueQuantity": {"value": 120, "unit": "mm[Hg]", "system": "http://unitsofmeasure.org", "code": "mm[Hg]"}, "component": [{"code": {"coding": [{"system": "http://loinc.org", "code": "c1"}]}, "valueQuantity": {"value": 5, "code": "mg", "system": "http://unitsofmeasure.org"}}, {"code": {"coding": [{"system": "http://loinc.org", "code": "c2"}]}, "valueQuantity": {"value": 9, "code": "mg", "system": "http://unitsofmeasure.org"}}]}
+{"resourceType": "Group", "id": "g1", "type": "person", "actual": true, "member": [{"entity": {"reference": "Patient/p1"}}]}
+{"resourceType": "List", "id": "l1", "status": "current", "mode": "working", "entry": [{"item": {"reference": "Patient/p2"}}]}
+{"resourceType": "Location", "id": "loc", "position": {"latitude": 42.256, "longitude": -83.694}}
+{"resourceType": "Location", "id": "loc2", "partOf": {"reference": "Location/loc"}}
+{"resourceType": "Location", "id": "loc3", "partOf": {"reference": "Location/loc2"}}
+{"resourceType": "Encounter", "id": "e1", "status": "finished", "class": {"code": "AMB"}, "location": [{"location": {"reference": "Location/loc3"}}], "subject": {"reference": "Patient/p1"}}
+{"resourceType": "CodeSystem", "id": "cs", "url": "http://x/cs", "status": "active", "content": "complete", "concept": [{"code": "a", "concept": [{"code": "b", "concept": [{"code": "c"}]}]}, {"code": "z"}]}
+{"resourceType": "ValueSet", "id": "vs", "url": "http://x/vs", "status": "active", "compose": {"include": [{"system": "http://x/cs", "filter": [{"property": "concept", "op": "is-a", "value": "b"}]}], "exclude": [{"system": "http://x/cs", "concept": [{"code": "c"}]}]}}
+{"resourceType": "Condition", "id": "c-a", "subject": {"reference": "Patient/p1"}, "code": {"coding": [{"system": "http://x/cs", "code": "a"}]}, "clinicalStatus": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]}}
+{"resourceType": "Condition", "id": "c-b", "subject": {"reference": "Patient/p1"}, "code": {"coding": [{"system": "http://x/cs", "code": "b"}]}, "clinicalStatus": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]}}
+{"resourceType": "Condition", "id": "c-c", "subject": {"reference": "Patient/p1"}, "code": {"coding": [{"system": "http://x/cs", "code": "c"}]}, "clinicalStatus": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]}}
+{"resourceType": "Condition", "id": "c-z", "subject": {"reference": "Patient/p1"}, "code": {"coding": [{"system": "http://x/cs", "code": "z"}]}, "clinicalStatus": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]}}
+{"resourceType": "Questionnaire", "id": "q1", "url": "http://x/q", "version": "1", "status": "active", "title": "Quest"}
+{"resourceType": "QuestionnaireResponse", "id": "qr1", "status": "completed", "questionnaire": "http://x/q|1"}
+{"resourceType": "QuestionnaireResponse", "id": "qr2", "status": "completed", "questionnaire": "http://x/q|2"}
+"##;
+
+fn fill(fhir: &Client) {
+    for line in WORLD.lines().filter(|l| !l.is_empty()) {
+        let resource: Value = serde_json::from_str(line).unwrap();
+        let path = format!("/{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        fhir.put(&path, &resource).expect(201);
+    }
+}
+
+/// Type and id of matches, with a plus before what is included; sorted. A refusal begins with `!`.
+fn found(fhir: &Client, query: &str) -> String {
+    let reply = fhir.get(&format!("/{query}"));
+    if reply.status != 200 {
+        return format!("! {}", reply.refusal());
+    }
+    let bundle = reply.json();
+    let mut names = Vec::new();
+    for entry in bundle["entry"].as_array().into_iter().flatten() {
+        let plus = if entry["search"]["mode"] == "include" { "+" } else { "" };
+        assert_ne!(entry["search"]["mode"], "outcome", "{query}: {entry}");
+        names.push(format!("{plus}{}/{}", entry["resource"]["resourceType"].as_str().unwrap(), entry["resource"]["id"].as_str().unwrap()));
+    }
+    if bundle["total"].is_number() {
+        assert_eq!(bundle["total"], json!(names.iter().filter(|n| !n.starts_with('+')).count()), "{query}");
+    }
+    names.sort();
+    names.join(" ")
+}
+
+/// What is asked, and what is found.
+const ASKED: &[(&str, &str)] = &[
+    ("Observation?value-quantity=70|http://unitsofmeasure.org|kg", "Observation/b1"),
+    ("Observation?value-quantity=71|http://unitsofmeasure.org|kg", "Observation/b2"),
+    ("Observation?value-quantity=gt69|http://unitsofmeasure.org|kg", "Observation/b1 Observation/b2"),
+    ("Observation?value-quantity=70||kg", "Observation/b1"),
+    ("Observation?value-quantity=120", "Observation/b3"),
+    ("Observation?value-quantity=ap118||mm%5BHg%5D", "Observation/b3"),
+    ("Observation?code-value-quantity=http://loinc.org|29463-7$gt70500|http://unitsofmeasure.org|g", "Observation/b2"),
+    ("Observation?component-code-value-quantity=c1$5", "Observation/b3"),
+    ("Observation?component-code-value-quantity=c1$9", ""),
+    ("Observation?combo-code-value-quantity=c2$9", "Observation/b3"),
+    ("Observation?subject:Patient.name=mul", "Observation/b1"),
+    ("Observation?subject.organization.name=mercy", "Observation/b1"),
+    ("Observation?patient.organization.partof.name=mercy", "Observation/b2 Observation/b3"),
+    ("Observation?patient._has:Group:member:_id=g1", "Observation/b1"),
+    ("Patient?_has:Group:member:_id=g1", "Patient/p1"),
+    ("Patient?_has:Observation:patient:code=8480-6", "Patient/p2"),
+    ("Patient?_has:Observation:patient:_has:X:y:z=1", "! _has: unknown resource type 'X' in FHIR R4"),
+    ("Patient?general-practitioner.family=house", "Patient/p2"),
+    ("Patient?general-practitioner:Practitioner.name=hou", "Patient/p2"),
+    ("Patient?identifier:of-type=http://terminology.hl7.org/CodeSystem/v2-0203|MR|1", "Patient/p1"),
+    ("Observation?code:text=body%208", "Observation/b3"),
+    ("Observation?code:text=text", "Observation/b1 Observation/b2 Observation/b3"),
+    ("Observation?_include=Observation:subject&code=29463-7", "+Patient/p1 +Patient/p2 Observation/b1 Observation/b2"),
+    (
+        "Observation?_include=Observation:subject&_include:iterate=Patient:organization&_include:iterate=Organization:partof&code=8480-6",
+        "+Organization/o1 +Organization/o2 +Patient/p2 Observation/b3",
+    ),
+    ("Patient?_revinclude=Observation:patient&_id=p2", "+Observation/b2 +Observation/b3 Patient/p2"),
+    ("Patient?_revinclude=*&_id=p1", "+Condition/c-a +Condition/c-b +Condition/c-c +Condition/c-z +Encounter/e1 +Group/g1 +Observation/b1 Patient/p1"),
+    ("QuestionnaireResponse?_include=*", "+Questionnaire/q1 QuestionnaireResponse/qr1 QuestionnaireResponse/qr2"),
+    ("QuestionnaireResponse?questionnaire.title=quest", "QuestionnaireResponse/qr1"),
+    ("QuestionnaireResponse?questionnaire=http://x/q", "QuestionnaireResponse/qr1 QuestionnaireResponse/qr2"),
+    ("QuestionnaireResponse?questionnaire=http://x/q|2", "QuestionnaireResponse/qr2"),
+    ("QuestionnaireResponse?questionnaire:below=http://x/q", "QuestionnaireResponse/qr1 QuestionnaireResponse/qr2"),
+    ("Questionnaire?_has:QuestionnaireResponse:questionnaire:_id=qr1", "Questionnaire/q1"),
+    ("Patient?_text=chronic%20AND%20knee", "Patient/p1"),
+    ("Patient?_content=%22left%20knee%22", "Patient/p1"),
+    ("Patient?_content=ann%20OR%20bob", "Patient/p1 Patient/p2"),
+    ("Patient?_filter=name%20co%20%22one%22%20or%20birthdate%20gt%201979-01-01%20and%20gender%20eq%20female", "Patient/p1"),
+    ("Patient?_filter=not%20%28gender%20eq%20female%29", "Patient/p2"),
+    ("Observation?_filter=subject.name%20sw%20%22jo%22", "Observation/b2 Observation/b3"),
+    ("Patient?_filter=gender%20xx%201", "! _filter 'gender xx 1': expected one of eq ne co sw ew gt"),
+    ("Patient?_list=l1", "Patient/p2"),
+    ("Condition?_list=$current-problems", "Condition/c-a Condition/c-b Condition/c-c Condition/c-z"),
+    ("Condition?code:in=http://x/vs", "Condition/c-b"),
+    ("Condition?code:not-in=http://x/vs", "Condition/c-a Condition/c-c Condition/c-z"),
+    ("Condition?code:below=http://x/cs|b", "Condition/c-b Condition/c-c"),
+    ("Condition?code:above=http://x/cs|c", "Condition/c-a Condition/c-b Condition/c-c"),
+    ("Condition?code:in=http://nope", "! value set 'http://nope' is neither stored in this simula"),
+    ("Condition?code:in=ValueSet/vs", "Condition/c-b"),
+    ("Condition?clinical-status:in=http://hl7.org/fhir/ValueSet/condition-clinical", "Condition/c-a Condition/c-b Condition/c-c Condition/c-z"),
+    (
+        "Condition?clinical-status:below=http://terminology.hl7.org/CodeSystem/condition-clinical|active",
+        "Condition/c-a Condition/c-b Condition/c-c Condition/c-z",
+    ),
+    ("Location?near=42.256|-83.694|11.2|km", "Location/loc"),
+    ("Location?near=42.4|-83.694|10|km", ""),
+    ("Location?near=42.4|-83.694|10|%5Bmi_i%5D", "Location/loc"),
+    ("Encounter?location:below=Location/loc", "Encounter/e1"),
+    ("Location?_id:missing=true", ""),
+    ("Patient/p1/Observation?code=29463-7", "Observation/b1"),
+    ("Patient/p1/*", "Condition/c-a Condition/c-b Condition/c-c Condition/c-z Encounter/e1 Group/g1 Observation/b1 Patient/p1"),
+    ("Practitioner?_contained=true&family=house", "Patient/p2"),
+    ("Practitioner?_contained=true&_containedType=contained&family=house", "Practitioner/gp"),
+    ("Patient?_query=foo", "! _query 'foo' is not supported: this server has no named"),
+    ("Patient?name:exactly=x", "! modifier 'exactly' is not supported for the string param"),
+    ("Observation?date:exact=2020", "! modifier 'exact' is not supported for the date parameter"),
+    ("SearchParameter?url=http://hl7.org/fhir/SearchParameter/individual-birthdate", "SearchParameter/individual-birthdate"),
+    ("?_type=Patient,Observation&_id=p1", "Patient/p1"),
+    ("Patient?organization:identifier=urn:o|O1", ""),
+    ("Patient?gender:not=male", "Patient/p1"),
+    ("Patient?name:contains=ON", "Patient/p2"),
+    ("Patient?deceased:missing=true", ""),
+    ("Patient?identifier=urn:p|", "Patient/p1"),
+    ("ValueSet?url:below=http://x", "ValueSet/vs"),
+    ("ValueSet?url:above=http://x/vs/1", "ValueSet/vs"),
+    ("ValueSet?url:below=urn:x", "! search parameter 'url': 'urn:x' is not a URL: only URLs"),
+    ("Observation?subject:Practitioner.name=x", "! 'subject' cannot refer to a Practitioner; it refers to D"),
+    ("Patient?organization.name:missing=false", "Patient/p1 Patient/p2"),
+    ("Patient?link:missing=true&_total=none", "Patient/p1 Patient/p2"),
+];
+
+#[test]
+fn every_kind_of_condition() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    for when in ["recent", "committed"] {
+        for (query, expected) in ASKED {
+            let found = found(&fhir, query);
+            match expected.strip_prefix('!') {
+                Some(start) => assert!(found.starts_with(&format!("!{start}")) || found.contains(start.trim()), "{when}: {query}: {found}"),
+                None => assert_eq!(found, *expected, "{when}: {query}"),
+            }
+        }
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
