@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the figures of docs/benchmarks.md.
 
-    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,search,create,tx,sims,disk,million]
+    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,whole,create,tx,sims,disk,million]
 
 Needs Python 3.9+, Debian's wrk, and what `cargo build --release` and `cargo bench --no-run` make. Starts its own servers on
 loopback, in a new directory below DIR (default: a temporary one); prints a table with medians and writes them to
@@ -232,6 +232,8 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             writer = subprocess.Popen(["wrk", "-t1", "-c1", "-d%ds" % (self.o.secs * self.o.runs + 4), "-s", self.script("writer", self.create_lua("bench__main")), main.url], stdout=subprocess.DEVNULL)
             self.rate("search identifier c=16 while a writer works", main.url, 16, main, by_identifier)
             writer.wait()
+        if "whole" in wanted:
+            self.whole(main, "bench__main", ids, 10_000)
         if "create" in wanted:
             limits and self.folders(limits, "loop-a")
             main.call("PUT", "/api/sims/bench__create")
@@ -260,6 +262,89 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             for c in (1, 16, 64):
                 self.rate("create with --durability disk c=%d" % c, disk.url, c, disk, self.create_lua("bench__disk"))
             disk.stop()
+
+    def whole(self, server, sim, ids, patients):
+        """What chains, includes, full text, order and depth cost; and what a hostile search costs others."""
+        path = "/sim/%s/fhir" % sim
+        table = "local ids={%s}\nmath.randomseed(SEED)\n" % ",".join('"%s"' % i for i in random.sample(ids, min(2000, len(ids))))
+        one = "request=function() return wrk.format('GET','%s/'..(%s)) end"
+        some = "(function() local t={} for n=1,20 do t[n]='Patient/'..ids[math.random(#ids)] end return table.concat(t,',') end)()"
+        any_id = "ids[math.random(#ids)]"
+        identifier = "string.format('%s%%%%7CM-%%07d',math.random(0,%d))" % (urllib.parse.quote(SYSTEM, safe="").replace("%", "%%"), patients - 1)
+        code = "'&code=http%%3A%%2F%%2Floinc.org%%7C%s'" % LOINC[3].replace("%", "%%")
+        code = code.replace("%%", "%")
+        for what, query in (
+            ("unchained, 10 hits", "'Observation?subject=Patient/'..%s" % any_id),
+            ("chained, 10 hits", "'Observation?subject:Patient.identifier='..%s" % identifier),
+            ("_has, 10 matches", "'Patient?_has:Observation:patient:subject=Patient/'..%s" % any_id),
+            ("20 hits", "'Observation?subject='..%s..%s" % (some, code)),
+            ("20 hits and _include of 20", "'Observation?subject='..%s..%s..'&_include=Observation:subject'" % (some, code)),
+            ("20 hits, _total=none", "'Observation?subject='..%s..%s..'&_total=none'" % (some, code)),
+        ):
+            self.rate("search %s c=16" % what, server.url, 16, server, table + one % (path, query))
+        self.rate("sort of 100,000 by date, first page c=1", server.url, 1, server, one % (path, "'Observation?_sort=date&_count=20'"))
+        self.deep(server, path)
+        self.hostile(server, path, patients)
+        server.call("PUT", "/api/sims/bench__text")
+        random.seed(1)
+        syllables = ["ba", "ke", "lo", "mi", "nu", "ra", "se", "ti", "vo", "xy"]
+        word = lambda: "".join(random.choice(syllables) for _ in range(3))
+        connection = server.connect()
+        for start in range(0, 100_000, 500):
+            entries = []
+            for n in range(start, start + 500):
+                text = " ".join(word() for _ in range(20))
+                organization = {"resourceType": "Organization", "text": {"status": "generated", "div": "<div>%s</div>" % text}, "name": "%s %s %d" % (word(), word(), n)}
+                entries.append({"resource": organization, "request": {"method": "POST", "url": "Organization"}})
+            assert server.call("POST", "/sim/bench__text/fhir", {"resourceType": "Bundle", "type": "transaction", "entry": entries}, connection)[0] == 200
+        time.sleep(6)
+        path = "/sim/bench__text/fhir"
+        words = "local w={'ba','ke','lo','mi','nu','ra','se','ti','vo','xy'}\nlocal function s() return w[math.random(10)] end\nmath.randomseed(SEED)\n"
+        self.rate(":contains over 100,000 distinct strings c=1", server.url, 1, server, words + one % (path, "'Organization?name:contains='..s()..s()..s()..math.random(9)"))
+        self.rate("_content phrase over 100,000 narratives c=1", server.url, 1, server, words + one % (path, "'Organization?_content=%22'..s()..s()..s()..'%20'..s()..s()..s()..'%22'"))
+
+    def deep(self, server, path):
+        """The time of page 1 and of page 1,000, by following next."""
+        connection = server.connect()
+        for order in ("", "&_sort=-date"):
+            url, took = path + "/Observation?_count=20" + order, []
+            for _ in range(1_010):
+                began = time.time()
+                status, page = server.call("GET", url, None, connection)
+                took.append((time.time() - began) * 1000)
+                assert status == 200
+                url = urllib.parse.urlsplit(next(l["url"] for l in page["link"] if l["relation"] == "next"))
+                url = url.path + "?" + url.query
+            first, last = statistics.median(took[:10]), statistics.median(took[1_000:])
+            self.note("page 1,000%s" % order, last, "ms", "page 1: %.2f ms, ratio %.2f" % (first, last / first))
+
+    def hostile(self, server, path, patients):
+        """The p99 of searches at a quarter of the capacity, alone and beside a search that asks for too much."""
+        identifier = "math.randomseed(SEED)\nrequest=function() return wrk.format('GET',string.format('%s/Patient?identifier=%s%%%%7CM-%%07d',math.random(0,%d))) end\n" % (
+            path, urllib.parse.quote(SYSTEM, safe="").replace("%", "%%"), patients - 1)
+        capacity, _, _, _ = self.wrk(server.url, 16, identifier, server)
+        quarter = identifier + "delay=function() return math.random(0,%d) end\n" % round(16 / (capacity / 4) * 1000 * 2)
+        alone = self.wrk(server.url, 16, quarter, server)
+        values = ",".join("Fam%05d" % n for n in range(1_000))
+        form = "&".join(["subject:Patient.family=" + values] * 20) + "&_include=*&_count=1000"
+        stop, answers = threading.Event(), []
+
+        def ask():
+            connection = server.connect()
+            while not stop.is_set():
+                connection.request("POST", path + "/Observation/_search", form, {"Content-Type": "application/x-www-form-urlencoded"})
+                response = connection.getresponse()
+                began = time.time()
+                body = response.read()
+                answers.append((response.status, len(body), time.time() - began))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        beside = self.wrk(server.url, 16, quarter, server)
+        stop.set()
+        thread.join()
+        self.note("p99 at a quarter of capacity beside a hostile search", beside[2], "ms", "alone %.2f ms, ratio %.2f; %.0f/s; %d hostile answers of status %s" % (
+            alone[2], beside[2] / alone[2], beside[0], len(answers), sorted({a[0] for a in answers})))
 
     def script(self, name, lua):
         path = os.path.join(self.folder, name + ".lua")
@@ -302,7 +387,7 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--secs", type=int, default=5)
-    parser.add_argument("--only", default="limits,load,read,create,tx,sims,disk,million")
+    parser.add_argument("--only", default="limits,load,read,whole,create,tx,sims,disk,million")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="fhirsim-bench-", dir=options.dir)
     print("in %s\n| what | median | |\n|---|--:|---|" % folder, flush=True)

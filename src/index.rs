@@ -7,6 +7,7 @@ mod committed;
 mod directory;
 mod execute;
 mod find;
+mod flat;
 mod order;
 mod recent;
 mod schema;

@@ -96,6 +96,9 @@ async fn parse_aside(body: Bytes) -> Option<Result<Value, Failure>> {
     web::block(move || json::parse(&body)).await.ok()
 }
 
+/// Up to how many values of a parameter are few.
+const FEW_VALUES: usize = 32;
+
 /// Whether a search surely looks at few resources: one value of a parameter that tells them apart, and no order of its own.
 fn is_selective(search: &Request, version: FhirVersion) -> bool {
     let Some(type_name) = search.type_name else { return false };
@@ -103,10 +106,12 @@ fn is_selective(search: &Request, version: FhirVersion) -> bool {
     let tells_apart = |name: &str, value: &str| match params.get(name).map(|p| p.kind) {
         Some(ParamType::Token) => name == "_id" || value.contains('|') || value.len() > 12,
         Some(ParamType::Reference | ParamType::String) => value.len() > 2,
-        Some(_) | None => false,
+        Some(_) => false,
+        // A chain or the like: what it ends in may be anything, but an identifier or a reference tells resources apart.
+        None => name.contains(['.', ':']) && (value.contains(['|', '/']) || name.ends_with("_id")),
     };
     let mut parameters = search.parameters.iter();
-    parameters.any(|(n, v)| !v.contains(',') && tells_apart(n, v)) && !search.parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
+    parameters.any(|(n, v)| v.matches(',').count() < FEW_VALUES && tells_apart(n, v)) && !search.parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
 }
 
 fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Value, Failure>>, broken: Option<Failure>, started: Instant) -> Call {

@@ -14,6 +14,7 @@ use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter
 
 use super::directory::UnsyncedDirectory;
 use super::execute::{Bits, Budget};
+use super::flat::{Flat, Flats};
 use super::schema::{FORMAT, Fields, IS_VERSION, WORDS};
 use super::{Entry, Hit, Recent};
 use crate::clock::EventId;
@@ -76,6 +77,7 @@ pub(super) struct Segment {
     place: Column<u64>,
     version: Column<u64>,
     type_number: Column<u64>,
+    flats: Flats,
 }
 
 impl fmt::Debug for Committed {
@@ -275,6 +277,7 @@ impl Segment {
             version: fast.u64("version")?,
             type_number: fast.u64("type_number")?,
             reader: reader.clone(),
+            flats: Flats::default(),
         })
     }
 
@@ -292,6 +295,11 @@ impl Segment {
         let mut found = Vec::with_capacity(ordinals.len());
         column.dictionary().sorted_ords_to_term_cb(&ordinals, |uid| found.push(String::from_utf8_lossy(uid).into()))?;
         Ok(found)
+    }
+
+    /// What follows `prefix` in the terms that begin with it.
+    pub(super) fn flat(&self, field: tantivy::schema::Field, prefix: &str) -> tantivy::Result<Arc<Flat>> {
+        self.flats.get(&self.reader, field, prefix)
     }
 
     /// Adds to `found` what follows `prefix` in the terms that the documents `among` have.

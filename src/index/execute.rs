@@ -110,16 +110,8 @@ impl Node {
                     None => Self::None,
                 }
             }
-            Query::TermRange { from, to } => Self::term_range(segment, field, from, to.as_deref(), budget, |_| true)?,
-            Query::TermContains { prefix, part, at_end } => {
-                let beyond = Query::prefix(prefix);
-                let to = if let Query::TermRange { to, .. } = &beyond { to.as_deref() } else { None };
-                let finder = memchr::memmem::Finder::new(part.as_bytes());
-                Self::term_range(segment, field, prefix, to, budget, |term| {
-                    let rest = &term[prefix.len().min(term.len())..];
-                    if *at_end { rest.ends_with(part.as_bytes()) } else { finder.find(rest).is_some() }
-                })?
-            }
+            Query::TermRange { from, to } => Self::term_range(segment, field, from, to.as_deref(), budget)?,
+            Query::TermContains { prefix, part, at_end } => Self::containing(segment, field, prefix, part, *at_end, budget)?,
             Query::TermsOf { prefix, rest } => Self::terms_of(segment, field, prefix, rest, budget)?,
             Query::Text(field, text) => super::text::node(*field, text, segment, fields, budget)?,
             Query::Column { column, from, to } => match segment.column(column) {
@@ -130,10 +122,38 @@ impl Node {
                 let parts = all(parts)?;
                 if parts.iter().any(|p| matches!(p, Self::None)) { Self::None } else { Self::And(parts) }
             }
-            Query::Or(parts) => Self::Or(all(parts)?),
+            Query::Or(parts) => {
+                let mut parts = all(parts)?;
+                parts.retain(|p| !matches!(p, Self::None));
+                match parts.len() {
+                    0 => Self::None,
+                    1 => parts.remove(0),
+                    _ => Self::Or(parts),
+                }
+            }
             Query::Not(part) => Self::Not(Box::new(Self::compile(part, segment, fields, budget)?)),
-            Query::Verify(part, check) => Self::Verify(Box::new(Self::compile(part, segment, fields, budget)?), check.clone()),
+            Query::Verify(part, check) => match Self::compile(part, segment, fields, budget)? {
+                Self::None => Self::None,
+                part => Self::Verify(Box::new(part), check.clone()),
+            },
         })
+    }
+
+    /// The documents that have a term which is `prefix` and something that contains `part`.
+    fn containing(segment: &Segment, field: Field, prefix: &str, part: &str, at_end: bool, budget: &Budget) -> tantivy::Result<Self> {
+        let inverted = segment.reader.inverted_index(field)?;
+        let flat = segment.flat(field, prefix)?;
+        let mut union = Union::default();
+        budget.spend(flat.len() as u64 * DOCUMENT);
+        for rest in flat.containing(part, at_end) {
+            if !budget.spend(TERM) {
+                break;
+            }
+            if let Some(info) = inverted.terms().get([prefix.as_bytes(), rest].concat())? {
+                union.add(inverted.read_postings_from_terminfo(&info, IndexRecordOption::Basic)?, segment, budget);
+            }
+        }
+        Ok(union.into_node())
     }
 
     /// The documents that have a term which is `prefix` and one of `rest`.
@@ -154,14 +174,7 @@ impl Node {
         Ok(union.into_node())
     }
 
-    pub(super) fn term_range(
-        segment: &Segment,
-        field: Field,
-        from: &str,
-        to: Option<&str>,
-        budget: &Budget,
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> tantivy::Result<Self> {
+    pub(super) fn term_range(segment: &Segment, field: Field, from: &str, to: Option<&str>, budget: &Budget) -> tantivy::Result<Self> {
         let inverted = segment.reader.inverted_index(field)?;
         let mut range = inverted.terms().range().ge(from);
         if let Some(to) = to {
@@ -170,9 +183,7 @@ impl Node {
         let mut terms = range.into_stream()?;
         let mut union = Union::default();
         while terms.advance() && budget.spend(DOCUMENT) {
-            if wanted(terms.key()) {
-                union.add(inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?, segment, budget);
-            }
+            union.add(inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?, segment, budget);
         }
         Ok(union.into_node())
     }
@@ -207,6 +218,18 @@ impl Node {
 
     /// Calls `found` for every wanted document, in ascending order.
     pub fn for_each(mut self, documents: u32, context: &Context<'_>, found: &mut dyn FnMut(u32)) {
+        // What is to be checked is found first.
+        if let Self::Verify(part, check) = self {
+            if part.size().is_some() {
+                part.for_each(documents, context, &mut |doc| {
+                    if context.budget.spend(CHECK) && (context.body)(doc).is_some_and(|bytes| (check.0)(&bytes)) {
+                        found(doc);
+                    }
+                });
+                return;
+            }
+            self = Self::Verify(part, check);
+        }
         let driver = match &mut self {
             // The driver is taken out of the conjunction: its documents need not be asked for it again.
             Self::And(parts) => {

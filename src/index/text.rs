@@ -17,7 +17,7 @@ pub fn node(field: TextField, text: &Text, segment: &Segment, fields: &Fields, b
         Text::Word(word) => postings(word, field, segment, fields, IndexRecordOption::Basic)?.map_or(Node::None, Node::Postings),
         Text::Prefix(prefix) => {
             let to = if let Query::TermRange { to, .. } = Query::prefix(prefix) { to } else { None };
-            Node::term_range(segment, fields.text(field), prefix, to.as_deref(), budget, |_| true)?
+            Node::term_range(segment, fields.text(field), prefix, to.as_deref(), budget)?
         }
         Text::Phrase(words) => phrase(words, field, segment, fields, budget)?,
         Text::And(parts) => {

@@ -63,12 +63,8 @@ impl Env<'_> {
     where
         F: Fn(&[Node<'_>]) -> bool + Send + Sync + 'static,
     {
-        let param = param.clone();
-        self.on_resource(move |resource, type_name| {
-            let mut found = Vec::new();
-            param.values(resource, type_name, &mut found);
-            test(&found)
-        })
+        let (param, definitions) = (param.clone(), self.origin.definitions());
+        Check(Arc::new(move |bytes| param.in_stored(bytes, definitions, |found, _| test(found)).unwrap_or(false)))
     }
 
     /// An exact check: `test` on a stored resource and its type.

@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 
 use super::path::{BadPath, Node, Path};
 use crate::fhir::definitions::{ParamType, SearchParam};
-use crate::fhir::{Definitions, FhirVersion};
+use crate::fhir::{Definitions, FhirVersion, raw};
 
 /// A search parameter of one resource type.
 #[derive(Debug)]
@@ -88,8 +89,30 @@ impl Param {
         self.path.types.iter().any(|t| matches!(t.base, "canonical" | "uri"))
     }
 
+    /// Calls `look` with the values in a stored resource and its type; of the resource, no more is read than that takes.
+    pub fn in_stored<T>(&self, body: &[u8], definitions: &'static Definitions, look: impl FnOnce(&[Node<'_>], &'static str) -> T) -> Option<T> {
+        let text = std::str::from_utf8(body).ok()?;
+        let parsed: Value = match &self.path.members {
+            None => serde_json::from_str(text).ok()?,
+            Some(members) => {
+                let mut some = serde_json::Map::new();
+                for member in raw::members(text, 0) {
+                    let key = raw::string(&text[member.key.clone()]);
+                    if key == "resourceType" || members.iter().any(|m| **m == *key) {
+                        some.insert(key.into_owned(), serde_json::from_str(&text[member.value]).ok()?);
+                    }
+                }
+                Value::Object(some)
+            }
+        };
+        let type_name = parsed.get("resourceType").and_then(Value::as_str).and_then(|name| definitions.find_resource_type(name))?;
+        let mut found = Vec::new();
+        self.values(&parsed, type_name, &mut found);
+        Some(look(&found, type_name))
+    }
+
     /// The values in `resource`, which is of the type this is a parameter of.
-    pub fn values<'v>(&self, resource: &'v serde_json::Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
+    pub fn values<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
         self.path.evaluate(resource, type_name, found);
     }
 }

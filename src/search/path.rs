@@ -17,6 +17,8 @@ pub struct Path {
     definitions: &'static Definitions,
     /// The types that its values can have.
     pub types: Vec<Ty>,
+    /// The members of a resource that it looks at; none if it may look at any.
+    pub members: Option<Vec<String>>,
 }
 
 /// A value and the FHIR type it has by its element's definition.
@@ -68,6 +70,54 @@ enum Expr {
     And(Box<Expr>, Box<Expr>),
 }
 
+impl Expr {
+    /// Adds the members of the input that this looks at; `false` if it may look at any.
+    fn members(&self, found: &mut Vec<String>) -> bool {
+        match self {
+            Self::Input | Self::Resource => false,
+            Self::Literal(_) => true,
+            Self::Get(inner, edges) if matches!(**inner, Self::Input) => {
+                found.extend(edges.iter().map(|e| e.key.clone()));
+                true
+            }
+            Self::Extension(inner, _) if matches!(**inner, Self::Input) => {
+                found.push("extension".to_owned());
+                true
+            }
+            // A reference may lead to what is contained.
+            Self::Is(inner, _) => {
+                found.push("contained".to_owned());
+                inner.members(found)
+            }
+            Self::Where(inner, condition) => {
+                found.push("contained".to_owned());
+                !condition.mentions_resource() && inner.members(found)
+            }
+            Self::Get(inner, _) | Self::OfType(inner, _) | Self::Nth(inner, _) | Self::Extension(inner, _) | Self::Exists(inner) | Self::Resolve(inner) => {
+                inner.members(found)
+            }
+            Self::Union(parts) => parts.iter().all(|p| p.members(found)),
+            Self::Equal(left, right, _) | Self::And(left, right) => left.members(found) && right.members(found),
+        }
+    }
+
+    fn mentions_resource(&self) -> bool {
+        match self {
+            Self::Resource => true,
+            Self::Input | Self::Literal(_) => false,
+            Self::Get(inner, _)
+            | Self::OfType(inner, _)
+            | Self::Is(inner, _)
+            | Self::Nth(inner, _)
+            | Self::Extension(inner, _)
+            | Self::Exists(inner)
+            | Self::Resolve(inner) => inner.mentions_resource(),
+            Self::Union(parts) => parts.iter().any(Self::mentions_resource),
+            Self::Where(left, right) | Self::Equal(left, right, _) | Self::And(left, right) => left.mentions_resource() || right.mentions_resource(),
+        }
+    }
+}
+
 /// A member to follow, from values of one type to another.
 #[derive(Debug, Clone)]
 struct Edge {
@@ -114,7 +164,9 @@ impl Path {
         }
         types.sort_unstable_by_key(|t| (t.base, t.path));
         types.dedup();
-        Ok(Self { root, definitions, types })
+        let mut members = Vec::new();
+        let members = root.members(&mut members).then_some(members);
+        Ok(Self { root, definitions, types, members })
     }
 
     /// The values in `resource`, which is of the type the path was compiled for.

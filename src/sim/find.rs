@@ -14,6 +14,7 @@ use crate::query::{Query, Text, TextField};
 use crate::search::compile::{OrderBy, contained_matches};
 use crate::search::extract::keys_of;
 use crate::search::parse::Contained;
+use crate::search::path::Node;
 use crate::search::{Compiled, Lookup, Search};
 use crate::version::Version;
 
@@ -147,10 +148,9 @@ impl Lookup for Looking<'_> {
                 self.budget.spend(200 * total as u64);
                 let mut found: Vec<Box<str>> = Vec::new();
                 for stored in few {
-                    let Ok(value) = serde_json::from_slice::<Value>(&stored.body) else { continue };
-                    let mut nodes = Vec::new();
-                    param.values(&value, stored.type_name, &mut nodes);
-                    found.extend(keys_of(param, &nodes, &self.snapshot.origin()).terms_with(prefix).map(Box::from));
+                    let origin = self.snapshot.origin();
+                    let terms = |nodes: &[Node<'_>], _| keys_of(param, nodes, &origin).terms_with(prefix).map(Box::from).collect::<Vec<_>>();
+                    found.extend(param.in_stored(&stored.body, origin.definitions(), terms).unwrap_or_default());
                 }
                 found.sort_unstable();
                 found.dedup();

@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
-use crate::fhir::Failure;
 use crate::fhir::reference::Reference;
+use crate::fhir::{Failure, raw};
 use crate::index::Budget;
 use crate::query::Query;
 use crate::search::Search;
 use crate::search::include::Include;
 use crate::search::param::reference::text_of;
+use crate::search::path::Node;
 use crate::sim::{Page, Snapshot, Stored};
 
 /// Most resources that come along with a page.
@@ -24,22 +23,18 @@ const MAX_ROUNDS: usize = 16;
 /// The index or a file cannot be read; more work than the budget allows.
 pub fn included(search: &Search, page: &Page, snapshot: &Snapshot, budget: &Budget) -> Result<(Vec<Stored>, Option<String>), Failure> {
     let mut collected = Collected { snapshot, budget, seen: HashSet::new(), found: Vec::new(), cut: false };
-    let mut edge: Vec<Value> = Vec::new();
-    for hit in &page.hits {
-        let value: Value = serde_json::from_slice(&hit.stored.body).unwrap_or_default();
-        collected.seen.insert(key(&hit.stored, &value));
-        edge.push(value);
-    }
+    let mut edge: Vec<Stored> = page.hits.iter().map(|hit| hit.stored.clone()).collect();
+    collected.seen.extend(edge.iter().map(key));
     for round in 0..MAX_ROUNDS {
         let before = collected.found.len();
         for include in search.includes.iter().filter(|i| round == 0 || i.iterate) {
             if include.reverse { collected.backward(include, &edge)? } else { collected.forward(include, &edge)? }
         }
-        edge = collected.found[before..].iter().map(|s| serde_json::from_slice(&s.body).unwrap_or_default()).collect();
-        if edge.is_empty() {
+        if before == collected.found.len() || !search.includes.iter().any(|i| i.iterate) {
             break;
         }
-        collected.cut |= round + 1 == MAX_ROUNDS && search.includes.iter().any(|i| i.iterate);
+        edge = collected.found[before..].to_vec();
+        collected.cut |= round + 1 == MAX_ROUNDS;
     }
     let note = collected.cut.then(|| {
         format!("not all that is to be included is here: at most {MAX_INCLUDED} resources come along with a page, over at most {MAX_ROUNDS} steps; ask for smaller pages by _count")
@@ -48,8 +43,14 @@ pub fn included(search: &Search, page: &Page, snapshot: &Snapshot, budget: &Budg
 }
 
 /// What tells two included resources apart.
-fn key(stored: &Stored, value: &Value) -> String {
-    format!("{}/{}/{}", stored.type_name, value.get("id").and_then(Value::as_str).unwrap_or_default(), stored.version.id)
+fn key(stored: &Stored) -> String {
+    format!("{}/{}/{}", stored.type_name, member(stored, "id"), stored.version.id)
+}
+
+/// The text of a member of a stored resource.
+fn member(stored: &Stored, name: &str) -> String {
+    let text = std::str::from_utf8(&stored.body).unwrap_or_default();
+    raw::member(text, 0, name).map(|span| raw::string(&text[span]).into_owned()).unwrap_or_default()
 }
 
 struct Collected<'a> {
@@ -62,8 +63,7 @@ struct Collected<'a> {
 
 impl Collected<'_> {
     fn add(&mut self, stored: Stored) {
-        let value: Value = serde_json::from_slice(&stored.body).unwrap_or_default();
-        let key = key(&stored, &value);
+        let key = key(&stored);
         if self.seen.contains(&key) {
             return;
         }
@@ -76,15 +76,13 @@ impl Collected<'_> {
     }
 
     /// What `from` refer to.
-    fn forward(&mut self, include: &Include, from: &[Value]) -> Result<(), Failure> {
+    fn forward(&mut self, include: &Include, from: &[Stored]) -> Result<(), Failure> {
         let params = self.snapshot.params();
-        for resource in from {
-            let Some(type_name) = type_of(resource, self.snapshot) else { continue };
-            for param in include.params(type_name, params) {
-                let mut found = Vec::new();
-                param.values(resource, type_name, &mut found);
-                for node in &found {
-                    if let Some(stored) = text_of(node).map(|text| self.resolve(text, include.target, param.is_canonical())).transpose()?.flatten() {
+        for stored in from {
+            for param in include.params(stored.type_name, params) {
+                let texts = |found: &[Node<'_>], _| found.iter().filter_map(text_of).map(str::to_owned).collect::<Vec<_>>();
+                for text in param.in_stored(&stored.body, self.snapshot.definitions(), texts).unwrap_or_default() {
+                    if let Some(stored) = self.resolve(&text, include.target, param.is_canonical())? {
                         self.add(stored);
                     }
                 }
@@ -127,17 +125,16 @@ impl Collected<'_> {
     }
 
     /// What refers to `to`.
-    fn backward(&mut self, include: &Include, to: &[Value]) -> Result<(), Failure> {
+    fn backward(&mut self, include: &Include, to: &[Stored]) -> Result<(), Failure> {
         let params = self.snapshot.params();
         let mut uids: Vec<(&'static str, Box<str>)> = Vec::new();
         let mut urls: Vec<Box<str>> = Vec::new();
-        for resource in to {
-            let Some(type_name) = type_of(resource, self.snapshot).filter(|t| include.target.is_none_or(|target| target == *t)) else { continue };
-            let text = |name: &str| resource.get(name).and_then(Value::as_str);
-            uids.extend(text("id").map(|id| (type_name, format!("{type_name}/{id}").into())));
-            if let Some(url) = text("url") {
-                urls.push(url.into());
-                urls.extend(text("version").map(|v| format!("{url}|{v}").into()));
+        for stored in to.iter().filter(|s| include.target.is_none_or(|target| target == s.type_name)) {
+            let type_name = stored.type_name;
+            uids.push((type_name, format!("{type_name}/{}", member(stored, "id")).into()));
+            if params.of(type_name).get("url").is_some() {
+                let (url, version) = (member(stored, "url"), member(stored, "version"));
+                urls.extend([format!("{url}|{version}").into(), url.into()]);
             }
         }
         let all = self.snapshot.definitions().resource_types();
@@ -160,8 +157,4 @@ impl Collected<'_> {
         }
         Ok(())
     }
-}
-
-fn type_of(resource: &Value, snapshot: &Snapshot) -> Option<&'static str> {
-    resource.get("resourceType").and_then(Value::as_str).and_then(|name| snapshot.definitions().find_resource_type(name))
 }
