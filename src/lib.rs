@@ -51,6 +51,10 @@
 //! **Invariant:** lower layers know no HTTP. They return [`fhir::Failure`]; [`interaction::status`] is the one table from
 //! kinds of failure to status codes.
 //!
+//! **Invariant:** what a search may cost is counted in steps ([`index::Budget`]), not timed: the same search on the same data
+//! is always accepted or always refused. Chains, lists and value sets are looked up while a search is compiled
+//! ([`search::Lookup`]); what is left is a tree that both indexes execute alike.
+//!
 //! Deliberately absent: thread-locals, a hand-written indexer per resource type, an ORM, a cache of parsed resources.
 //!
 //! # One request: `POST /sim/lab__one/fhir/Patient`
@@ -65,14 +69,16 @@
 //! 4. The commit writes `simdb/lab__one/fhir/POST/<event>/` ([`simdb::write`]), appends to the journal if writes shall
 //!    survive a power loss ([`simdb::journal`]), and publishes the next snapshot.
 //! 5. `http::respond` sends what the event folder has recorded, with `X-Fhirsim-Event` naming it.
-//! 6. Later a background thread moves recent versions into tantivy (`sim::lifecycle`).
+//! 6. Later a background thread moves recent versions into tantivy (`sim::lifecycle`), and indexes anew when search
+//!    parameters of the simulator's own came or went ([`sim::reindex`]).
 //!
 //! # Where things are added
 //!
-//! - A search modifier: its name in [`search::parse`], its query beside its type in `search/param/`.
+//! - A search modifier: its name in [`search::parse::Modifier::of`], its query beside its type in `search/param/`.
+//! - A condition that is no search parameter: a member of [`search::condition::Condition`].
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.
-//! - A FHIR version: two tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].
+//! - A FHIR version: three tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].
 
 pub mod cli;
 pub mod clock;
