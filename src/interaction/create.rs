@@ -23,7 +23,7 @@ pub fn perform(content: &Content, conditions: &Conditions, snapshot: &Snapshot, 
 /// Stores the first version of a resource under `id`.
 ///
 /// # Errors
-/// As [`store`].
+/// It defines a search parameter that cannot be searched by.
 pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let mut reply = store(content, id, VersionId(1), Change::Create, snapshot, env)?;
     reply.done = Done::Created;
