@@ -221,7 +221,10 @@ impl<'v> Context<'v> {
             Expr::OfType(inner, name) => found.extend(self.all(inner, input).into_iter().filter(|n| self.is(n, name))),
             Expr::Is(inner, name) => {
                 let nodes = self.all(inner, input);
-                found.push(boolean(!nodes.is_empty() && nodes.iter().all(|n| self.is(n, name) || self.refers_to(n, name))));
+                // Of nothing, nothing is said.
+                if !nodes.is_empty() {
+                    found.push(boolean(nodes.iter().all(|n| self.is(n, name) || self.refers_to(n, name))));
+                }
             }
             Expr::Where(inner, condition) => found.extend(self.all(inner, input).into_iter().filter(|n| self.holds(condition, *n))),
             Expr::Nth(inner, n) => found.extend(self.all(inner, input).into_iter().nth(*n)),
