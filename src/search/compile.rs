@@ -247,11 +247,11 @@ impl<'a> Compiler<'a> {
     fn contained_chain(&self, param: &Arc<Param>, inner: &Query) -> Query {
         let (origin, inner, parameter) = (self.env.origin.owned(), inner.clone(), param.clone());
         let check = self.env.on_resource(move |resource, type_name| {
-            let mut found = Vec::new();
-            parameter.values(resource, type_name, &mut found);
-            let names: Vec<&str> = found.iter().filter_map(param::reference::text_of).filter_map(|t| t.strip_prefix('#')).collect();
+            let names: Vec<String> = parameter.with_values(resource, type_name, |found| {
+                found.iter().filter_map(param::reference::text_of).filter_map(|t| t.strip_prefix('#')).map(str::to_owned).collect()
+            });
             let origin = origin.borrow();
-            contained_matches(resource, &inner, &origin).any(|r| r.get("id").and_then(Value::as_str).is_some_and(|id| names.contains(&id)))
+            contained_matches(resource, &inner, &origin).any(|r| r.get("id").and_then(Value::as_str).is_some_and(|id| names.iter().any(|n| n == id)))
         });
         Query::Verify(Box::new(Query::term(&param.key('n', ""))), check)
     }

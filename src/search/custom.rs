@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::params::Param;
 use super::path::Path;
+use super::path::library::{Expression, LONGEST, MAX_PARENTHESES};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind};
@@ -26,6 +27,10 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
     let url = text("url").unwrap_or_default();
     if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
         return Ok(Vec::new());
+    }
+    if expression.len() > LONGEST || expression.matches('(').count() > MAX_PARENTHESES {
+        let message = format!("SearchParameter.expression has more than {LONGEST} bytes or {MAX_PARENTHESES} parentheses, at position {LONGEST} or before");
+        return Err(bad("expression", message));
     }
     let code = text("code").unwrap_or_default();
     if code.is_empty() || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
@@ -57,12 +62,28 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
     let mut made = Vec::with_capacity(types.len());
     for type_name in types {
         let name: Box<str> = format!("{type_name}/{code}").into();
-        let path = Path::compile(expression, type_name, definitions)
-            .map_err(|e| bad("expression", format!("SearchParameter.expression '{}': {e}", clip(expression))))?;
+        let (path, whole) = if let Ok(path) = Path::compile(expression, type_name, definitions) {
+            (path, None)
+        } else {
+            // The subset has no word for it: the whole language may.
+            let whole = Expression::compile(expression, type_name, definitions)
+                .map_err(|e| bad("expression", format!("SearchParameter.expression '{}': {e}", clip(expression))))?;
+            (Path::nothing(definitions), Some(whole))
+        };
         let components = if kind == ParamType::Composite { components(resource, type_name, &name, &path, definitions)? } else { Vec::new() };
         made.push((
             type_name,
-            Arc::new(Param { code: code.into(), kind, targets: targets.clone(), url: url.into(), name, expression: expression.into(), path, components }),
+            Arc::new(Param {
+                code: code.into(),
+                kind,
+                targets: targets.clone(),
+                url: url.into(),
+                name,
+                expression: expression.into(),
+                path,
+                whole,
+                components,
+            }),
         ));
     }
     Ok(made)
@@ -88,6 +109,7 @@ fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path
             expression: expression.into(),
             path: Path::compile_below(expression, type_name, &path.types, definitions)
                 .map_err(|e| bad(format!("SearchParameter.component[{number}].expression '{}': {e}", clip(expression))))?,
+            whole: None,
             components: Vec::new(),
         }));
     }

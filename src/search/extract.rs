@@ -78,7 +78,6 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
             keys.term(&[&contains_term(name)]);
         }
     }
-    let mut found = Vec::new();
     for param in &origin.params.of(type_name).list {
         match &*param.code {
             // What is stored differs from what was sent in these two.
@@ -97,11 +96,7 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
             _ if param.kind == ParamType::Composite => continue,
             _ => {}
         }
-        found.clear();
-        param.values(resource, type_name, &mut found);
-        if !found.is_empty() {
-            add(param, &found, origin, &mut keys);
-        }
+        param.with_values(resource, type_name, |found| add(param, found, origin, &mut keys));
     }
     keys.build()
 }
@@ -111,11 +106,8 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
 pub fn extract_contained(resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Keys {
     let mut keys = KeysBuilder::default();
     keys.term(&[&type_term(type_name)]);
-    let mut found = Vec::new();
     for param in origin.params.of(type_name).list.iter().filter(|p| p.kind != ParamType::Composite) {
-        found.clear();
-        param.values(resource, type_name, &mut found);
-        add(param, &found, origin, &mut keys);
+        param.with_values(resource, type_name, |found| add(param, found, origin, &mut keys));
     }
     keys.build()
 }
@@ -131,8 +123,6 @@ pub fn keys_of(param: &Param, found: &[Node<'_>], origin: &Origin<'_>) -> Keys {
 /// The keys of each element that a composite parameter is about.
 #[must_use]
 pub fn elements(param: &Param, resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Vec<Keys> {
-    let mut elements = Vec::new();
-    param.values(resource, type_name, &mut elements);
     let root = Node { value: resource, ty: Ty::named(type_name), codes: None };
     let keys_of_one = |element: Node<'_>| {
         let mut keys = KeysBuilder::default();
@@ -143,10 +133,13 @@ pub fn elements(param: &Param, resource: &Value, type_name: &'static str, origin
         }
         keys.build()
     };
-    elements.into_iter().map(keys_of_one).collect()
+    param.with_values(resource, type_name, |elements| elements.iter().copied().map(keys_of_one).collect())
 }
 
 fn add(param: &Param, found: &[Node<'_>], origin: &Origin<'_>, keys: &mut KeysBuilder) {
+    if found.is_empty() {
+        return;
+    }
     let added: usize = match param.kind {
         ParamType::Token => found.iter().map(|n| param::token::index(param, n, origin, keys)).sum(),
         ParamType::String => found.iter().map(|n| param::string::index(param, n, keys)).sum(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+use super::path::library::Expression;
 use super::path::{BadPath, Node, Path};
 use crate::fhir::definitions::{ParamType, SearchParam};
 use crate::fhir::{Definitions, FhirVersion, raw};
@@ -26,6 +27,8 @@ pub struct Param {
     pub expression: Box<str>,
     /// Where its values are.
     pub path: Path,
+    /// Where its values are, if the subset of the language that [`Path`] has cannot say it.
+    pub whole: Option<Expression>,
     /// For composites: what the parts of a value are compared with, below each value of `path`.
     pub components: Vec<Arc<Param>>,
 }
@@ -49,11 +52,12 @@ impl Param {
                 name: format!("{name}${number}").into(),
                 expression: (*expression).into(),
                 path: Path::compile_below(expression, type_name, &path.types, definitions)?,
+                whole: None,
                 components: Vec::new(),
             }));
         }
         let (code, url, expression) = (def.code.into(), def.url().into(), def.expression.into());
-        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, components })
+        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, whole: None, components })
     }
 
     /// The key of this parameter with `class` (what kind of key) and `text`.
@@ -106,14 +110,20 @@ impl Param {
             }
         };
         let type_name = parsed.get("resourceType").and_then(Value::as_str).and_then(|name| definitions.find_resource_type(name))?;
-        let mut found = Vec::new();
-        self.values(&parsed, type_name, &mut found);
-        Some(look(&found, type_name))
+        Some(self.with_values(&parsed, type_name, |found| look(found, type_name)))
     }
 
-    /// The values in `resource`, which is of the type this is a parameter of.
-    pub fn values<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
-        self.path.evaluate(resource, type_name, found);
+    /// Calls `look` with the values in `resource`, which is of the type this is a parameter of.
+    pub fn with_values<T>(&self, resource: &Value, type_name: &'static str, look: impl FnOnce(&[Node<'_>]) -> T) -> T {
+        let Some(whole) = &self.whole else {
+            let mut found = Vec::new();
+            self.path.evaluate(resource, type_name, &mut found);
+            return look(&found);
+        };
+        // What cannot be evaluated has no value.
+        let made = whole.evaluate(resource, type_name).unwrap_or_default();
+        let found: Vec<Node<'_>> = made.iter().map(|(value, ty)| Node { value, ty: *ty, codes: None }).collect();
+        look(&found)
     }
 }
 

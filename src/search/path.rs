@@ -4,8 +4,10 @@
 //! and `and`: all expressions of STU3 to R5 are made of these. Evaluation borrows from the resource and knows the FHIR
 //! type of every value it yields.
 
+pub mod library;
 mod parser;
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde_json::Value;
@@ -172,6 +174,12 @@ impl Path {
         Ok(Self { root, definitions, types, members })
     }
 
+    /// A path to nothing.
+    #[must_use]
+    pub fn nothing(definitions: &'static Definitions) -> Self {
+        Self { root: Expr::Union(Vec::new()), definitions, types: Vec::new(), members: None }
+    }
+
     /// The values in `resource`, which is of the type the path was compiled for.
     pub fn evaluate<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
         let input = Node { value: resource, ty: Ty::named(type_name), codes: None };
@@ -180,7 +188,7 @@ impl Path {
 
     /// The values below `input`, which is a value in `resource`.
     pub fn evaluate_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
-        let context = Context { resource, definitions: self.definitions };
+        let context = Context { resource, definitions: self.definitions, left: Cell::new(MAX_STEPS) };
         context.evaluate(&self.root, input, found);
     }
 
@@ -194,7 +202,12 @@ impl Path {
 struct Context<'v> {
     resource: Node<'v>,
     definitions: &'static Definitions,
+    /// How many steps it may still take.
+    left: Cell<u32>,
 }
+
+/// Steps that one evaluation may take; an expression that looks at the whole resource for each of many values has none then.
+const MAX_STEPS: u32 = 5_000_000;
 
 static TRUE: Value = Value::Bool(true);
 static FALSE: Value = Value::Bool(false);
@@ -204,6 +217,11 @@ impl<'v> Context<'v> {
     where
         'v: 'e,
     {
+        let left = self.left.get();
+        if left == 0 {
+            return;
+        }
+        self.left.set(left - 1);
         match expr {
             Expr::Input => found.push(input),
             Expr::Resource => found.push(self.resource),

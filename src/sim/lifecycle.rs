@@ -119,6 +119,11 @@ impl Flusher {
         }
     }
 
+    /// Tells that what was asked for is being done: whoever asks from now on asks for more.
+    pub(super) fn taken_up(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
     pub(super) fn ask(&self) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let _ = self.queue.send(self.me.clone());
@@ -195,7 +200,7 @@ impl Sim {
     /// Moves the recent writes into the index; called by the flushing threads.
     pub(super) fn flush(&self, boot: &str) -> io::Result<()> {
         let _running = self.flusher.running.lock();
-        self.flusher.queued.store(false, Ordering::Release);
+        self.flusher.taken_up();
         self.flusher.last_flush_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let before = self.snapshot();
         if before.view.recent.is_empty() || self.closed.load(Ordering::Relaxed) {

@@ -133,12 +133,24 @@ impl Snapshot {
 impl Sim {
     /// Indexes for the parameters that are stored now, if they are others than before; called by the flushing threads.
     pub(super) fn follow_params(&self, boot: &str) -> io::Result<()> {
+        // Who asks from here on is not overlooked.
+        self.flusher.taken_up();
         if !self.stale_params.load(Ordering::Acquire) {
             return Ok(());
         }
         // Shown before it is taken on, so that nobody who looks sees neither.
         *self.progress.lock() = Some(Progress::default());
         self.stale_params.store(false, Ordering::Release);
+        let done = self.index_for_params(boot);
+        if done.is_err() {
+            // For the next flush to try again.
+            self.stale_params.store(true, Ordering::Release);
+        }
+        *self.progress.lock() = None;
+        done
+    }
+
+    fn index_for_params(&self, boot: &str) -> io::Result<()> {
         let own = self.snapshot().own_params();
         let mut wanted = Query::None;
         self.publish(|snapshot| wanted = snapshot.announce(&own));
@@ -169,7 +181,6 @@ impl Sim {
         if !self.is_closed() && !self.stale_params.load(Ordering::Acquire) {
             self.publish(|snapshot| snapshot.adopt(own));
         }
-        *self.progress.lock() = None;
         self.flush(boot)
     }
 }

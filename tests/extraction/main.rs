@@ -5,8 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-mod engine;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::Path as FilePath;
@@ -14,10 +12,9 @@ use std::path::Path as FilePath;
 use fhirsim::fhir::{Definitions, FhirVersion, decimal, instant};
 use fhirsim::search::params::TypeParams;
 use fhirsim::search::path::Ty;
+use fhirsim::search::path::library::Expression;
 use flate2::read::GzDecoder;
 use serde_json::Value;
-
-use engine::{Engine, Found};
 
 /// Where the two differ: version, parameter, how often, and why what this server finds is right.
 const KNOWN: &[(FhirVersion, &str, usize, &str)] = &[
@@ -73,13 +70,13 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn ours(ty: &Ty) -> String {
+fn shown(ty: &Ty) -> String {
     if ty.path.is_empty() { ty.base.to_owned() } else { format!("{}.{}", ty.base, ty.path) }
 }
 
-/// Values with their types; what the library computes has a type of the language's own, which is not compared.
-fn set(found: &[Found], typed: &dyn Fn(&Found) -> bool) -> BTreeSet<String> {
-    found.iter().map(|f| if typed(f) { format!("{}:{}", f.ty, plain(&f.value)) } else { plain(&f.value) }).collect()
+/// Values with their types, each once: a union has no duplicates.
+fn set(found: &[(Value, Ty)]) -> BTreeSet<String> {
+    found.iter().map(|(value, ty)| format!("{}:{}", shown(ty), plain(value))).collect()
 }
 
 #[derive(Default)]
@@ -93,30 +90,20 @@ struct Tally {
 
 fn compare(version: FhirVersion, package: &FilePath) -> Tally {
     let definitions = Definitions::of(version);
-    let library = Engine::new(version);
     let mut plans = HashMap::new();
     let mut tally = Tally::default();
     for (file, resource) in resources(package, definitions) {
         tally.resources += 1;
         let type_name = definitions.find_resource_type(resource["resourceType"].as_str().unwrap()).unwrap();
-        let context = library.context(&resource);
         for param in &TypeParams::of(version, type_name).list {
             tally.parameters += 1;
-            let plan = plans.entry(param.name.clone()).or_insert_with(|| library.compile(&param.expression, type_name));
-            let mut nodes = Vec::new();
-            param.values(&resource, type_name, &mut nodes);
-            let own: Vec<Found> = nodes.iter().map(|n| Found { value: n.value.clone(), ty: ours(&n.ty) }).collect();
+            let plan = plans.entry(param.name.clone()).or_insert_with(|| Expression::unlimited(&param.expression, type_name, definitions).unwrap());
+            let own = param.with_values(&resource, type_name, |found| found.iter().map(|n| (n.value.clone(), n.ty)).collect::<Vec<_>>());
             tally.values += usize::from(!own.is_empty());
-            let difference = match library.evaluate(plan, &context) {
+            let difference = match plan.evaluate(&resource, type_name) {
                 Err(reason) => format!("{file}: {reason}"),
-                Ok(theirs) => {
-                    let computed = theirs.iter().any(|f| f.ty.starts_with("System."));
-                    let typed = |_: &Found| !computed;
-                    if set(&own, &typed) == set(&theirs, &typed) {
-                        continue;
-                    }
-                    format!("{file}: ours {:?}, theirs {:?}", set(&own, &typed), set(&theirs, &typed))
-                }
+                Ok(theirs) if set(&own) == set(&theirs) => continue,
+                Ok(theirs) => format!("{file}: ours {:?}, theirs {:?}", set(&own), set(&theirs)),
             };
             tally.differences.entry(param.name.to_string()).or_default().push(difference);
         }

@@ -92,6 +92,50 @@ fn many_resources_are_indexed_in_the_background_and_after_a_kill() {
 }
 
 #[test]
+fn expressions_may_use_the_whole_language() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, given, birth) in [("1", "Ann", "1980-02-03"), ("2", "Bo", "1990"), ("3", "Cy", "2001-01-01")] {
+        let patient = json!({"resourceType": "Patient", "id": id, "name": [{"given": [given], "family": "Fox"}], "birthDate": birth,
+            "link": [{"other": {"reference": format!("Patient/{id}")}, "type": "seealso"}], "multipleBirthInteger": id.parse::<u8>().unwrap()});
+        fhir.put(&format!("/Patient/{id}"), &patient).expect(201);
+    }
+    for (code, kind, expression, query, expected) in [
+        ("initial", "string", "Patient.name.given.first().substring(0, 1)", "initial=b", "2"),
+        ("full", "string", "Patient.name.select(given.first() & ' ' & family)", "full:exact=Cy%20Fox", "3"),
+        ("old", "token", "Patient.birthDate < @1985-01-01", "old=true", "1"),
+        ("short", "token", "Patient.name.given.where(length() <= 2).exists() or Patient.active", "short=true", "2 3"),
+        ("nth", "number", "Patient.multipleBirth.ofType(integer) * 10", "nth=gt15", "2 3"),
+        ("twin", "reference", "Patient.link.other.where(resolve() is Patient or resolve() is Group)", "twin=Patient/2", "2"),
+    ] {
+        let parameter = json!({"resourceType": "SearchParameter", "id": code, "url": format!("http://x/SearchParameter/{code}"), "name": code, "status": "active",
+            "description": code, "code": code, "base": ["Patient"], "type": kind, "expression": expression});
+        fhir.put(&format!("/SearchParameter/{code}"), &parameter).expect(201);
+        let mut found = fhir.ids(&format!("/Patient?{query}"));
+        found.sort();
+        assert_eq!(found.join(" "), expected, "{expression}");
+    }
+    // The server must not go down with an expression.
+    for expression in [
+        "Patient.name.repeat($this)".to_owned(),
+        "'a'".to_owned() + &".replace('a','aaaaaaaaaa')".repeat(9),
+        "'a'".to_owned() + &".select($this & $this)".repeat(33),
+        "Patient.name".to_owned() + &".where(given.where(period.where(start.where(id.where(length() > 1)))))".repeat(3),
+        "(".repeat(5_000),
+        format!("1 '{}m'", "(".repeat(1_500)),
+        "Patient.name or".to_owned(),
+        "Patient.name.given = 'unfinished".to_owned(),
+        "%server.read('Patient/1')".to_owned(),
+    ] {
+        let mut broken = parameter("Patient.gender");
+        broken["expression"] = expression.clone().into();
+        let reply = fhir.put("/SearchParameter/eye", &broken);
+        assert_eq!(reply.status, 422, "{expression}: {}", reply.text());
+        assert!(reply.refusal().contains("at position"), "{}", reply.refusal());
+    }
+}
+
+#[test]
 fn what_cannot_be_searched_by_is_refused() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

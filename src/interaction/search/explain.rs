@@ -99,9 +99,8 @@ pub fn indexed(type_name: &'static str, id: &ResourceId, snapshot: &Snapshot) ->
         if terms.is_empty() && columns.is_empty() {
             continue;
         }
-        let mut found = Vec::new();
-        param.values(&resource, type_name, &mut found);
-        let values: Vec<Value> = found.iter().map(|n| json!({"path": path_of(&resource, n, type_name), "type": n.ty.base, "value": n.value})).collect();
+        let shown = |n: &Node<'_>| json!({"path": path_of(&resource, n, type_name), "type": n.ty.base, "value": n.value});
+        let values: Vec<Value> = param.with_values(&resource, type_name, |found| found.iter().map(shown).collect());
         parameters.push(json!({"name": param.code, "type": param.kind.code(), "values": values, "terms": terms, "bounds": columns}));
     }
     Ok(json!({"resource": format!("{type_name}/{id}"), "version": stored.version.id.to_string(), "parameters": parameters}))
@@ -193,15 +192,14 @@ fn values_of(
         }
         other => compiler.condition(other, type_name)?,
     };
-    let mut found = Vec::new();
-    param.values(resource, type_name, &mut found);
     let origin = snapshot.origin();
     let elements = if param.kind == ParamType::Composite { extract::elements(param, resource, type_name, &origin) } else { Vec::new() };
     let holds = |at: usize, node: &Node<'_>| match elements.get(at) {
         Some(keys) => query.matches_alone(keys),
         None => query.matches_alone(&extract::keys_of(param, std::slice::from_ref(node), &origin)),
     };
-    Ok(found.iter().enumerate().map(|(at, node)| (path_of(resource, node, type_name), node.value.clone(), holds(at, node))).collect())
+    let one = |(at, node): (usize, &Node<'_>)| (path_of(resource, node, type_name), node.value.clone(), holds(at, node));
+    Ok(param.with_values(resource, type_name, |found| found.iter().enumerate().map(one).collect()))
 }
 
 impl Explained {

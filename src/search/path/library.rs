@@ -1,0 +1,496 @@
+//! The whole FHIRPath language, by a library, for search parameters of a simulator's own that the subset cannot read.
+//!
+//! The library sets no limits of its own. Expressions are refused that could take any time or memory: only functions that
+//! yield no more than they are given may be called, joining texts is counted, and functions with conditions nest a few
+//! deep only. What goes wrong in an evaluation means that there is no value.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use octofhir_fhir_model::provider::{ChoiceTypeInfo, ElementInfo, FhirVersion as ModelVersion, ModelProvider, TypeInfo};
+use octofhir_fhir_model::{ModelError, Result as ModelResult, ServerProvider};
+use octofhir_fhirpath::ast::operator::BinaryOperator;
+use octofhir_fhirpath::core::node::FhirNode;
+use octofhir_fhirpath::core::trace::NoOpTraceProvider;
+use octofhir_fhirpath::{Collection, CompiledPlan, EvaluationContext, ExpressionNode, FhirPathEngine, FhirPathValue};
+use serde_json::{Number, Value, json};
+
+use super::{BadPath, Ty};
+use crate::fhir::{Definitions, FhirVersion};
+
+/// Longest expression in bytes.
+pub const LONGEST: usize = 8_192;
+/// Most parentheses: some of the library's steps go down by recursion.
+pub const MAX_PARENTHESES: usize = 100;
+/// Most times that an expression joins texts: each may double what there is.
+const MAX_JOINED: usize = 8;
+/// Most functions with a condition in one another: each may look at all values again.
+const MAX_NESTED: usize = 4;
+/// Longest that one evaluation may take.
+const MAX_TIME: Duration = Duration::from_millis(100);
+/// The functions that may be called.
+const KNOWN: &[&str] = &[
+    "where",
+    "all",
+    "exists",
+    "empty",
+    "not",
+    "first",
+    "last",
+    "tail",
+    "skip",
+    "take",
+    "single",
+    "count",
+    "distinct",
+    "isDistinct",
+    "allTrue",
+    "anyTrue",
+    "allFalse",
+    "anyFalse",
+    "ofType",
+    "as",
+    "is",
+    "resolve",
+    "extension",
+    "hasValue",
+    "getValue",
+    "iif",
+    "select",
+    "union",
+    "intersect",
+    "exclude",
+    "subsetOf",
+    "supersetOf",
+    "startsWith",
+    "endsWith",
+    "contains",
+    "indexOf",
+    "substring",
+    "length",
+    "lower",
+    "upper",
+    "trim",
+    "matches",
+    "split",
+    "join",
+    "toString",
+    "toInteger",
+    "toDecimal",
+    "toBoolean",
+    "toDate",
+    "toDateTime",
+    "toTime",
+    "toQuantity",
+    "convertsToString",
+    "convertsToInteger",
+    "convertsToDecimal",
+    "convertsToBoolean",
+    "convertsToDate",
+    "convertsToDateTime",
+    "convertsToTime",
+    "abs",
+    "ceiling",
+    "floor",
+    "round",
+    "truncate",
+    "descendants",
+    "children",
+    "type",
+];
+
+/// The tables as the library wants them. Element with children: type name `Observation.component`.
+#[derive(Debug)]
+struct Tables(&'static Definitions);
+
+/// The library turns what is named `Quantity` into a value of its own and loses the comparator and digits on the way.
+/// Under another name it stays the JSON that it is; `derived` says that it is a Quantity all the same.
+const QUANTITY: &str = "FhirQuantity";
+
+fn info(name: &str) -> TypeInfo {
+    let name = if name == "Quantity" { QUANTITY } else { name };
+    TypeInfo { type_name: name.to_owned(), singleton: Some(true), is_empty: Some(false), namespace: Some("FHIR".to_owned()), name: Some(name.to_owned()) }
+}
+
+impl Tables {
+    /// `DateTime` and `datetime` are `dateTime` too: the library asks for the suffix of `valueDateTime`.
+    fn type_named(&self, name: &str) -> Option<&'static str> {
+        let name = name.strip_prefix("FHIR.").unwrap_or(name);
+        if let Some(t) = self.0.type_def(name) {
+            return Some(t.name);
+        }
+        let lower = format!("{}{}", name.get(..1)?.to_lowercase(), name.get(1..)?);
+        if let Some(t) = self.0.type_def(&lower) {
+            return Some(t.name);
+        }
+        match name {
+            "datetime" => Some("dateTime"),
+            QUANTITY => Some("Quantity"),
+            _ => None,
+        }
+    }
+
+    /// The type name an element's table entry gives.
+    fn element(&self, parent: &str, property: &str) -> Option<String> {
+        let (base, path) = parent.split_once('.').unwrap_or((parent, ""));
+        let base = self.type_named(base)?;
+        let full = if path.is_empty() { property.to_owned() } else { format!("{path}.{property}") };
+        let mut def = self.0.type_def(base)?;
+        let element = loop {
+            if let Some(e) = def.element(&full) {
+                break e;
+            }
+            def = self.0.type_def(def.base)?;
+        };
+        Some(match element.types {
+            t if t.starts_with('#') => format!("{base}.{}", &t[1..]),
+            "BackboneElement" | "Element" => format!("{base}.{}", element.path),
+            t => t.to_owned(),
+        })
+    }
+
+    fn derived(&self, derived: &str, base: &str) -> bool {
+        let derived = derived.strip_prefix("FHIR.").unwrap_or(derived);
+        let base = base.strip_prefix("FHIR.").unwrap_or(base);
+        let base = if base == QUANTITY { "Quantity" } else { base };
+        if derived == base {
+            return true;
+        }
+        if derived.contains('.') {
+            return matches!(base, "BackboneElement" | "Element");
+        }
+        self.type_named(derived).is_some_and(|d| self.0.is_a(d, base))
+    }
+}
+
+#[async_trait]
+impl ModelProvider for Tables {
+    async fn get_type(&self, name: &str) -> ModelResult<Option<TypeInfo>> {
+        Ok(self.type_named(name).map(info))
+    }
+
+    /// Called at every step of a path.
+    async fn get_element_type(&self, parent: &TypeInfo, property: &str) -> ModelResult<Option<TypeInfo>> {
+        if DEADLINE.get().is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(ModelError::evaluation_error("the expression takes too long"));
+        }
+        Ok(self.element(parent.name.as_deref().unwrap_or(&parent.type_name), property).map(|t| info(&t)))
+    }
+
+    fn of_type(&self, ty: &TypeInfo, target: &str) -> Option<TypeInfo> {
+        let name = ty.name.as_deref().unwrap_or(&ty.type_name);
+        (ty.namespace.as_deref() == Some("FHIR") && self.derived(name, target)).then(|| ty.clone())
+    }
+
+    fn get_element_names(&self, _: &TypeInfo) -> Vec<String> {
+        Vec::new()
+    }
+    async fn get_children_type(&self, _: &TypeInfo) -> ModelResult<Option<TypeInfo>> {
+        Ok(None)
+    }
+    async fn get_elements(&self, _: &str) -> ModelResult<Vec<ElementInfo>> {
+        Ok(Vec::new())
+    }
+    async fn get_resource_types(&self) -> ModelResult<Vec<String>> {
+        Ok(self.0.resource_types().iter().map(|t| (*t).to_owned()).collect())
+    }
+    async fn get_complex_types(&self) -> ModelResult<Vec<String>> {
+        Ok(Vec::new())
+    }
+    async fn get_primitive_types(&self) -> ModelResult<Vec<String>> {
+        Ok(Vec::new())
+    }
+    async fn get_fhir_version(&self) -> ModelResult<ModelVersion> {
+        Ok(match self.0.version() {
+            FhirVersion::Stu3 => ModelVersion::Custom { version: "3.0.2".to_owned() },
+            FhirVersion::R4 => ModelVersion::R4,
+            FhirVersion::R4b => ModelVersion::R4B,
+            FhirVersion::R5 => ModelVersion::R5,
+        })
+    }
+    fn is_type_derived_from(&self, derived: &str, base: &str) -> bool {
+        self.derived(derived, base)
+    }
+    async fn get_choice_types(&self, parent: &str, property: &str) -> ModelResult<Option<Vec<ChoiceTypeInfo>>> {
+        let (base, path) = parent.split_once('.').unwrap_or((parent, ""));
+        let full = if path.is_empty() { format!("{property}[x]") } else { format!("{path}.{property}[x]") };
+        let choice = self.0.type_def(base).and_then(|d| d.element(&full));
+        Ok(choice.map(|c| {
+            let one = |t: &str| ChoiceTypeInfo { suffix: format!("{}{}", t[..1].to_uppercase(), &t[1..]), type_name: t.to_owned() };
+            c.types.split('|').map(one).collect()
+        }))
+    }
+}
+
+/// `resolve()` asks this for `Type/id` (what precedes and follows the first slash). Answers a stub that has the type:
+/// enough for `resolve() is Patient`, as a search parameter may not look into other resources anyway.
+#[derive(Debug)]
+struct Stubs(&'static Definitions);
+
+#[async_trait]
+impl ServerProvider for Stubs {
+    async fn read(&self, before: &str, after: &str) -> ModelResult<Option<Value>> {
+        let reference = format!("{before}/{after}");
+        let path = reference.split_once("/_history/").map_or(reference.as_str(), |(p, _)| p);
+        let mut parts = path.rsplit('/');
+        let id = parts.next().unwrap_or_default();
+        let name = parts.next().and_then(|name| self.0.find_resource_type(name));
+        Ok(name.map(|name| json!({"resourceType": name, "id": id})))
+    }
+    // what `%server` offers to an expression: nothing
+    async fn create(&self, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn update(&self, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn delete(&self, _: &Value) -> ModelResult<bool> {
+        Ok(false)
+    }
+    async fn search(&self, _: bool, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn patch(&self, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn capabilities(&self, _: Option<&str>) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn validate(&self, _: &Value, _: &str, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn transform(&self, _: &Value, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn everything(&self, _: &str, _: &str, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    async fn apply(&self, _: &Value, _: &str, _: &Value) -> ModelResult<Option<Value>> {
+        Ok(None)
+    }
+    fn base_url(&self) -> &'static str {
+        ""
+    }
+}
+
+/// `Resource.id` means `Patient.id` on a Patient; the library compares the name with `resourceType` only.
+fn rooted(expression: &str, type_name: &str) -> String {
+    let mut out = String::with_capacity(expression.len());
+    let mut quote = None;
+    let mut rest = expression;
+    let mut before = ' ';
+    while let Some(c) = rest.chars().next() {
+        if quote.is_none()
+            && !before.is_alphanumeric()
+            && !matches!(before, '_' | '.' | '%' | '$')
+            && let Some(name) = ["Resource", "DomainResource"].into_iter().find(|n| rest.strip_prefix(n).is_some_and(|r| r.starts_with('.')))
+        {
+            out.push_str(type_name);
+            rest = &rest[name.len()..];
+            before = 'e';
+            continue;
+        }
+        match quote {
+            Some(q) if c == q && before != '\\' => quote = None,
+            None if matches!(c, '\'' | '`' | '"') => quote = Some(c),
+            _ => {}
+        }
+        out.push(c);
+        before = c;
+        rest = &rest[c.len_utf8()..];
+    }
+    out
+}
+
+thread_local! {
+    /// When the evaluation on this thread must have ended.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// What evaluates the expressions of one FHIR version.
+struct Engine {
+    evaluator: FhirPathEngine,
+    tables: Arc<Tables>,
+    server: Arc<dyn ServerProvider>,
+    element_types: Arc<papaya::HashMap<String, Option<Arc<TypeInfo>>>>,
+}
+
+impl Engine {
+    fn of(definitions: &'static Definitions) -> Option<&'static Self> {
+        static ALL: [OnceLock<Option<Engine>>; 4] = [const { OnceLock::new() }; 4];
+        let made = ALL[definitions.version() as usize].get_or_init(|| {
+            let tables = Arc::new(Tables(definitions));
+            let registry = Arc::new(octofhir_fhirpath::create_function_registry());
+            let evaluator = run(FhirPathEngine::new(registry, tables.clone())).ok()?.with_trace_provider(Arc::new(NoOpTraceProvider::new()));
+            Some(Self { evaluator, tables, server: Arc::new(Stubs(definitions)), element_types: Arc::default() })
+        });
+        made.as_ref()
+    }
+}
+
+/// A compiled expression of the whole language.
+pub struct Expression {
+    plan: Arc<CompiledPlan>,
+    engine: &'static Engine,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Expression")
+    }
+}
+
+impl Expression {
+    /// Compiles an expression for resources of a type.
+    ///
+    /// # Errors
+    /// It is malformed, or could take any time or memory.
+    pub fn compile(expression: &str, type_name: &str, definitions: &'static Definitions) -> Result<Self, BadPath> {
+        let bad = |at: usize, reason: String| BadPath { at, reason };
+        let made = Self::unlimited(expression, type_name, definitions)?;
+        let mut found = Costs::default();
+        found.add(made.plan.ast(), 0);
+        let place = |name: &str| expression.find(&format!("{name}(")).unwrap_or(0);
+        if let Some(name) = found.functions.iter().find(|n| !KNOWN.contains(&n.as_str()) || !made.engine.evaluator.get_function_registry().has_function(n)) {
+            return Err(bad(place(name), format!("function '{name}' is not supported")));
+        }
+        if found.joined > MAX_JOINED || found.nested > MAX_NESTED {
+            return Err(bad(0, format!("more than {MAX_JOINED} times '&' or '+', or more than {MAX_NESTED} conditions in one another")));
+        }
+        Ok(made)
+    }
+
+    /// The same for an expression that is known to be harmless.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn unlimited(expression: &str, type_name: &str, definitions: &'static Definitions) -> Result<Self, BadPath> {
+        let Some(engine) = Engine::of(definitions) else { return Err(BadPath { at: 0, reason: "it cannot be read".to_owned() }) };
+        let compiled = catch_unwind(AssertUnwindSafe(|| engine.evaluator.compile_plan(&rooted(expression, type_name))));
+        if let Ok(Ok(plan)) = compiled {
+            return Ok(Self { plan, engine });
+        }
+        // The fast parser knows no places; the other one does.
+        let diagnostics = octofhir_fhirpath::parse_with_analysis(expression).diagnostics;
+        let located = diagnostics.into_iter().find_map(|d| d.location.map(|l| (l.offset, d.message)));
+        let (at, reason) = located.unwrap_or_else(|| (0, "it cannot be read".to_owned()));
+        Err(BadPath { at, reason })
+    }
+
+    /// The values in a resource with their types; those that the language computes have the FHIR type of their kind.
+    ///
+    /// # Errors
+    /// The evaluation fails; as a search parameter, the resource has no value then.
+    pub fn evaluate(&self, resource: &Value, type_name: &str) -> Result<Vec<(Value, Ty)>, String> {
+        let engine = self.engine;
+        let root = FhirPathValue::Resource(FhirNode::from_json(resource), Arc::new(info(type_name)), None);
+        let context = EvaluationContext::new_with_server_and_element_type_cache(
+            Collection::single(root),
+            engine.tables.clone(),
+            None,
+            None,
+            Some(Arc::new(NoOpTraceProvider::new())),
+            Some(engine.server.clone()),
+            engine.element_types.clone(),
+        );
+        DEADLINE.set(Some(Instant::now() + MAX_TIME));
+        // Arithmetic at the edges of numbers panics inside.
+        let result = catch_unwind(AssertUnwindSafe(|| run(engine.evaluator.evaluate_plan(&self.plan, &context.nest()))));
+        DEADLINE.set(None);
+        let result = result.map_err(|_| "out of range".to_owned())?.map_err(|e| e.to_string())?;
+        Ok(result.value.iter().filter(|v| !matches!(v, FhirPathValue::Empty)).map(|v| engine.tables.found(v)).collect())
+    }
+}
+
+impl Tables {
+    fn found(&self, value: &FhirPathValue) -> (Value, Ty) {
+        let ty = value.type_info();
+        let name = ty.name.as_deref().unwrap_or(&ty.type_name);
+        let named = |name: &str| self.type_named(name).map(Ty::named);
+        let found = match value {
+            FhirPathValue::Resource(node, _, _) if node.get("resourceType").is_some() => named(node["resourceType"].as_str().unwrap_or_default()),
+            _ => match name.split_once('.') {
+                // An element with children.
+                Some((base, path)) => self.0.type_def(base).and_then(|d| Some(Ty { base: d.name, path: d.element(path)?.path })),
+                None => named(name).or_else(|| named(&name.to_lowercase())),
+            },
+        };
+        let json = match value {
+            // The library's own way goes through binary numbers.
+            FhirPathValue::Decimal(d, _, _) => d.to_string().parse::<Number>().map_or(Value::Null, Value::Number),
+            other => other.to_json_value(),
+        };
+        (json, found.unwrap_or(Ty::named("string")))
+    }
+}
+
+/// What an expression could cost.
+#[derive(Default)]
+struct Costs {
+    functions: Vec<String>,
+    joined: usize,
+    nested: usize,
+}
+
+impl Costs {
+    fn add(&mut self, node: &ExpressionNode, depth: usize) {
+        use ExpressionNode as E;
+        self.nested = self.nested.max(depth);
+        match node {
+            E::FunctionCall(f) => {
+                self.functions.push(f.name.clone());
+                f.arguments.iter().for_each(|a| self.add(a, depth + 1));
+            }
+            E::MethodCall(m) => {
+                self.functions.push(m.method.clone());
+                self.add(&m.object, depth);
+                m.arguments.iter().for_each(|a| self.add(a, depth + 1));
+            }
+            E::BinaryOperation(n) => {
+                self.joined += usize::from(matches!(n.operator, BinaryOperator::Concatenate | BinaryOperator::Add));
+                self.add(&n.left, depth);
+                self.add(&n.right, depth);
+            }
+            E::Union(n) => {
+                self.add(&n.left, depth);
+                self.add(&n.right, depth);
+            }
+            E::IndexAccess(n) => {
+                self.add(&n.object, depth);
+                self.add(&n.index, depth);
+            }
+            E::Filter(n) => {
+                self.add(&n.base, depth);
+                self.add(&n.condition, depth + 1);
+            }
+            E::UnaryOperation(n) => self.add(&n.operand, depth),
+            E::PropertyAccess(n) => self.add(&n.object, depth),
+            E::Lambda(n) => self.add(&n.body, depth + 1),
+            E::Collection(n) => n.elements.iter().for_each(|n| self.add(n, depth)),
+            E::Parenthesized(n) => self.add(n, depth),
+            E::TypeCast(n) => self.add(&n.expression, depth),
+            E::TypeCheck(n) => self.add(&n.expression, depth),
+            E::Path(n) => self.add(&n.base, depth),
+            E::Literal(_) | E::Identifier(_) | E::Variable(_) | E::TypeInfo(_) => {}
+        }
+    }
+}
+
+/// Polls to the end on this thread: nothing in it waits for anything. Without `unconstrained` the budget of the task around
+/// would count, and once that is spent the library would wait for ever.
+fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(tokio::task::unconstrained(future));
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
