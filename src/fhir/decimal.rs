@@ -7,6 +7,9 @@ use std::str::FromStr;
 /// Exponents are held in this range; numbers beyond it sort as the nearest inside.
 const EXPONENT_BIAS: i64 = 1 << 19;
 
+/// Beyond this, a decimal exponent is cut.
+pub const MAX_EXPONENT: i64 = 4_000;
+
 /// Reads a FHIR decimal or integer.
 #[must_use]
 pub fn parse(text: &str) -> Option<BigDecimal> {
@@ -50,7 +53,7 @@ pub fn sort_key(value: &BigDecimal) -> String {
 #[must_use]
 pub fn implicit_range(text: &str, value: &BigDecimal) -> (BigDecimal, BigDecimal) {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().unwrap_or(0)),
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().unwrap_or(0).clamp(-MAX_EXPONENT, MAX_EXPONENT)),
         None => (text, 0),
     };
     let decimals = mantissa.split_once('.').map_or(0, |(_, d)| i64::try_from(d.len()).unwrap_or(0));

@@ -124,6 +124,7 @@ fn summary(value: &str, base: &str, path: &str, types: &str, definitions: &Defin
     };
     let Some(def) = definitions.type_def(base) else { return value.to_owned() };
     let mut kept = Vec::new();
+    let mut extension = None;
     for member in raw::members(value, 0) {
         let key = raw::string(&value[member.key.clone()]);
         let inner = &value[member.value.clone()];
@@ -131,11 +132,14 @@ fn summary(value: &str, base: &str, path: &str, types: &str, definitions: &Defin
             Some(element) if element.in_summary || element.min > 0 => {
                 kept.push(format!("{}:{}", &value[member.key], summary(inner, base, element.path, element.types, definitions)));
             }
+            Some(_) if key == "extension" => extension = Some(format!("{}:{inner}", &value[member.key])),
             Some(_) => {}
             // What the definitions do not know is not theirs to leave out.
             None => kept.push(format!("{}:{inner}", &value[member.key])),
         }
     }
+    // An element that has nothing else says by its extension why.
+    kept.extend(extension.filter(|_| kept.is_empty()));
     format!("{{{}}}", kept.join(","))
 }
 
@@ -145,6 +149,10 @@ fn tagged(meta: &str, version: FhirVersion) -> String {
     let tag = format!("{{\"system\":\"{system}\",\"code\":\"SUBSETTED\"}}");
     if let Some(tags) = raw::member(meta, 0, "tag") {
         let text = &meta[tags.clone()];
+        // What is no list of tags is not one after this either.
+        if !text.starts_with('[') {
+            return raw::apply(meta, vec![(tags, format!("[{tag}]"))]);
+        }
         if text.contains("\"SUBSETTED\"") {
             return meta.to_owned();
         }

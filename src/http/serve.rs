@@ -108,10 +108,18 @@ fn is_selective(search: &Request, version: FhirVersion) -> bool {
         Some(ParamType::Reference | ParamType::String) => value.len() > 2,
         Some(_) => false,
         // A chain or the like: what it ends in may be anything, but an identifier or a reference tells resources apart.
+        None if name.contains(":not") || name.contains(":above") || name.contains(":below") || name.contains(":in") => false,
         None => name.contains(['.', ':']) && (value.contains(['|', '/']) || name.ends_with("_id")),
     };
+    let costs = |name: &str, value: &str| {
+        matches!(name, "_sort" | "_cursor" | "_filter" | "_explain" | "_content" | "_text" | "_contained")
+            || value == "*"
+            || value.matches(',').count() >= FEW_VALUES
+    };
     let mut parameters = search.parameters.iter();
-    parameters.any(|(n, v)| v.matches(',').count() < FEW_VALUES && tells_apart(n, v)) && !search.parameters.iter().any(|(n, _)| n == "_sort" || n == "_cursor")
+    parameters.any(|(n, v)| v.matches(',').count() < FEW_VALUES && tells_apart(n, v))
+        && !search.parameters.iter().any(|(n, v)| costs(n, v))
+        && search.parameters.len() < 16
 }
 
 fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Value, Failure>>, broken: Option<Failure>, started: Instant) -> Call {

@@ -45,16 +45,26 @@ impl Flat {
         self.starts.len()
     }
 
+    fn term(&self, number: usize) -> &[u8] {
+        let end = self.starts.get(number + 1).map_or(self.bytes.len(), |next| *next as usize) - 1;
+        &self.bytes[self.starts[number] as usize..end]
+    }
+
     /// The terms that contain `part`, or end in it, without their prefix.
     pub fn containing(&self, part: &str, at_end: bool) -> Vec<&[u8]> {
+        if at_end {
+            let terms = (0..self.len()).map(|term| self.term(term));
+            return terms.filter(|t| t.ends_with(part.as_bytes())).collect();
+        }
         let mut found = Vec::new();
         let mut last = None;
+        if part.is_empty() {
+            return (0..self.len()).map(|term| self.term(term)).collect();
+        }
         for at in memchr::memmem::find_iter(&self.bytes, part.as_bytes()) {
-            // Nothing is in every term, once before each of its bytes.
             let term = self.starts.partition_point(|start| *start as usize <= at) - 1;
-            let end = self.starts.get(term + 1).map_or(self.bytes.len(), |next| *next as usize) - 1;
-            if last != Some(term) && at < end + usize::from(part.is_empty()) && (!at_end || at + part.len() == end) {
-                found.push(&self.bytes[self.starts[term] as usize..end]);
+            if last != Some(term) {
+                found.push(self.term(term));
                 last = Some(term);
             }
         }
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn each_term_is_found_once() {
-        let terms = ["anna", "banana", "", "nan", "zoë"];
+        let terms = ["anna", "banana", "", "nan", "zoë", "banananana"];
         let mut flat = Flat { bytes: Vec::new(), starts: Vec::new() };
         for term in terms {
             flat.starts.push(u32::try_from(flat.bytes.len()).unwrap_or(u32::MAX));

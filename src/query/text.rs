@@ -236,8 +236,12 @@ fn word_tokens(word: &str) -> Vec<Token> {
         _ => {}
     }
     let rest = word.trim_start_matches('-');
-    if rest.len() < word.len() && !rest.is_empty() {
+    if rest.len() < word.len() {
+        // A minus before a phrase or a parenthesis stands alone here.
         let mut tokens = vec![Token::Not];
+        if rest.is_empty() {
+            return tokens;
+        }
         tokens.extend(word_tokens(rest));
         return tokens;
     }
@@ -337,6 +341,8 @@ mod tests {
             ("qui*", true),
             ("(slow or fox) and not (bear)", true),
             ("brown-fox", true),
+            ("-\"brown fox\"", false),
+            ("-(slow) quick", true),
         ] {
             assert_eq!(Text::parse(text).map(|t| t.matches(&strings)), Ok(expected), "{text}");
         }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::params::Param;
+use super::params::{Param, TypeParams};
 use super::path::Path;
 use super::path::library::{Expression, LONGEST, MAX_PARENTHESES};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind};
+
+/// Most steps of an expression: evaluation goes down by recursion.
+const MAX_STEPS: usize = 200;
 
 /// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
 /// specification has it already.
@@ -28,13 +31,18 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
     if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
         return Ok(Vec::new());
     }
-    if expression.len() > LONGEST || expression.matches('(').count() > MAX_PARENTHESES {
-        let message = format!("SearchParameter.expression has more than {LONGEST} bytes or {MAX_PARENTHESES} parentheses, at position {LONGEST} or before");
+    let deep = expression.matches('(').count() > MAX_PARENTHESES
+        || expression.matches(['.', '[']).count() > MAX_STEPS
+        || expression.matches(" and ").count() > MAX_STEPS;
+    if expression.len() > LONGEST || deep {
+        let message = format!(
+            "SearchParameter.expression has more than {LONGEST} bytes, {MAX_PARENTHESES} parentheses or {MAX_STEPS} steps; what is beyond begins at position {LONGEST} or before"
+        );
         return Err(bad("expression", message));
     }
     let code = text("code").unwrap_or_default();
-    if code.is_empty() || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
-        let message = format!("SearchParameter.code is '{}'; it is what a URL says, and may have letters, digits, - and _", clip(code));
+    if code.is_empty() || code.len() > 64 || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        let message = format!("SearchParameter.code is '{}'; it is what a URL says, and may have up to 64 letters, digits, - and _", clip(code));
         return Err(bad("code", message));
     }
     let kind = text("type").unwrap_or_default();
@@ -46,21 +54,14 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
         Some(kind) => kind,
     };
     let strings = |name: &str| resource.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let mut types: Vec<&'static str> = Vec::new();
-    for base in strings("base") {
-        match base {
-            "Resource" | "DomainResource" => types.extend(definitions.resource_types().iter().filter(|t| definitions.is_a(t, base))),
-            _ => types.push(definitions.resource_type(base).map_err(|f| bad("base", f.diagnostics))?),
-        }
-    }
-    if types.is_empty() {
-        return Err(bad("base", "SearchParameter.base is missing; it names the types that have the parameter".to_owned()));
-    }
-    types.sort_unstable();
-    types.dedup();
+    let types = types(resource, definitions)?;
     let targets: Vec<&'static str> = strings("target").filter_map(|t| definitions.find_resource_type(t)).collect();
     let mut made = Vec::with_capacity(types.len());
     for type_name in types {
+        // The specification's own, which others of the same name restate or profile, stay as they are.
+        if TypeParams::of(definitions.version(), type_name).get(code).is_some() {
+            continue;
+        }
         let name: Box<str> = format!("{type_name}/{code}").into();
         let (path, whole) = if let Ok(path) = Path::compile(expression, type_name, definitions) {
             (path, None)
@@ -87,6 +88,24 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
         ));
     }
     Ok(made)
+}
+
+/// The types that have the parameter.
+fn types(resource: &Value, definitions: &'static Definitions) -> Result<Vec<&'static str>, Failure> {
+    let bad = |message: String| Failure::new(Kind::Unprocessable, message).at("SearchParameter.base");
+    let mut types: Vec<&'static str> = Vec::new();
+    for base in resource.get("base").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        match base {
+            "Resource" | "DomainResource" => types.extend(definitions.resource_types().iter().filter(|t| definitions.is_a(t, base))),
+            _ => types.push(definitions.resource_type(base).map_err(|f| bad(f.diagnostics))?),
+        }
+    }
+    if types.is_empty() {
+        return Err(bad("SearchParameter.base is missing; it names the types that have the parameter".to_owned()));
+    }
+    types.sort_unstable();
+    types.dedup();
+    Ok(types)
 }
 
 fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path, definitions: &'static Definitions) -> Result<Vec<Arc<Param>>, Failure> {

@@ -10,6 +10,8 @@ use crate::fhir::{Failure, Kind};
 
 /// Most parentheses and brackets in one another.
 const MAX_DEPTH: usize = 32;
+/// Most comparisons of one filter.
+const MAX_COMPARISONS: usize = 500;
 
 /// How a parameter compares in a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +94,7 @@ impl Relation {
             Self::Pr => kind != ParamType::Composite,
             Self::Eq | Self::Ne => kind != ParamType::Composite && kind != ParamType::Special,
             Self::Co | Self::Sw | Self::Ew => matches!(kind, String | Token | Uri),
-            Self::Gt | Self::Lt | Self::Ge | Self::Le | Self::Ap => matches!(kind, Date | Number | Quantity),
-            Self::Sa | Self::Eb => matches!(kind, Date | Number | Quantity),
+            Self::Gt | Self::Lt | Self::Ge | Self::Le | Self::Ap | Self::Sa | Self::Eb => matches!(kind, Date | Number | Quantity),
             Self::Po => kind == Date,
             Self::Ss | Self::Sb | Self::In | Self::Ni => kind == Token,
             Self::Re => kind == Reference,
@@ -106,7 +107,7 @@ impl Relation {
 /// # Errors
 /// What is wrong, at which character.
 pub fn read(reader: &Reader<'_>, text: &str) -> Result<Condition, Failure> {
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = Parser { text, at: 0, depth: 0, comparisons: 0 };
     let condition = parser.expression(reader)?;
     parser.space();
     if parser.at < text.len() {
@@ -119,6 +120,7 @@ struct Parser<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
+    comparisons: usize,
 }
 
 impl<'t> Parser<'t> {
@@ -156,13 +158,24 @@ impl<'t> Parser<'t> {
 
     fn expression(&mut self, reader: &Reader<'_>) -> Result<Condition, Failure> {
         let mut left = self.one(reader)?;
+        let mut changes = 0;
         loop {
-            if self.keyword("and") {
-                left = Condition::All(vec![left, self.one(reader)?]);
-            } else if self.keyword("or") {
-                left = Condition::Any(vec![left, self.one(reader)?]);
-            } else {
+            // A run of the same word is one condition, so that only changes go deeper.
+            let and = self.keyword("and");
+            if !and && !self.keyword("or") {
                 return Ok(left);
+            }
+            let next = self.one(reader)?;
+            match &mut left {
+                Condition::All(parts) if and && changes > 0 => parts.push(next),
+                Condition::Any(parts) if !and && changes > 0 => parts.push(next),
+                _ => {
+                    changes += 1;
+                    if changes > MAX_DEPTH {
+                        return Err(self.bad(&format!("more than {MAX_DEPTH} changes between 'and' and 'or'; use parentheses before what comes")));
+                    }
+                    left = if and { Condition::All(vec![left, next]) } else { Condition::Any(vec![left, next]) };
+                }
             }
         }
     }
@@ -186,6 +199,10 @@ impl<'t> Parser<'t> {
 
     /// A path, a relation, a value.
     fn comparison(&mut self, reader: &Reader<'_>) -> Result<Condition, Failure> {
+        self.comparisons += 1;
+        if self.comparisons > MAX_COMPARISONS {
+            return Err(Failure::new(Kind::TooCostly, format!("_filter has more than {MAX_COMPARISONS} comparisons")));
+        }
         self.space();
         let length = self.rest().find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'))).unwrap_or(self.rest().len());
         if length == 0 {

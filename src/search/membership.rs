@@ -12,10 +12,9 @@ use crate::fhir::{Failure, Kind};
 use crate::query::Query;
 
 /// The functional lists, <https://hl7.org/fhir/R4/lifecycle.html#lists>, with the types and the values that make them.
-const FUNCTIONAL: [(&str, &[&str], &str, &str); 5] = [
+const FUNCTIONAL: [(&str, &[&str], &str, &str); 4] = [
     ("$current-problems", &["Condition"], "clinical-status", "active,recurrence,relapse"),
-    ("$current-medications", &["MedicationStatement", "MedicationRequest"], "status", "active"),
-    ("$current-medications", &["MedicationUsage"], "status", "recorded"),
+    ("$current-medications", &["MedicationStatement", "MedicationRequest"], "status", "active,recorded"),
     ("$current-allergies", &["AllergyIntolerance"], "clinical-status", "active"),
     ("$current-drug-allergies", &["AllergyIntolerance"], "clinical-status", "active"),
 ];

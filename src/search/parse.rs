@@ -21,6 +21,10 @@ pub const DEFAULT_COUNT: usize = 20;
 /// Most entries on a page; a greater `_count` is cut to it.
 pub const MAX_COUNT: usize = 1_000;
 
+/// Most keys of an order.
+const MAX_SORT: usize = 8;
+/// Most names in `_elements`.
+const MAX_ELEMENTS: usize = 200;
 /// The parameters that shape the result, <https://hl7.org/fhir/R4/search.html#return>, and those that are this server's.
 const RESULT: [&str; 14] = [
     "_format",
@@ -44,6 +48,7 @@ const FLAG: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 /// A search whose parameters are known, its values still text.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 pub struct Search {
     /// The types searched; all of the version for a system search without `_type`.
     pub types: Vec<&'static str>,
@@ -53,6 +58,8 @@ pub struct Search {
     pub sort: Vec<Sort>,
     /// Entries on a page; 0 asks for the total alone.
     pub count: usize,
+    /// Whether the total alone is wanted, whatever `_count` says.
+    counted: bool,
     /// Most matches there may be in all.
     pub max_results: Option<usize>,
     /// Whether the Bundle has a total.
@@ -138,7 +145,6 @@ impl Modifier {
                 ("above", true, Self::Above),
                 ("below", true, Self::Below),
                 ("text", r5, Self::Text),
-                ("code-text", r5, Self::CodeText),
                 ("text-advanced", r5, Self::TextAdvanced),
             ],
             ParamType::Uri => vec![("above", true, Self::Above), ("below", true, Self::Below), ("contains", r5, Self::Contains)],
@@ -238,6 +244,7 @@ impl Search {
             conditions: Vec::new(),
             sort: Vec::new(),
             count: DEFAULT_COUNT,
+            counted: false,
             max_results: None,
             total: Total::default(),
             subset: Subset::All,
@@ -259,8 +266,9 @@ impl Search {
                 // The distance belongs to the position.
                 ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
                 ("near", Some(distance)) => {
+                    let before = search.applied.len();
                     search.parameter(name, &format!("{value}|{}", distance_of(distance)), params)?;
-                    if let Some(last) = search.applied.last_mut() {
+                    if let Some(last) = search.applied.get_mut(before) {
                         last.1.clone_from(value);
                     }
                 }
@@ -312,12 +320,13 @@ impl Search {
             return Ok(Some(Err(no_value(name))));
         }
         match code {
+            "_count" if self.counted => _ = number(name, value)?,
             "_count" => self.count = number(name, value)?.min(MAX_COUNT),
             "_maxresults" => self.max_results = Some(number(name, value)?),
             "_total" => self.total = one_of(name, value, &[("none", Total::None), ("estimate", Total::Estimate), ("accurate", Total::Accurate)])?,
-            "_summary" if value == "count" => self.count = 0,
+            "_summary" if value == "count" => (self.count, self.counted) = (0, true),
             "_summary" => self.subset = Subset::of_summary(value).ok_or_else(|| refused(name, value, "true, text, data, count or false"))?,
-            "_elements" => self.elements(value, params),
+            "_elements" => self.elements(value, params)?,
             "_contained" => self.contained = one_of(name, value, &[("false", Contained::False), ("true", Contained::True), ("both", Contained::Both)])?,
             "_containedType" => self.contained_alone = one_of(name, value, &[("container", false), ("contained", true)])?,
             "_score" => self.score = one_of(name, value, &FLAG)?,
@@ -334,8 +343,11 @@ impl Search {
         Ok(Some(Ok(())))
     }
 
-    fn elements(&mut self, value: &str, params: &Params) {
+    fn elements(&mut self, value: &str, params: &Params) -> Result<(), Failure> {
         let names: Vec<String> = value.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+        if names.len() > MAX_ELEMENTS {
+            return Err(Failure::new(Kind::TooCostly, format!("_elements has {} names; at most {MAX_ELEMENTS} are accepted", names.len())));
+        }
         let definitions = params.definitions();
         for name in &names {
             let (of, element) = name.split_once('.').map_or((None, name.as_str()), |(of, element)| (Some(of), element));
@@ -345,10 +357,15 @@ impl Search {
             }
         }
         self.subset = Subset::Elements(names);
+        Ok(())
     }
 
     /// Takes in the order; if nothing of it is known, says so.
     fn sort(&mut self, value: &str, params: &Params) -> Result<Result<(), Failure>, Failure> {
+        let wanted = value.split(',').filter(|p| !p.is_empty()).count();
+        if wanted > MAX_SORT {
+            return Err(Failure::new(Kind::TooCostly, format!("_sort has {wanted} keys; at most {MAX_SORT} are accepted")));
+        }
         let mut keys = Vec::new();
         let mut left_out = Vec::new();
         for part in value.split(',').filter(|p| !p.is_empty()) {
@@ -372,9 +389,6 @@ impl Search {
                 }
             }
             keys.push(Sort { code: code.to_owned(), descending });
-        }
-        if keys.len() > 8 {
-            return Err(Failure::new(Kind::TooCostly, format!("_sort has {} keys; at most 8 are accepted", keys.len())));
         }
         self.sort = keys;
         let last = if self.sort.is_empty() { left_out.pop() } else { None };

@@ -273,7 +273,11 @@ impl Terminology<'_> {
                 }
             }
         }
-        Ok(if all.len() == 1 { all.remove(0) } else { Members::All(all) })
+        Ok(match all.len() {
+            0 => Members::Any(Vec::new()),
+            1 => all.remove(0),
+            _ => Members::All(all),
+        })
     }
 
     /// All codes of a system: those it is known to have, or whatever is said to be of it.

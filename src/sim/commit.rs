@@ -40,6 +40,8 @@ pub struct Sim {
     pub(super) damages: Vec<Damage>,
     /// Whether what is stored has to be indexed for other search parameters.
     pub(super) stale_params: AtomicBool,
+    /// Held by whoever does it.
+    pub(super) following: Mutex<()>,
     /// How far that is.
     pub(super) progress: Shown,
     /// Whether the writer's lock is held for long, by a Bundle.
@@ -222,7 +224,9 @@ impl Sim {
         let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
         let (mut after, ticket) = self.commit(&before, stamp, draft)?;
         if defines {
-            self.stale_params.store(after.follow_params(), Ordering::Release);
+            // What is going on in the background finds out by itself that it is not wanted any more.
+            let later = after.follow_params();
+            self.stale_params.fetch_or(later || self.following.is_locked(), Ordering::AcqRel);
         }
         self.published.store(Arc::new(after));
         Ok((response, stamp.event, ticket))

@@ -170,7 +170,10 @@ impl Lookup for Looking<'_> {
 }
 
 /// What was found, if the budget lasted.
-fn within<T>(budget: &Budget, found: T) -> Result<T, Failure> {
+///
+/// # Errors
+/// It did not.
+pub fn within<T>(budget: &Budget, found: T) -> Result<T, Failure> {
     if !budget.is_spent() {
         return Ok(found);
     }

@@ -185,6 +185,7 @@ impl Sim {
             },
             damages,
             stale_params: AtomicBool::new(stale),
+            following: Mutex::new(()),
             progress: super::reindex::Shown::default(),
             heavy: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -369,6 +370,9 @@ fn replay(store: &Arc<Store>, committed: Committed, tail: Option<Tail>, boot: &s
     let own = snapshot.own_params();
     if own.fingerprint == payload.params {
         snapshot.adopt(own);
+    } else {
+        // Whatever the replay leads to, it is to be indexed for.
+        snapshot.indexed_with = "?".into();
     }
     let events = match &tail {
         Some(tail) => tail.events(),

@@ -52,7 +52,7 @@ impl Snapshot {
     /// The search parameters that are stored in it and active.
     pub(super) fn own_params(&self) -> Own {
         let active = Query::and(vec![Query::term(&type_term("SearchParameter")), Query::term("SearchParameter/status\u{1f}cactive")]);
-        let (_, found) = self.matching(&active, MAX_OWN, &self.budget()).unwrap_or_default();
+        let (_, found) = self.matching(&active, MAX_OWN, &Budget::new(u64::MAX)).unwrap_or_default();
         let mut own: Vec<(String, OfTypes)> = Vec::new();
         for Stored { version, body, .. } in &found {
             let Ok(value) = serde_json::from_slice::<Value>(body) else { continue };
@@ -133,7 +133,8 @@ impl Snapshot {
 impl Sim {
     /// Indexes for the parameters that are stored now, if they are others than before; called by the flushing threads.
     pub(super) fn follow_params(&self, boot: &str) -> io::Result<()> {
-        // Who asks from here on is not overlooked.
+        // One at a time; who asks from here on is not overlooked.
+        let _alone = self.following.lock();
         self.flusher.taken_up();
         if !self.stale_params.load(Ordering::Acquire) {
             return Ok(());
@@ -147,11 +148,18 @@ impl Sim {
             self.stale_params.store(true, Ordering::Release);
         }
         *self.progress.lock() = None;
+        if done.is_ok() && self.stale_params.load(Ordering::Acquire) {
+            self.flusher.ask();
+        }
         done
     }
 
     fn index_for_params(&self, boot: &str) -> io::Result<()> {
         let own = self.snapshot().own_params();
+        if *own.fingerprint == *self.snapshot().indexed_with {
+            self.publish(|snapshot| snapshot.adopt(own));
+            return Ok(());
+        }
         let mut wanted = Query::None;
         self.publish(|snapshot| wanted = snapshot.announce(&own));
         let uids = self.snapshot().concerned(&wanted)?;
@@ -177,9 +185,15 @@ impl Sim {
                 self.flush(boot)?;
             }
         }
-        // Parameters that came or went meanwhile begin anew.
-        if !self.is_closed() && !self.stale_params.load(Ordering::Acquire) {
-            self.publish(|snapshot| snapshot.adopt(own));
+        if !self.is_closed() {
+            self.publish(|snapshot| {
+                // Parameters that came or went meanwhile begin anew.
+                if snapshot.own_params().fingerprint == own.fingerprint {
+                    snapshot.adopt(own);
+                } else {
+                    self.stale_params.store(true, Ordering::Release);
+                }
+            });
         }
         self.flush(boot)
     }

@@ -136,6 +136,33 @@ fn expressions_may_use_the_whole_language() {
 }
 
 #[test]
+fn a_parameter_that_goes_while_it_is_indexed_stays_away() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    patients(&fhir, 2_000);
+    fhir.put("/SearchParameter/eye", &parameter("Patient.extension('http://x/eye').value")).expect(201);
+    fhir.delete("/SearchParameter/eye").expect(204);
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?eye=blue"), None);
+    // Two at once: both arrive.
+    let mut other = parameter("Patient.extension('http://x/eye').value");
+    other["id"] = "iris".into();
+    other["code"] = "iris".into();
+    other["url"] = "http://x/SearchParameter/iris".into();
+    fhir.put("/SearchParameter/eye", &parameter("Patient.extension('http://x/eye').value")).expect(201);
+    fhir.put("/SearchParameter/iris", &other).expect(201);
+    wait(&server);
+    assert_eq!((total(&fhir, "Patient?eye=blue"), total(&fhir, "Patient?iris=brown")), (Some(1_000), Some(1_000)));
+    // A name that the specification has keeps the specification's meaning.
+    let mut restated = parameter("Patient.extension('http://x/eye').value");
+    restated["id"] = "gender".into();
+    restated["code"] = "gender".into();
+    fhir.put("/SearchParameter/gender", &restated).expect(201);
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?gender=blue"), Some(0));
+}
+
+#[test]
 fn what_cannot_be_searched_by_is_refused() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

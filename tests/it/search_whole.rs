@@ -144,6 +144,70 @@ const ASKED: &[(&str, &str)] = &[
 ];
 
 #[test]
+fn hostile_searches_are_answered() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    let form = |query: &str| {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        fhir.send("POST", "/Patient/_search", &headers, query.as_bytes())
+    };
+    for (query, expected) in [
+        (format!("_filter={}", vec!["_id eq p1"; 400].join(" and ")), 200),
+        (format!("_filter={}", vec!["_id eq p1"; 100_000].join(" and ")), 403),
+        (format!("_filter={}_id eq p1", "_id eq p1 and _id eq p2 or ".repeat(200)), 400),
+        (format!("_filter={}", "(".repeat(100_000)), 400),
+        (format!("_content={}", "(".repeat(100_000)), 400),
+        (format!("_content={}", "-".repeat(100_000)), 400),
+        (format!("_sort={}", vec!["x"; 100_000].join(",")), 403),
+        (format!("_elements={}", vec!["x"; 100_000].join(",")), 403),
+        (format!("identifier={}", vec!["x"; 2_000].join(",")), 403),
+        (format!("{}name=x", "link.".repeat(100)), 403),
+        ("_has:Observation:patient:value-quantity=1e999999999".to_owned(), 200),
+        ("_has:Observation:patient:value-quantity=1e-99999999999".to_owned(), 200),
+        ("_has:Observation:patient:value-quantity=ap-9e99999999".to_owned(), 200),
+        ("_has:Observation:patient:value-quantity=1|http://unitsofmeasure.org|10*999999999".to_owned(), 200),
+        ("_has:Observation:patient:date=ap9999-12-31T23:59:60Z".to_owned(), 200),
+        ("birthdate=eb0001".to_owned(), 200),
+        ("birthdate=ap9999".to_owned(), 200),
+        ("name:contains=%20".to_owned(), 200),
+    ] {
+        let shown: String = query.chars().take(80).collect();
+        let reply = form(&query);
+        assert_eq!(reply.status, expected, "{shown}: {}", reply.text().chars().take(300).collect::<String>());
+    }
+    let huge = json!({"resourceType": "Observation", "id": "huge", "status": "final", "code": {"text": "x"},
+        "valueQuantity": {"value": 1, "system": "http://unitsofmeasure.org", "code": "10*999999999"}});
+    fhir.put("/Observation/huge", &huge).expect(201);
+}
+
+#[test]
+fn what_is_left_out_of_a_resource_leaves_it_well_formed() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let text = r#"{"resourceType":"Observation","id":"o","meta":{"tag":{"system":"a"}},"status":"final","_status":{"extension":[{"url":"u","valueCode":"x"}]},
+        "code":{"extension":[{"url":"u","valueCode":"unknown"}]},"component":[{"code":{"text":"]}"}}]}"#;
+    fhir.send("PUT", "/Observation/o", &[("content-type", "application/fhir+json")], text.as_bytes()).expect(201);
+    let summary = fhir.get("/Observation/o?_summary=true").json();
+    assert_eq!(summary["code"]["extension"][0]["valueCode"], "unknown");
+    assert_eq!(summary["meta"]["tag"][0]["code"], "SUBSETTED");
+    assert_eq!(fhir.get("/Observation?_elements=component").json()["entry"][0]["resource"]["component"][0]["code"]["text"], "]}");
+    assert_eq!(fhir.get("/Observation?_summary=count&_count=10").json().get("entry"), None);
+}
+
+#[test]
+fn a_search_has_a_budget() {
+    let server = TestServer::with(&["--auto-create", "--max-search-steps", "300"]);
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    fhir.get("/Patient?gender=male").expect(200);
+    let refused = fhir.get("/Observation?subject:Patient.name=jo&subject:Patient.organization.name=w&_include=*").expect(403);
+    assert!(refused.refusal().contains("takes more than 300 steps"), "{}", refused.refusal());
+    assert_eq!(refused.json()["issue"][0]["code"], "too-costly");
+}
+
+#[test]
 fn every_kind_of_condition() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

@@ -167,15 +167,12 @@ fn values_of(
     snapshot: &Snapshot,
     compiler: &Compiler<'_>,
 ) -> Result<Vec<(String, Value, bool)>, Failure> {
-    let (code, wanted) = match condition {
+    let instead = |code: &String, modifier, values: &Vec<String>| Some(Condition::Param { code: code.clone(), modifier, values: values.clone() });
+    let (code, other) = match condition {
         // What is negated, or asked to be missing, is shown as it is.
-        Condition::Param { code, modifier: Modifier::Not | Modifier::Missing, values } => {
-            (code, Condition::Param { code: code.clone(), modifier: Modifier::None, values: values.clone() })
-        }
-        Condition::Param { code, modifier: Modifier::NotIn, values } => {
-            (code, Condition::Param { code: code.clone(), modifier: Modifier::In, values: values.clone() })
-        }
-        Condition::Param { code, .. } | Condition::Relation { code, .. } | Condition::Chain { code, .. } => (code, condition.clone()),
+        Condition::Param { code, modifier: Modifier::Not | Modifier::Missing, values } => (code, instead(code, Modifier::None, values)),
+        Condition::Param { code, modifier: Modifier::NotIn, values } => (code, instead(code, Modifier::In, values)),
+        Condition::Param { code, .. } | Condition::Relation { code, .. } | Condition::Chain { code, .. } => (code, None),
         Condition::All(parts) | Condition::Any(parts) => {
             let all = parts.iter().map(|p| values_of(p, resource, type_name, snapshot, compiler)).collect::<Result<Vec<_>, _>>()?;
             return Ok(all.concat());
@@ -185,7 +182,7 @@ fn values_of(
     };
     let Some(param) = snapshot.params().of(type_name).get(code) else { return Ok(Vec::new()) };
     let missing = matches!(condition, Condition::Param { modifier: Modifier::Missing, .. });
-    let query = match &wanted {
+    let query = match other.as_ref().unwrap_or(condition) {
         _ if missing => Query::All,
         Condition::Param { values, .. } if param.kind == ParamType::Composite => {
             Query::or(values.iter().map(|v| param::composite::element(param, v, compiler.env())).collect::<Result<_, _>>()?)

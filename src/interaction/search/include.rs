@@ -10,6 +10,7 @@ use crate::search::Search;
 use crate::search::include::Include;
 use crate::search::param::reference::text_of;
 use crate::search::path::Node;
+use crate::sim::find::within;
 use crate::sim::{Page, Snapshot, Stored};
 
 /// Most resources that come along with a page.
@@ -80,6 +81,11 @@ impl Collected<'_> {
         let params = self.snapshot.params();
         for stored in from {
             for param in include.params(stored.type_name, params) {
+                if self.cut {
+                    return Ok(());
+                }
+                self.budget.spend(50);
+                within(self.budget, ())?;
                 let texts = |found: &[Node<'_>], _| found.iter().filter_map(text_of).map(str::to_owned).collect::<Vec<_>>();
                 for text in param.in_stored(&stored.body, self.snapshot.definitions(), texts).unwrap_or_default() {
                     if let Some(stored) = self.resolve(&text, include.target, param.is_canonical())? {
@@ -94,6 +100,7 @@ impl Collected<'_> {
     /// The resource that a reference means, if it is here.
     fn resolve(&self, text: &str, target: Option<&str>, canonical: bool) -> Result<Option<Stored>, Failure> {
         let snapshot = self.snapshot;
+        self.budget.spend(200);
         let origin = snapshot.origin();
         match Reference::parse(origin.local_part(text).unwrap_or(text), snapshot.definitions()) {
             Reference::Local { type_name, id, version } => {

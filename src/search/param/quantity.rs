@@ -61,9 +61,10 @@ impl Scale {
         let found = octofhir_ucum::get_canonical_units(code).ok()?;
         let number = |n: octofhir_ucum::Number| {
             let (digits, exponent) = n.to_integer_and_exponent();
-            BigDecimal::new(digits.into(), -i64::from(exponent))
+            // A unit such as 10*999999999 would make every sum that many digits long.
+            (i64::from(exponent).abs() <= decimal::MAX_EXPONENT).then(|| BigDecimal::new(digits.into(), -i64::from(exponent)))
         };
-        Some(Self { unit: found.unit, factor: number(found.factor), offset: number(found.offset) })
+        Some(Self { unit: found.unit, factor: number(found.factor)?, offset: number(found.offset)? })
     }
 
     fn base(&self, number: &BigDecimal) -> BigDecimal {

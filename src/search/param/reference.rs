@@ -96,6 +96,7 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
         Modifier::Type(type_name) => of_type(param, value, type_name, &env.origin),
         Modifier::Identifier => Ok(token::query_named(&format!("{}:identifier", param.name), value)),
         Modifier::Text => Ok(token::text(param, value)),
+        Modifier::TextAdvanced => token::text_advanced(param, value, env),
         Modifier::Above | Modifier::Below if param.is_canonical() => canonical(param, modifier, value),
         Modifier::Above | Modifier::Below => hierarchy(param, modifier == Modifier::Above, value, env),
         _ => Ok(query(param, value, &env.origin)),

@@ -26,7 +26,7 @@ use super::{BadPath, Ty};
 use crate::fhir::{Definitions, FhirVersion};
 
 /// Longest expression in bytes.
-pub const LONGEST: usize = 8_192;
+pub const LONGEST: usize = 4_000;
 /// Most parentheses: some of the library's steps go down by recursion.
 pub const MAX_PARENTHESES: usize = 100;
 /// Most times that an expression joins texts: each may double what there is.
