@@ -159,6 +159,19 @@ impl Query {
         }
     }
 
+    /// What deciding for one resource costs, in steps of a budget.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::weight).sum(),
+            Self::Not(part) => part.weight(),
+            // What it is narrowed down by decides most of the time.
+            Self::Verify(part, _) => part.weight() + 1,
+            Self::Text(..) => 50,
+            Self::All | Self::None | Self::Term(_) | Self::TermRange { .. } | Self::TermContains { .. } | Self::TermsOf { .. } | Self::Column { .. } => 1,
+        }
+    }
+
     /// Hashes of terms of which a wanted resource has at least one; `None` if there are no such terms.
     #[must_use]
     pub fn needed_terms(&self) -> Option<Vec<u64>> {

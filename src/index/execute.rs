@@ -61,6 +61,8 @@ pub struct Context<'a> {
     pub body: &'a dyn Fn(u32) -> Option<Arc<[u8]>>,
     /// What it may cost.
     pub budget: &'a Budget,
+    /// What one document costs.
+    pub weight: u64,
 }
 
 /// A query made ready for one segment. Documents are asked for in ascending order.
@@ -243,7 +245,7 @@ impl Node {
             Some(Self::None) => {}
             Some(Self::Postings(mut postings)) => {
                 let mut doc = postings.doc();
-                while doc != TERMINATED && context.budget.spend(DOCUMENT) {
+                while doc != TERMINATED && context.budget.spend(context.weight) {
                     if self.has(doc, context) {
                         found(doc);
                     }
@@ -253,18 +255,18 @@ impl Node {
             Some(mut other) => {
                 if let Some(bits) = other.enumerate(documents, context) {
                     bits.each(&mut |doc| {
-                        if context.budget.spend(DOCUMENT) && self.has(doc, context) {
+                        if context.budget.spend(context.weight) && self.has(doc, context) {
                             found(doc);
                         }
                     });
                 } else {
                     (0..documents)
-                        .take_while(|_| context.budget.spend(DOCUMENT))
+                        .take_while(|_| context.budget.spend(context.weight))
                         .filter(|doc| other.has(*doc, context) && self.has(*doc, context))
                         .for_each(found);
                 }
             }
-            None => (0..documents).take_while(|_| context.budget.spend(DOCUMENT)).filter(|doc| self.has(*doc, context)).for_each(found),
+            None => (0..documents).take_while(|_| context.budget.spend(context.weight)).filter(|doc| self.has(*doc, context)).for_each(found),
         }
     }
 

@@ -176,9 +176,10 @@ impl View {
             all.total += total;
             candidates.extend(best);
         }
+        let weight = RECENT + find.query.weight();
         self.recent.candidates(find.query, &mut |entry| {
             let body = || (find.body)(entry.type_name, &entry.version);
-            if !find.budget.spend(RECENT) || !find.query.matches(&entry.keys, &body) {
+            if !find.budget.spend(weight) || !find.query.matches(&entry.keys, &body) {
                 return;
             }
             all.total += 1;
@@ -236,8 +237,9 @@ impl View {
     }
 
     fn recent_matches(&self, query: &Query, body: &ReadBody<'_>, budget: &Budget, found: &mut dyn FnMut(&Arc<Entry>)) {
+        let weight = RECENT + query.weight();
         self.recent.candidates(query, &mut |entry| {
-            if budget.spend(RECENT) && query.matches(&entry.keys, &|| body(entry.type_name, &entry.version)) {
+            if budget.spend(weight) && query.matches(&entry.keys, &|| body(entry.type_name, &entry.version)) {
                 found(entry);
             }
         });
@@ -254,7 +256,7 @@ impl View {
             let hit = self.committed.hit(DocAddress::new(number, doc));
             body(hit.type_name, &hit.version)
         };
-        node.for_each(segment.reader.max_doc(), &Context { body: &body, budget }, &mut |doc| {
+        node.for_each(segment.reader.max_doc(), &Context { body: &body, budget, weight: query.weight().div_ceil(4) }, &mut |doc| {
             if !alive.is_some_and(|alive| alive.is_deleted(doc)) && !self.masked.contains(&packed(DocAddress::new(number, doc))) {
                 found(doc);
             }
@@ -299,7 +301,7 @@ impl View {
 type Place = (Ranks, Reverse<(u64, u32)>);
 
 /// What looking at a recent write costs, in the budget's steps.
-const RECENT: u64 = 5;
+const RECENT: u64 = 4;
 
 fn hit_of(entry: &Arc<Entry>) -> Hit {
     Hit { type_name: entry.type_name, version: entry.version }

@@ -1,7 +1,7 @@
 //! Value sets and code systems, as far as `:in`, `:not-in`, `:above` and `:below` need them: those stored in the simulator,
 //! and the specification's own that the definitions hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -121,8 +121,8 @@ struct Hierarchy {
 
 #[derive(Default)]
 struct Concept {
-    parents: Vec<Box<str>>,
-    children: Vec<Box<str>>,
+    parents: BTreeSet<Box<str>>,
+    children: BTreeSet<Box<str>>,
     properties: Vec<(String, String)>,
 }
 
@@ -135,7 +135,7 @@ impl Hierarchy {
         self.closure(code, |c| &c.parents)
     }
 
-    fn closure(&self, code: &str, next: impl Fn(&Concept) -> &Vec<Box<str>>) -> BTreeSet<Box<str>> {
+    fn closure(&self, code: &str, next: impl Fn(&Concept) -> &BTreeSet<Box<str>>) -> BTreeSet<Box<str>> {
         let mut all: FxHashSet<Box<str>> = FxHashSet::default();
         let mut todo: Vec<Box<str>> = vec![code.into()];
         while let Some(code) = todo.pop() {
@@ -174,14 +174,8 @@ impl Hierarchy {
     }
 
     fn link(&mut self, parent: &str, child: &str) {
-        let above = self.concepts.entry(child.into()).or_default();
-        if !above.parents.iter().any(|p| **p == *parent) {
-            above.parents.push(parent.into());
-        }
-        let below = self.concepts.entry(parent.into()).or_default();
-        if !below.children.iter().any(|c| **c == *child) {
-            below.children.push(child.into());
-        }
+        self.concepts.entry(child.into()).or_default().parents.insert(parent.into());
+        self.concepts.entry(parent.into()).or_default().children.insert(child.into());
     }
 }
 
@@ -241,9 +235,9 @@ impl Terminology<'_> {
             let Some(expansion) = value_set.get("expansion") else {
                 return Err(Failure::new(Kind::BadValue, format!("value set '{}' has neither compose nor expansion", clip(name))));
             };
-            let mut any = Vec::new();
-            expanded(&list(expansion, "contains"), &mut any, 0);
-            return Ok(Members::Any(any));
+            let mut systems = BTreeMap::new();
+            expanded(&list(expansion, "contains"), &mut systems, 0);
+            return Ok(Members::Any(systems.into_iter().map(|(system, codes)| Members::Codes(system, codes)).collect()));
         };
         let parts = |key: &str| list(compose, key).iter().map(|part| self.part(name, part, depth)).collect::<Result<Vec<_>, Failure>>();
         let included = Members::Any(parts("include")?);
@@ -322,7 +316,7 @@ fn filtered(name: &str, hierarchy: &Hierarchy, filter: &Value) -> Result<BTreeSe
     Ok(match op {
         "is-a" => hierarchy.below(value),
         "descendent-of" => hierarchy.below(value).into_iter().filter(|c| **c != *value).collect(),
-        "child-of" => hierarchy.concepts.get(value).map(|c| c.children.iter().cloned().collect()).unwrap_or_default(),
+        "child-of" => hierarchy.concepts.get(value).map(|c| c.children.clone()).unwrap_or_default(),
         "is-not-a" => {
             let below = hierarchy.below(value);
             codes(&|code, _| !below.contains(code))
@@ -340,14 +334,14 @@ fn filtered(name: &str, hierarchy: &Hierarchy, filter: &Value) -> Result<BTreeSe
     })
 }
 
-fn expanded(contains: &[Value], any: &mut Vec<Members>, depth: usize) {
+fn expanded(contains: &[Value], systems: &mut BTreeMap<Box<str>, BTreeSet<Box<str>>>, depth: usize) {
     for entry in contains {
         let text = |key: &str| entry.get(key).and_then(Value::as_str);
         if let (Some(system), Some(code)) = (text("system"), text("code")) {
-            any.push(Members::Codes(system.into(), BTreeSet::from([code.into()])));
+            systems.entry(system.into()).or_default().insert(code.into());
         }
         if let Some(inner) = entry.get("contains").and_then(Value::as_array).filter(|_| depth < 100) {
-            expanded(inner, any, depth + 1);
+            expanded(inner, systems, depth + 1);
         }
     }
 }

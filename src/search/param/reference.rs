@@ -1,5 +1,6 @@
 //! Reference parameters, <https://hl7.org/fhir/R4/search.html#reference>.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -137,8 +138,8 @@ fn hierarchy(param: &Arc<Param>, above: bool, value: &str, env: &Env<'_>) -> Res
     let Some(part_of) = own else {
         return Err(Failure::new(Kind::NotSupported, format!("'{}': a {type_name} is not part of another; :above and :below do not apply", param.code)));
     };
-    let mut all: Vec<Box<str>> = vec![format!("{type_name}/{id}").into()];
-    let mut edge = all.clone();
+    let mut edge: Vec<Box<str>> = vec![format!("{type_name}/{id}").into()];
+    let mut all: BTreeSet<Box<str>> = edge.iter().cloned().collect();
     for _ in 0..MAX_STEPS {
         let next = if above {
             let these =
@@ -147,11 +148,10 @@ fn hierarchy(param: &Arc<Param>, above: bool, value: &str, env: &Env<'_>) -> Res
         } else {
             env.lookup.uids(&Query::terms_of(&part_of.key('r', ""), edge))?
         };
-        edge = next.into_iter().filter(|uid| !all.contains(uid)).collect();
+        edge = next.into_iter().filter(|uid| all.insert(uid.clone())).collect();
         if edge.is_empty() {
             break;
         }
-        all.extend(edge.iter().cloned());
     }
-    Ok(Query::terms_of(&param.key('r', ""), all))
+    Ok(Query::terms_of(&param.key('r', ""), all.into_iter().collect()))
 }
