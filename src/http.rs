@@ -10,6 +10,7 @@ mod context;
 mod decode;
 mod exchange;
 mod explain;
+mod lane;
 mod metrics;
 mod negotiate;
 mod pages;
@@ -52,4 +53,5 @@ pub struct App {
     pub options: Options,
     pages: Pages,
     metrics: metrics::Metrics,
+    lane: lane::Lane,
 }

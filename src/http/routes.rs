@@ -90,7 +90,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let pages = Pages::new().map_err(io::Error::other)?;
     let metrics = metrics::Metrics::new(registry.clone());
     let (workers, read_timeout) = (options.workers, options.read_timeout);
-    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics });
+    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics, lane: super::lane::Lane::new()? });
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
     })

@@ -50,7 +50,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let call = call(&request, &context, body, parsed, broken, started);
     let (method, name, request_id) = (call.method, call.name(), request_id(&request));
     let is_head = *request.method() == Method::HEAD;
-    let Outcome { mut answer, event, ticket } = run(&context.sim, call).await;
+    let Outcome { mut answer, event, ticket } = run(&app, &context.sim, call).await;
     if !context.sim.durable(ticket).await {
         let failure = Failure::new(Kind::Internal, "the write could not be made durable; whether it is stored is not known");
         answer = Answer::refusal(&failure, context.snapshot().version(), &Format::default());
@@ -71,7 +71,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
 }
 
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
-async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
+async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
         Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
         Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
@@ -84,8 +84,11 @@ async fn run(sim: &Arc<Sim>, call: Call) -> Outcome {
         return exchange(sim, &call);
     }
     let (version, format) = (sim.snapshot().version(), call.format.clone());
+    let is_search = matches!(call.asked, Ok(Interaction::Search(_)));
     let there = sim.clone();
-    web::block(move || exchange(&there, &call)).await.unwrap_or_else(|error| {
+    let work = move || exchange(&there, &call);
+    let done = if is_search { app.lane.run(work).await } else { web::block(work).await.map_err(|e| e.to_string()) };
+    done.unwrap_or_else(|error| {
         let failure = Failure::new(Kind::Internal, format!("this server made a mistake: {error}"));
         Outcome { answer: Answer::refusal(&failure, version, &format), event: None, ticket: Ticket::default() }
     })
