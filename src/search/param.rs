@@ -8,7 +8,7 @@
 //! | `#` | it has several intervals, so that both bounds of one must be checked exactly |
 //! | `c` `t` `y` | token: code; `system\|code`; system |
 //! | `T` `o` | token, reference: text for people, normalised; identifier as `type system\|type code\|value` |
-//! | `s` `x` | string: normalised; exact |
+//! | `s` `x` `~` | string: normalised; exact; one is too long for a term |
 //! | `r` `i` `v` | reference: `Type/id`; id; `Type/id/_history/version` |
 //! | `u` `k` | reference: absolute URL or canonical as it stands; canonical without its version |
 //! | `n` | reference: it has one to a contained resource |

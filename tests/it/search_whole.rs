@@ -196,6 +196,22 @@ fn what_is_left_out_of_a_resource_leaves_it_well_formed() {
 }
 
 #[test]
+fn long_texts_are_searched_to_their_end() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, end) in [("1", "Zebra"), ("2", "lion")] {
+        let text = format!("{} ÿ {end}", "Lorem ipsum dolor. ".repeat(400));
+        fhir.put(&format!("/ValueSet/{id}"), &json!({"resourceType": "ValueSet", "id": id, "status": "active", "title": text})).expect(201);
+    }
+    for when in ["recent", "committed"] {
+        assert_eq!(found(&fhir, "ValueSet?title:contains=zebra"), "ValueSet/1", "{when}");
+        assert_eq!(found(&fhir, "ValueSet?_filter=title%20ew%20%22y%20lion%22"), "ValueSet/2", "{when}");
+        assert_eq!(found(&fhir, "ValueSet?title:contains=ipsum"), "ValueSet/1 ValueSet/2", "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
+#[test]
 fn a_search_has_a_budget() {
     let server = TestServer::with(&["--auto-create", "--max-search-steps", "300"]);
     let fhir = server.fhir("a__b");

@@ -10,8 +10,10 @@ use super::super::path::Node;
 use super::{Env, bad_value, unescape};
 use crate::fhir::Failure;
 use crate::query::text::{Text, normalise, words};
-use crate::query::{KeysBuilder, Query};
+use crate::query::{KeysBuilder, MAX_TERM_BYTES, Query};
 
+/// A longer text may not fit into a term.
+const LONG: usize = MAX_TERM_BYTES / 4;
 /// The members of HumanName and Address that are searched.
 const PARTS: [&str; 12] = ["text", "family", "given", "prefix", "suffix", "line", "city", "district", "state", "postalCode", "country", "name"];
 
@@ -21,6 +23,9 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
         Value::String(text) => {
             keys.term(&[&param.name, "\u{1f}s", &normalise(text)]);
             keys.term(&[&param.name, "\u{1f}x", text]);
+            if text.len() > LONG {
+                keys.term(&[&param.name, "\u{1f}~"]);
+            }
             1
         }
         Value::Array(items) => items.iter().map(|value| index(param, &Node { value, ..*node }, keys)).sum(),
@@ -42,7 +47,7 @@ pub fn query(param: &Param, value: &str) -> Query {
 pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     match modifier {
         Modifier::Exact => Ok(Query::term(&param.key('x', &unescape(value)))),
-        Modifier::Contains => Ok(part(param, value, false)),
+        Modifier::Contains => Ok(part(param, value, false, env)),
         Modifier::Text => {
             let condition = condition(param, value)?;
             let (origin, name) = (env.origin.owned(), param.key('s', ""));
@@ -60,8 +65,31 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
 
 /// Anywhere in the value, or at its end.
 #[must_use]
-pub fn part(param: &Param, value: &str, at_end: bool) -> Query {
-    Query::TermContains { prefix: param.key('s', "").into(), part: normalise(&unescape(value)).into(), at_end }
+pub fn part(param: &Arc<Param>, value: &str, at_end: bool, env: &Env<'_>) -> Query {
+    let wanted = normalise(&unescape(value));
+    let terms = Query::TermContains { prefix: param.key('s', "").into(), part: wanted.as_str().into(), at_end };
+    // Of a long value, the term is only the beginning.
+    let check = env.on_values(param, move |found| {
+        let mut any = false;
+        for node in found {
+            each(node.value, &mut |text| {
+                let text = normalise(text);
+                any |= if at_end { text.ends_with(&wanted) } else { text.contains(&wanted) };
+            });
+        }
+        any
+    });
+    Query::or(vec![terms, Query::Verify(Box::new(Query::term(&param.key('~', ""))), check)])
+}
+
+/// Calls `found` with every string of a value.
+fn each(value: &Value, found: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => found(text),
+        Value::Array(items) => items.iter().for_each(|v| each(v, found)),
+        Value::Object(object) => PARTS.iter().filter_map(|part| object.get(*part)).for_each(|v| each(v, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A condition on words.
