@@ -87,6 +87,11 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
             }),
         ));
     }
+    if !made.is_empty() && made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
+        let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
+        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
+        return Err(bad("expression", message));
+    }
     Ok(made)
 }
 

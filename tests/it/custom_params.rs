@@ -168,6 +168,7 @@ fn what_cannot_be_searched_by_is_refused() {
     let fhir = server.fhir("a__b");
     for (member, value, expected) in [
         ("expression", json!("Patient.name.where("), "position"),
+        ("expression", json!("Patient.nmae.family"), "names no element of Patient"),
         ("code", json!("a:b"), "SearchParameter.code is 'a:b'"),
         ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
         ("type", json!("special"), "SearchParameter.type is 'special'"),
