@@ -70,7 +70,7 @@ impl Target {
                     [id, "_history"] => Ok(Self::InstanceHistory(type_name, id.parse()?)),
                     [id, "_history", version] => Ok(Self::Version(type_name, id.parse()?, version.to_owned())),
                     [id, "*"] => Ok(Self::Compartment(type_name, id.parse()?, None)),
-                    [id, "_search"] => Ok(Self::CompartmentSearch(type_name, id.parse()?, None)),
+                    [id, "_search"] | [id, "*", "_search"] => Ok(Self::CompartmentSearch(type_name, id.parse()?, None)),
                     [id, ref inner @ ..] if definitions.compartment_types(type_name).is_some() => match *inner {
                         [member] => Ok(Self::Compartment(type_name, id.parse()?, Some(definitions.resource_type(member)?))),
                         [member, "_search"] => Ok(Self::CompartmentSearch(type_name, id.parse()?, Some(definitions.resource_type(member)?))),

@@ -106,6 +106,12 @@ impl Reader<'_> {
         if let Some(rest) = name.strip_prefix("_has:") {
             return self.has(rest, value);
         }
+        if let Some((special, modifier)) = name.split_once(':')
+            && (matches!(special, "_filter" | "_text" | "_content" | "_list" | "_query") || special == "_in" && self.version() == FhirVersion::R5)
+        {
+            let message = format!("modifier '{}' is not supported for '{special}'; known here: none", clip(modifier));
+            return Err(Failure::new(Kind::NotSupported, message));
+        }
         if value.is_empty() {
             return Ok(Err(no_value(name)));
         }
@@ -255,7 +261,8 @@ impl Reader<'_> {
         if defined && self.types.len() == 1 {
             return Failure::new(Kind::NotSupported, format!("search parameter '{}'{of} is not supported by this server", clip(code)));
         }
-        let known = self.types.first().map(|t| &self.params.of(t).list[..]).unwrap_or_default();
+        let mut known: Vec<&Arc<Param>> = self.types.first().map(|t| self.params.of(t).list.iter().collect()).unwrap_or_default();
+        known.retain(|p| self.with(&p.code).is_some());
         let mut message = format!("unknown search parameter '{}'{of}", clip(code));
         if let Some(near) = nearest(code, known.iter().map(|p| &*p.code)) {
             message.push_str(&format!("; did you mean '{near}'?"));

@@ -316,6 +316,10 @@ impl Search {
         if !RESULT.contains(&code) && (params.version < FhirVersion::R5 || !RESULT_R5.contains(&code)) {
             return Ok(None);
         }
+        if let Some(modifier) = modifier.filter(|_| !matches!(code, "_include" | "_revinclude")) {
+            let message = format!("modifier '{}' is not supported for '{code}'; known here: none", clip(modifier));
+            return Err(Failure::new(Kind::NotSupported, message));
+        }
         if value.is_empty() && !matches!(code, "_format" | "_pretty" | "_type") {
             return Ok(Some(Err(no_value(name))));
         }

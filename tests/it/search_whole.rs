@@ -171,6 +171,8 @@ fn hostile_searches_are_answered() {
         ("birthdate=eb0001".to_owned(), 200),
         ("birthdate=ap9999".to_owned(), 200),
         ("name:contains=%20".to_owned(), 200),
+        ("_list:not=l1".to_owned(), 400),
+        ("_sort:desc=name".to_owned(), 400),
     ] {
         let shown: String = query.chars().take(80).collect();
         let reply = form(&query);
