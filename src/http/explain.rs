@@ -66,7 +66,10 @@ fn request(query: &str, type_name: &'static str, definitions: &Definitions) -> R
     };
     let search = |type_name, compartment| Request { type_name, compartment, parameters: pairs(parameters), strict: false };
     match Target::parse(path, definitions)? {
-        Target::System | Target::SystemSearch if path.is_empty() => Ok(search(Some(type_name), None)),
+        Target::System | Target::SystemSearch if path.is_empty() => {
+            let system = pairs(parameters).iter().any(|(name, _)| name == "_type");
+            Ok(search((!system).then_some(type_name), None))
+        }
         Target::Type(type_name) | Target::TypeSearch(type_name) => Ok(search(Some(type_name), None)),
         Target::Compartment(of, id, type_name) | Target::CompartmentSearch(of, id, type_name) => Ok(search(type_name, Some((of, id)))),
         _ => Err(Failure::new(Kind::BadValue, format!("query '{}' is not a search such as Patient?name=joh", clip(query)))),

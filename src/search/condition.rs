@@ -275,6 +275,10 @@ impl Reader<'_> {
 }
 
 fn in_chain(head: &str, failure: Failure) -> Failure {
+    // Of a long chain, the end says enough.
+    if failure.diagnostics.len() > 400 {
+        return failure;
+    }
     Failure { diagnostics: format!("{}: {}", clip(head), failure.diagnostics), ..failure }
 }
 
