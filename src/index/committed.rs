@@ -14,12 +14,11 @@ use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter
 
 use super::directory::UnsyncedDirectory;
 use super::execute::{Bits, Budget};
-use super::flat::{Flat, Flats};
+use super::flat::{Flat, Flats, with_prefix};
 use super::schema::{FORMAT, Fields, IS_VERSION, WORDS};
 use super::{Entry, Hit, Recent};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
-use crate::query::Query;
 use crate::version::{Change, Place, Version};
 
 /// Memory a flush may use before it writes a segment.
@@ -312,11 +311,7 @@ impl Segment {
         found: &mut rustc_hash::FxHashSet<Box<str>>,
     ) -> tantivy::Result<()> {
         let inverted = self.reader.inverted_index(field)?;
-        let mut range = inverted.terms().range().ge(prefix.as_bytes());
-        if let Query::TermRange { to: Some(to), .. } = Query::prefix(prefix) {
-            range = range.lt(to.as_bytes());
-        }
-        let mut terms = range.into_stream()?;
+        let mut terms = with_prefix(inverted.terms(), prefix)?;
         while terms.advance() && budget.spend(10) {
             let mut postings = inverted.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
             let mut doc = postings.doc();

@@ -1,12 +1,14 @@
 //! The terms of a segment that begin alike, laid out flat: what is asked of each of them is a single pass over memory, where
 //! the dictionary takes ten times as long to walk.
 
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tantivy::SegmentReader;
 use tantivy::schema::Field;
+use tantivy::termdict::{TermDictionary, TermStreamer};
 
 use crate::query::Query;
 
@@ -14,6 +16,15 @@ use crate::query::Query;
 const BREAK: u8 = 0xff;
 /// Most bytes that are kept for one segment.
 const MAX_BYTES: usize = 16 << 20;
+
+/// The terms that begin with `prefix`, in their order.
+pub fn with_prefix<'d>(dictionary: &'d TermDictionary, prefix: &str) -> io::Result<TermStreamer<'d>> {
+    let mut range = dictionary.range().ge(prefix.as_bytes());
+    if let Query::TermRange { to: Some(to), .. } = Query::prefix(prefix) {
+        range = range.lt(to.as_bytes());
+    }
+    range.into_stream()
+}
 
 /// What follows a prefix in the terms of a segment, in their order.
 #[derive(Debug)]
@@ -26,11 +37,7 @@ pub struct Flat {
 impl Flat {
     fn read(reader: &SegmentReader, field: Field, prefix: &str) -> tantivy::Result<Self> {
         let inverted = reader.inverted_index(field)?;
-        let mut range = inverted.terms().range().ge(prefix.as_bytes());
-        if let Query::TermRange { to: Some(to), .. } = Query::prefix(prefix) {
-            range = range.lt(to.as_bytes());
-        }
-        let mut terms = range.into_stream()?;
+        let mut terms = with_prefix(inverted.terms(), prefix)?;
         let mut flat = Self { bytes: Vec::new(), starts: Vec::new() };
         while terms.advance() {
             flat.starts.push(u32::try_from(flat.bytes.len()).unwrap_or(u32::MAX));

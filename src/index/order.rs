@@ -11,11 +11,12 @@ use tantivy::DocSet;
 use tantivy::columnar::Column;
 
 use super::committed::Segment;
+use super::flat::with_prefix;
 use super::schema::Fields;
 use super::text::Scores;
 use crate::clock::EventId;
 use crate::query::text::score_of;
-use crate::query::{Keys, Query, Text, TextField};
+use crate::query::{Keys, Text, TextField};
 use crate::version::Version;
 
 /// The ranks of a document by the keys of the order; less is first.
@@ -236,12 +237,7 @@ impl TermRanks {
         // Each term with where its text stands and where its documents are.
         let mut terms = Vec::new();
         for prefix in prefixes {
-            let Query::TermRange { to, .. } = Query::prefix(prefix) else { continue };
-            let mut range = inverted.terms().range().ge(prefix.as_bytes());
-            if let Some(to) = to {
-                range = range.lt(to.as_bytes());
-            }
-            let mut found = range.into_stream()?;
+            let mut found = with_prefix(inverted.terms(), prefix)?;
             while found.advance() {
                 terms.push((Box::<[u8]>::from(&found.key()[prefix.len()..]), found.value().clone()));
             }

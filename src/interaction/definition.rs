@@ -81,9 +81,8 @@ fn resource(def: &SearchParam, params: &Params) -> Value {
 /// The codes of the modifiers; `type` stands for the names of types.
 fn modifiers(param: &Param, version: FhirVersion) -> Vec<&'static str> {
     let mut known: Vec<&'static str> = Modifier::of(param, version).into_iter().map(|(code, _)| code).collect();
-    // The code system of the older versions has no word for these.
+    // The code system of the older versions writes it in one word.
     if version < FhirVersion::R5 {
-        known.retain(|code| !matches!(*code, "of-type") || version >= FhirVersion::R4);
         known = known.into_iter().map(|code| if code == "of-type" { "ofType" } else { code }).collect();
     }
     if param.kind == ParamType::Reference {

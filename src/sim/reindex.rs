@@ -91,14 +91,12 @@ impl Snapshot {
         }
         let wanted = self.announce(&own);
         let few = self.matching(&wanted, 0, &Budget::new(u64::MAX)).is_ok_and(|(total, _)| total <= PIECE);
-        if let Some(uids) = self.concerned(&wanted).ok().filter(|_| few) {
-            let entries = self.anew(&uids);
-            for entry in entries {
-                self.push(entry);
-            }
-            self.adopt(own);
+        let Some(uids) = self.concerned(&wanted).ok().filter(|_| few) else { return true };
+        for entry in self.anew(&uids) {
+            self.push(entry);
         }
-        !few
+        self.adopt(own);
+        false
     }
 
     /// From now on every write is indexed for the parameters to come; what goes or changes can no longer be searched by.

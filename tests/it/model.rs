@@ -9,7 +9,6 @@ use fhirsim::interaction::{Conditions, Content, Env, Interaction, perform, searc
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim};
 use fhirsim::simdb::SimId;
-use fhirsim::simdb::event::{EventRecord, RequestRecord, ResponseRecord};
 use fhirsim::simdb::journal::Durability;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -133,7 +132,7 @@ impl World {
                 let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", representation: false };
                 let mut reply = perform(interaction, snapshot, &env).unwrap();
                 let changes = std::mem::take(&mut reply.changes);
-                (Draft { record: record(), request_body: None, response_body: None, changes }, reply)
+                (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
             })
             .unwrap();
         drop(outcome);
@@ -158,21 +157,6 @@ impl World {
                 None => return found,
             }
         }
-    }
-}
-
-fn record() -> EventRecord {
-    EventRecord {
-        event: String::new(),
-        sequence: 0,
-        instant: String::new(),
-        sim: String::new(),
-        interaction: String::new(),
-        resource_type: None,
-        client: String::new(),
-        request: RequestRecord { method: String::new(), url: String::new(), headers: serde_json::Map::new(), body: None, body_bytes: 0 },
-        response: ResponseRecord { status: 200, duration_us: 0, headers: serde_json::Map::new(), body: None },
-        resources: Vec::new(),
     }
 }
 

@@ -114,10 +114,10 @@ pub fn query(param: &Param, unit: &str, wanted: &Wanted, check: Check) -> Query 
             let (low, high) = (sort_key(&wanted.low), sort_key(&wanted.high));
             Query::or(vec![keys.below('e', &low), keys.at_least('e', &high), keys.below('a', &low), keys.at_least('b', &high)])
         }
-        Prefix::Gt => keys.either('b', |class| keys.above(class, &x)),
-        Prefix::Lt => keys.either('a', |class| keys.below(class, &x)),
-        Prefix::Ge => keys.either('b', |class| keys.at_least(class, &x)),
-        Prefix::Le => keys.either('a', |class| keys.at_most(class, &x)),
+        Prefix::Gt => either('b', |class| keys.above(class, &x)),
+        Prefix::Lt => either('a', |class| keys.below(class, &x)),
+        Prefix::Ge => either('b', |class| keys.at_least(class, &x)),
+        Prefix::Le => either('a', |class| keys.at_most(class, &x)),
         Prefix::Sa => Query::or(vec![keys.above('e', &x), keys.above('a', &x)]),
         Prefix::Eb => Query::or(vec![keys.below('e', &x), keys.below('b', &x)]),
         Prefix::Ap => {
@@ -127,6 +127,11 @@ pub fn query(param: &Param, unit: &str, wanted: &Wanted, check: Check) -> Query 
             Query::or(vec![exact, several(vec![keys.at_most('a', &to), keys.at_least('b', &from)])])
         }
     }
+}
+
+/// A range of exact amounts, or of the bound `class` of an interval.
+fn either(class: char, range: impl Fn(char) -> Query) -> Query {
+    Query::or(vec![range('e'), range(class)])
 }
 
 /// Ranges of the keys of one parameter and unit.
@@ -139,12 +144,6 @@ impl Keys<'_> {
     fn between(&self, class: char, from: &str, to: &str) -> Query {
         let key = |number: &str| self.param.key(class, &format!("{}{BREAK}{number}", self.unit)).into();
         Query::TermRange { from: key(from), to: Some(key(to)) }
-    }
-
-    /// On exact amounts, or on the bound `class` of an interval.
-    fn either(&self, class: char, range: impl Fn(char) -> Query) -> Query {
-        let _ = self;
-        Query::or(vec![range('e'), range(class)])
     }
 
     fn below(&self, class: char, key: &str) -> Query {

@@ -10,10 +10,9 @@ use fhirsim::interaction::{Conditions, Content, Env, Interaction, perform, searc
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim, Stamp};
 use fhirsim::simdb::SimId;
-use fhirsim::simdb::event::{EventRecord, RequestRecord, ResponseRecord};
 use fhirsim::simdb::journal::Durability;
 use fhirsim::version::Operation;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Query;
 use crate::naive::generate::{COUNTS, STRANGERS, resource};
@@ -63,7 +62,7 @@ impl World {
             let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", representation: false };
             let mut reply = perform(interaction, snapshot, &env).unwrap();
             let changes = std::mem::take(&mut reply.changes);
-            (Draft { record: record(), request_body: None, response_body: None, changes }, reply)
+            (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
         });
         drop(written.unwrap());
     }
@@ -164,19 +163,4 @@ pub fn worlds(all: &[Value], rng: &mut Rng) -> [World; 3] {
         mixed.delete(stranger);
     }
     [recent, flushed, mixed]
-}
-
-fn record() -> EventRecord {
-    EventRecord {
-        event: String::new(),
-        sequence: 0,
-        instant: String::new(),
-        sim: String::new(),
-        interaction: String::new(),
-        resource_type: None,
-        client: String::new(),
-        request: RequestRecord { method: String::new(), url: String::new(), headers: Map::new(), body: None, body_bytes: 0 },
-        response: ResponseRecord { status: 200, duration_us: 0, headers: Map::new(), body: None },
-        resources: Vec::new(),
-    }
 }
