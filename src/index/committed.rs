@@ -230,8 +230,11 @@ impl Committed {
             None => Engine::create(&inner.folder, &inner.fields)?,
         };
         let mut writer: IndexWriter = engine.index.writer_with_num_threads(1, WRITER_BYTES)?;
+        // All deletions come before the first document: with documents between them, the first was seen to get lost.
         for entry in recent.latest_versions() {
             writer.delete_term(Term::from_field_text(inner.fields.uid, &entry.uid));
+        }
+        for entry in recent.latest_versions() {
             if !entry.version.is_deletion() {
                 writer.add_document(inner.fields.current(entry, number(entry.type_name), body(entry).as_deref()))?;
             }
