@@ -234,6 +234,7 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             writer.wait()
         if "whole" in wanted:
             self.whole(main, "bench__main", ids, 10_000)
+            self.texts(main)
         if "create" in wanted:
             limits and self.folders(limits, "loop-a")
             main.call("PUT", "/api/sims/bench__create")
@@ -253,6 +254,7 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             self.note("load 1,000,000 resources", rate, "resources/s", "")
             time.sleep(8)
             self.reads(main, "bench__million", ids, 90_910, " of 1,000,000")
+            self.whole(main, "bench__million", ids, 90_910, " of 1,000,000")
         main.stop()
         if "sims" in wanted:
             self.many()
@@ -263,8 +265,8 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
                 self.rate("create with --durability disk c=%d" % c, disk.url, c, disk, self.create_lua("bench__disk"))
             disk.stop()
 
-    def whole(self, server, sim, ids, patients):
-        """What chains, includes, full text, order and depth cost; and what a hostile search costs others."""
+    def whole(self, server, sim, ids, patients, label=""):
+        """What chains, includes, order and depth cost; and what a hostile search costs others."""
         path = "/sim/%s/fhir" % sim
         table = "local ids={%s}\nmath.randomseed(SEED)\n" % ",".join('"%s"' % i for i in random.sample(ids, min(2000, len(ids))))
         one = "request=function() return wrk.format('GET','%s/'..(%s)) end"
@@ -281,10 +283,14 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             ("20 hits and _include of 20", "'Observation?subject='..%s..%s..'&_include=Observation:subject'" % (some, code)),
             ("20 hits, _total=none", "'Observation?subject='..%s..%s..'&_total=none'" % (some, code)),
         ):
-            self.rate("search %s c=16" % what, server.url, 16, server, table + one % (path, query))
-        self.rate("sort of 100,000 by date, first page c=1", server.url, 1, server, one % (path, "'Observation?_sort=date&_count=20'"))
-        self.deep(server, path)
-        self.hostile(server, path, patients)
+            self.rate("search %s%s c=16" % (what, label), server.url, 16, server, table + one % (path, query))
+        self.rate("sort of all Observations by date, first page%s c=1" % label, server.url, 1, server, one % (path, "'Observation?_sort=date&_count=20'"))
+        self.deep(server, path, label)
+        self.hostile(server, path, patients, label)
+
+    def texts(self, server):
+        """What looking into texts costs."""
+        one = "request=function() return wrk.format('GET','%s/'..(%s)) end"
         server.call("PUT", "/api/sims/bench__text")
         random.seed(1)
         syllables = ["ba", "ke", "lo", "mi", "nu", "ra", "se", "ti", "vo", "xy"]
@@ -303,7 +309,7 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
         self.rate(":contains over 100,000 distinct strings c=1", server.url, 1, server, words + one % (path, "'Organization?name:contains='..s()..s()..s()..math.random(9)"))
         self.rate("_content phrase over 100,000 narratives c=1", server.url, 1, server, words + one % (path, "'Organization?_content=%22'..s()..s()..s()..'%20'..s()..s()..s()..'%22'"))
 
-    def deep(self, server, path):
+    def deep(self, server, path, label):
         """The time of page 1 and of page 1,000, by following next."""
         connection = server.connect()
         for order in ("", "&_sort=-date"):
@@ -316,9 +322,9 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
                 url = urllib.parse.urlsplit(next(l["url"] for l in page["link"] if l["relation"] == "next"))
                 url = url.path + "?" + url.query
             first, last = statistics.median(took[:10]), statistics.median(took[1_000:])
-            self.note("page 1,000%s" % order, last, "ms", "page 1: %.2f ms, ratio %.2f" % (first, last / first))
+            self.note("page 1,000%s%s" % (order, label), last, "ms", "page 1: %.2f ms, ratio %.2f" % (first, last / first))
 
-    def hostile(self, server, path, patients):
+    def hostile(self, server, path, patients, label):
         """The p99 of searches at a quarter of the capacity, alone and beside a search that asks for too much."""
         identifier = "math.randomseed(SEED)\nrequest=function() return wrk.format('GET',string.format('%s/Patient?identifier=%s%%%%7CM-%%07d',math.random(0,%d))) end\n" % (
             path, urllib.parse.quote(SYSTEM, safe="").replace("%", "%%"), patients - 1)
@@ -343,7 +349,7 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
         beside = self.wrk(server.url, 16, quarter, server)
         stop.set()
         thread.join()
-        self.note("p99 at a quarter of capacity beside a hostile search", beside[2], "ms", "alone %.2f ms, ratio %.2f; %.0f/s; %d hostile answers of status %s" % (
+        self.note("p99 at a quarter of capacity beside a hostile search%s" % label, beside[2], "ms", "alone %.2f ms, ratio %.2f; %.0f/s; %d hostile answers of status %s" % (
             alone[2], beside[2] / alone[2], beside[0], len(answers), sorted({a[0] for a in answers})))
 
     def script(self, name, lua):

@@ -6,16 +6,18 @@
 
 Needs Python 3.9+ and npm. Every Nth example (default 1: all) is PUT into a simulator of its version, read back and compared
 member by member (decimals as they are written), and looked for by each search parameter that has the name of one of its
-elements. Prints one line a version, `N passed, N failed` at the end, and what failed.
+elements: by its own values, which must find it, and by values of other examples that it does not have, which must not. Prints one line a version, `N passed, N failed` at the end, and what failed.
 """
 import argparse
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
+import unicodedata
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -114,6 +116,21 @@ def queries(resource, params):
                 yield code, escape(one["reference"].split("/_history/")[0])
 
 
+def plain(text):
+    """Without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+
+
+def lacking(resource, others):
+    """Of (parameter, value) pairs of other resources of the type those that this one surely lacks: nothing in it reads so."""
+    text = plain(json.dumps(resource, ensure_ascii=False))
+    for code, value in others:
+        part = plain(re.sub(r"\\(.)", r"\1", value)).split("|")[-1]
+        is_date = re.fullmatch(r"[0-9]{4}(-[0-9]{2}){0,2}(t.*)?", part)
+        if len(part) > 3 and part.isprintable() and not set(part) & set('"\\') and not is_date and part not in text:
+            yield code, value
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="http://127.0.0.1:8080")
@@ -153,7 +170,11 @@ def check(args, temporary):
                 failed.append("%s %s: PUT %s %s" % (version, name, status, body[:200]))
                 continue
             stored[key] = (name, resource)
-        asked = 0
+        asked = missed = 0
+        known = {}
+        for name, resource in stored.values():
+            known.setdefault(resource["resourceType"], []).extend(queries(resource, params[resource["resourceType"]]))
+        chance = random.Random(1)
         for key, (name, resource) in stored.items():
             status, body = base.call("GET", key + "?_format=json")
             if status != 200 or without_identity(loads(body)) != without_identity(resource):
@@ -168,7 +189,16 @@ def check(args, temporary):
                     failed.append("%s %s: %s found %s" % (version, name, query, body[:300] if status != 200 else json.loads(body).get("total")))
                 else:
                     passed += 1
-        print("%s: %d examples stored and read back, %d searches" % (version, len(stored), asked), flush=True)
+            others = list(lacking(resource, known[resource["resourceType"]]))
+            for code, value in chance.sample(others, min(5, len(others))):
+                missed += 1
+                query = urllib.parse.urlencode({code: value, "_id": resource["id"]})
+                status, body = base.call("GET", "/%s?%s" % (resource["resourceType"], query))
+                if status != 200 or json.loads(body).get("total") != 0:
+                    failed.append("%s %s: %s must not find it: %s %s" % (version, name, query, status, body[:300]))
+                else:
+                    passed += 1
+        print("%s: %d examples stored and read back, %d searches that must find, %d that must not" % (version, len(stored), asked, missed), flush=True)
     for line in failed[:60]:
         print(line, file=sys.stderr)
     print("%d passed, %d failed" % (passed, len(failed)))

@@ -27,11 +27,11 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "mode": "server",
         "documentation": "A simulator of fhirsim. Content is accepted leniently; every write is kept as an event folder.",
         "security": {"cors": true},
-        "resource": types.iter().map(|t| resource(t, snapshot.params(), reverse.get(t))).collect::<Vec<_>>(),
+        "resource": types.iter().map(|t| resource(t, snapshot.params(), reverse.get(t), env.base)).collect::<Vec<_>>(),
         "interaction": codes(&SYSTEM_INTERACTIONS),
     });
     if let Value::Object(rest) = &mut rest {
-        rest.insert("searchParam".into(), common(snapshot.params()));
+        rest.insert("searchParam".into(), common(snapshot.params(), env.base));
     }
     let mut statement = json!({
         "resourceType": "CapabilityStatement",
@@ -57,7 +57,7 @@ fn codes(names: &[&str]) -> Value {
     names.iter().map(|code| json!({"code": code})).collect()
 }
 
-fn resource(type_name: &'static str, params: &Params, reverse: Option<&Vec<String>>) -> Value {
+fn resource(type_name: &'static str, params: &Params, reverse: Option<&Vec<String>>, base: &str) -> Value {
     let version = params.version;
     let mut resource = Map::new();
     resource.insert("type".into(), type_name.into());
@@ -72,16 +72,18 @@ fn resource(type_name: &'static str, params: &Params, reverse: Option<&Vec<Strin
     resource.insert("conditionalRead".into(), "full-support".into());
     resource.insert("conditionalUpdate".into(), false.into());
     resource.insert("conditionalDelete".into(), "not-supported".into());
-    resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version)).collect());
+    resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version, base)).collect());
     resource.insert("searchInclude".into(), json!(includes(type_name, params)));
     resource.insert("searchRevInclude".into(), json!(reverse.map_or(&[][..], Vec::as_slice)));
     Value::Object(resource)
 }
 
-fn param(param: &Param, version: FhirVersion) -> Value {
+fn param(param: &Param, version: FhirVersion, base: &str) -> Value {
     // STU3 has no type for what is special.
     let kind = if version == FhirVersion::Stu3 && param.kind == ParamType::Special { "token" } else { param.kind.code() };
-    let mut shown = json!({"name": param.code, "definition": &*param.url, "type": kind});
+    // One of the simulator's own may have no URL but the one it lies at.
+    let definition = if param.url.starts_with("SearchParameter/") { format!("{base}/{}", param.url) } else { param.url.to_string() };
+    let mut shown = json!({"name": param.code, "definition": definition, "type": kind});
     let modifiers = Modifier::of(param, version).into_iter().map(|(code, _)| format!(":{code}")).collect::<Vec<_>>().join(" ");
     let documentation = match param.kind {
         ParamType::Special => format!("latitude|longitude|distance|units; without a distance {} km", crate::search::param::near::DEFAULT_KM),
@@ -95,10 +97,10 @@ fn param(param: &Param, version: FhirVersion) -> Value {
 }
 
 /// The parameters that all types have, and those of every search.
-fn common(params: &Params) -> Value {
+fn common(params: &Params, base: &str) -> Value {
     let definitions = params.definitions();
     let of_all = |p: &&Arc<Param>| definitions.search_params("Basic").any(|d| d.code == &*p.code && d.bases.contains(&"Resource"));
-    let mut all: Vec<Value> = params.of("Basic").list.iter().filter(of_all).map(|p| param(p, params.version)).collect();
+    let mut all: Vec<Value> = params.of("Basic").list.iter().filter(of_all).map(|p| param(p, params.version, base)).collect();
     let mut special = vec![
         ("_text", "string", "words of the narrative: AND OR NOT ( ) \"phrase\" prefix*"),
         ("_content", "string", "words of any string: AND OR NOT ( ) \"phrase\" prefix*"),

@@ -139,7 +139,8 @@ fn strings_in(value: &Value, found: &mut dyn FnMut(&str)) {
 }
 
 /// The text between the tags; a tag separates words.
-fn without_markup(div: &str) -> String {
+#[must_use]
+pub fn without_markup(div: &str) -> String {
     let mut out = String::with_capacity(div.len());
     let mut rest = div;
     while let Some(start) = rest.find('<') {

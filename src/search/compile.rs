@@ -187,6 +187,14 @@ impl<'a> Compiler<'a> {
     }
 
     fn values(&self, param: &Arc<Param>, modifier: Modifier, values: &[String]) -> Result<Query, Failure> {
+        let applies = match modifier {
+            Modifier::None => true,
+            Modifier::Type(type_name) => param.kind == ParamType::Reference && param.can_target(type_name),
+            _ => Modifier::of(param, self.env.origin.version).iter().any(|(_, known)| *known == modifier),
+        };
+        if !applies {
+            return Ok(Query::None);
+        }
         let of = |value: &String| match modifier {
             Modifier::None | Modifier::Not => param::value_query(param, value, &self.env),
             _ => param::modified_query(param, modifier, value, &self.env),

@@ -162,17 +162,17 @@ impl Reader<'_> {
 
     fn modifier(&self, params: &[&Arc<Param>], text: &str) -> Result<Modifier, Failure> {
         let version = self.version();
-        for param in params {
-            if let Some((_, modifier)) = Modifier::of(param, version).iter().find(|(name, _)| *name == text) {
-                return Ok(*modifier);
-            }
+        let known = |param: &Arc<Param>| Modifier::of(param, version).into_iter().find(|(name, _)| *name == text).map(|(_, modifier)| modifier);
+        // At the end of a chain it is enough if one of the types has it; the others have no match.
+        if let Some(modifier) = params.iter().find_map(|p| known(p)).filter(|_| self.any || params.iter().all(|p| known(p).is_some())) {
+            return Ok(modifier);
         }
         if let Some(type_name) = self.params.definitions().find_resource_type(text)
             && params.iter().any(|p| p.kind == ParamType::Reference && p.can_target(type_name))
         {
             return Ok(Modifier::Type(type_name));
         }
-        let param = params[0];
+        let param = params.iter().find(|p| known(p).is_none()).unwrap_or(&params[0]);
         let names: Vec<&str> = Modifier::of(param, version).iter().map(|(name, _)| *name).collect();
         let more = if param.kind == ParamType::Reference { ", or the name of a type it can refer to" } else { "" };
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };

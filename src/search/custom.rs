@@ -27,7 +27,8 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
         return Ok(Vec::new());
     }
     let Some(expression) = text("expression").filter(|e| !e.trim().is_empty()) else { return Ok(Vec::new()) };
-    let url = text("url").unwrap_or_default();
+    // Without a URL of its own, it is known by where it lies.
+    let url = text("url").map_or_else(|| format!("SearchParameter/{}", text("id").unwrap_or_default()), str::to_owned);
     if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
         return Ok(Vec::new());
     }
@@ -78,7 +79,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
                 code: code.into(),
                 kind,
                 targets: targets.clone(),
-                url: url.into(),
+                url: url.as_str().into(),
                 name,
                 expression: expression.into(),
                 path,

@@ -260,10 +260,20 @@ impl Search {
         if let Some((type_name, id)) = scope.compartment {
             search.conditions.push((String::new(), Condition::Compartment(type_name, id.to_owned())));
         }
-        let near_distance = pairs.iter().find(|(name, _)| name == "near-distance" && params.version == FhirVersion::Stu3).map(|(_, v)| v.as_str());
+        let stu3 = params.version == FhirVersion::Stu3;
+        let near_distance = pairs.iter().find(|(name, _)| name == "near-distance" && stu3).map(|(_, v)| v.as_str());
+        let is_near = pairs.iter().any(|(name, _)| name == "near");
         for (name, value) in pairs {
             match (name.as_str(), near_distance) {
+                ("_type", _) if scope.type_name.is_some() => {
+                    let message = format!("_type '{}' was left out: the URL names the type; without it, _type chooses among all", clip(value));
+                    search.ignored.push(Failure::new(Kind::NotSupported, message));
+                }
                 // The distance belongs to the position.
+                ("near-distance", Some(_)) if !is_near => {
+                    let message = format!("near-distance '{}' was left out: it is the distance of 'near', which is not there", clip(value));
+                    search.ignored.push(Failure::new(Kind::NotSupported, message));
+                }
                 ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
                 ("near", Some(distance)) => {
                     let before = search.applied.len();
@@ -320,8 +330,12 @@ impl Search {
             let message = format!("modifier '{}' is not supported for '{code}'; known here: none", clip(modifier));
             return Err(Failure::new(Kind::NotSupported, message));
         }
-        if value.is_empty() && !matches!(code, "_format" | "_pretty" | "_type") {
+        if value.is_empty() && !matches!(code, "_format" | "_type") {
             return Ok(Some(Err(no_value(name))));
+        }
+        if !matches!(code, "_include" | "_revinclude" | "_type" | "_format") && self.applied.iter().any(|(before, _)| before == name) {
+            let message = format!("{code} '{}' was left out: {code} is given more than once, and the first counts", clip(value));
+            return Ok(Some(Err(Failure::new(Kind::NotSupported, message))));
         }
         match code {
             "_count" if self.counted => _ = number(name, value)?,
@@ -336,6 +350,7 @@ impl Search {
             "_score" => self.score = one_of(name, value, &FLAG)?,
             "_explain" => self.explain = one_of(name, value, &FLAG)?,
             "_cursor" => self.cursor = Some(value.parse()?),
+            "_pretty" if !FLAG.iter().any(|(word, _)| *word == value) => return Ok(Some(Err(refused(name, value, "true or false")))),
             "_sort" => return self.sort(value, params).map(Some),
             "_include" | "_revinclude" => {
                 let include = Include::read(code == "_revinclude", modifier, value, params)?;

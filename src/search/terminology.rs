@@ -179,6 +179,11 @@ impl Hierarchy {
     }
 }
 
+/// A version as it is compared: `1.10` is greater than `1.9`, and a word less than a number.
+fn version_key(version: &str) -> Vec<(Option<u64>, String)> {
+    version.split(['.', '-']).map(|part| (part.parse().ok(), part.to_owned())).collect()
+}
+
 struct Terminology<'a> {
     env: &'a Env<'a>,
 }
@@ -191,8 +196,8 @@ impl Terminology<'_> {
         if let Some(version) = version {
             query = Query::and(vec![query, Query::term(&format!("{type_name}/version\u{1f}c{version}"))]);
         }
-        let text = |value: &Value| value.get("version").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(self.env.lookup.resources(&query, 100)?.into_iter().max_by_key(text))
+        let version = |value: &Value| version_key(value.get("version").and_then(Value::as_str).unwrap_or_default());
+        Ok(self.env.lookup.resources(&query, 100)?.into_iter().max_by_key(version))
     }
 
     fn by_id(&self, type_name: &str, id: &str) -> Result<Option<Value>, Failure> {

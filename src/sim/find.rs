@@ -70,6 +70,9 @@ impl Snapshot {
         let compiled = self.compile(search, now_ms, budget)?;
         let sort: Vec<SortKey> = compiled.sort.iter().map(|o| SortKey { by: sort_by(&o.by, compiled.text.as_ref()), descending: o.descending }).collect();
         let bad_cursor = || Failure::new(Kind::BadValue, "_cursor is not one this server made for this search; follow the links of a search result");
+        if search.contained_alone && compiled.contained.is_some() {
+            return self.contained(search, &compiled, &sort, from.offset, count, budget);
+        }
         let after = from.after.map(|text| Position::from_text(text, sort.len()).ok_or_else(bad_cursor)).transpose()?;
         let offset = if after.is_some() { 0 } else { from.offset };
         let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
@@ -77,6 +80,26 @@ impl Snapshot {
         let found = self.view.find(&find).map_err(|e| unreadable(&e)).and_then(|found| within(budget, found))?;
         let hits = found.hits.into_iter().map(|hit| self.matched(self.stored(&hit)?, search, &compiled));
         Ok(Page { total: found.total, hits: hits.collect::<Result<_, Failure>>()?, last: found.last.map(|p| p.to_text()) })
+    }
+
+    /// A page of the resources inside others, each for itself; which and how many they are, only the others' content tells.
+    fn contained(&self, search: &Search, compiled: &Compiled, sort: &[SortKey], offset: usize, count: usize, budget: &Budget) -> Result<Page, Failure> {
+        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let find = Find { query: &compiled.query, sort, offset: 0, after: None, count: usize::MAX, body: &body, budget };
+        let found = self.view.find(&find).map_err(|e| unreadable(&e)).and_then(|found| within(budget, found))?;
+        let mut all = Vec::new();
+        for hit in &found.hits {
+            if !budget.spend(200) {
+                break;
+            }
+            let whole = self.matched(self.stored(hit)?, search, compiled)?;
+            let (stored, score) = (whole.stored, whole.score);
+            let of = |inside, by_itself| Match { stored: stored.clone(), score, inside, by_itself };
+            all.extend(whole.by_itself.then(|| of(Vec::new(), true)));
+            all.extend(whole.inside.into_iter().map(|inner| of(vec![inner], false)));
+        }
+        let total = within(budget, all.len())?;
+        Ok(Page { total, hits: all.into_iter().skip(offset).take(count).collect(), last: None })
     }
 
     /// Makes a search ready for the index.

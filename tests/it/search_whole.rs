@@ -241,3 +241,80 @@ fn every_kind_of_condition() {
         server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
     }
 }
+
+/// What a search says it left out.
+fn left_out(fhir: &Client, query: &str) -> String {
+    let bundle = fhir.get(&format!("/{query}")).expect(200).json();
+    let outcomes = bundle["entry"].as_array().into_iter().flatten().filter(|e| e["search"]["mode"] == "outcome");
+    let issues = outcomes.flat_map(|e| e["resource"]["issue"].as_array().cloned().unwrap_or_default());
+    issues.map(|i| i["diagnostics"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn what_is_left_out_is_said() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    for (query, said) in [
+        ("Patient?_type=Patient", "_type 'Patient' was left out: the URL names the type; without it, _type chooses among all"),
+        ("Patient?_pretty=maybe", "_pretty 'maybe' is not true or false"),
+        ("Patient?_count=1&_count=2", "_count '2' was left out: _count is given more than once, and the first counts"),
+        ("Patient?_sort=name&_sort=birthdate", "_sort 'birthdate' was left out: _sort is given more than once, and the first counts"),
+        ("Patient?_summary=", "search parameter '_summary' has no value and was left out"),
+        ("Patient?_include=Patient:organization&_include=Patient:link&_pretty=true&_count=1", ""),
+    ] {
+        assert_eq!(left_out(&fhir, query), said, "{query}");
+        let strict = fhir.send("GET", &format!("/{query}"), &[("prefer", "handling=strict")], b"");
+        assert_eq!(strict.status, if said.is_empty() { 200 } else { 400 }, "{query}");
+    }
+    assert_eq!(fhir.ids("/Patient?_count=1&_count=2").len(), 1);
+    let refused = fhir.get("/?_type=NamingSystem,Group&value:exact=a").expect(400).refusal();
+    assert!(refused.contains("modifier 'exact' is not supported for the token parameter 'value'"), "{refused}");
+    server.client().put("/api/sims/a__old", &json!({"fhirVersion": "STU3"})).expect(201);
+    let said = left_out(&server.fhir("a__old"), "Location?near-distance=5");
+    assert_eq!(said, "near-distance '5' was left out: it is the distance of 'near', which is not there");
+}
+
+#[test]
+fn contained_resources_are_counted_each_for_itself() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let doctor = |id: &str, family: &str| json!({"resourceType": "Practitioner", "id": id, "name": [{"family": family}]});
+    let patient = json!({"resourceType": "Patient", "id": "p", "contained": [doctor("a", "House"), doctor("b", "House"), doctor("c", "Wilson")]});
+    fhir.put("/Patient/p", &patient).expect(201);
+    fhir.put("/Practitioner/d", &doctor("d", "House")).expect(201);
+    let by_type = |more: &str| fhir.get(&format!("/Practitioner?family=house&_containedType=contained{more}")).expect(200).json();
+    for when in ["recent", "committed"] {
+        assert_eq!((by_type("&_contained=true")["total"].clone(), by_type("&_contained=both")["total"].clone()), (json!(2), json!(3)), "{when}");
+        assert_eq!(by_type("&_contained=both&_summary=count")["total"], 3, "{when}");
+        let mut seen = Vec::new();
+        let mut page = by_type("&_contained=both&_count=1");
+        loop {
+            seen.push(page["entry"][0]["fullUrl"].as_str().unwrap().split("/fhir/").nth(1).unwrap().to_owned());
+            assert_eq!((page["total"].clone(), page["entry"].as_array().unwrap().len()), (json!(3), 1), "{when}");
+            let Some(next) = crate::support::link(&page, "next") else { break };
+            page = fhir.get(next.split("/fhir").nth(1).unwrap()).expect(200).json();
+        }
+        seen.sort();
+        assert_eq!(seen, ["Patient/p#a", "Patient/p#b", "Practitioner/d"], "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
+#[test]
+fn explaining_shows_what_refers_here_and_which_words_decide() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    let why = |query: &str| {
+        let path = format!("/api/sims/a__b/explain?resource=Patient/p2&query={}", query.replace('&', "%26").replace('=', "%3D"));
+        server.client().get(&path).expect(200).json()["parameters"][0].clone()
+    };
+    let has = why("Patient?_has:Observation:patient:code=8480-6");
+    assert_eq!(has["matches"], true);
+    let mut shown: Vec<String> = has["values"].as_array().unwrap().iter().map(|v| format!("{} {}", v["path"].as_str().unwrap(), v["matches"])).collect();
+    shown.sort();
+    assert_eq!(shown, ["Observation/b2 false", "Observation/b3 true"]);
+    let content = why("Patient?_content=bob");
+    assert_eq!(content["values"][0], json!({"path": "Patient.name[0].given[0]", "value": "Bob", "matches": true}));
+}

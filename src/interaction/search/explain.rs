@@ -9,7 +9,8 @@ use crate::fhir::definitions::ParamType;
 use crate::fhir::instant;
 use crate::fhir::{Failure, ResourceId, outcome};
 use crate::index::Budget;
-use crate::query::{Keys, Query};
+use crate::query::text::{without_markup, words};
+use crate::query::{Keys, Query, Text, TextField};
 use crate::search::compile::Compiler;
 use crate::search::condition::Condition;
 use crate::search::extract;
@@ -178,7 +179,9 @@ fn values_of(
             return Ok(all.concat());
         }
         Condition::Not(part) => return values_of(part, resource, type_name, snapshot, compiler),
-        Condition::Has { .. } | Condition::List(_) | Condition::In(_) | Condition::Text(..) | Condition::Compartment(..) => return Ok(Vec::new()),
+        Condition::Has { source, code, then } => return referrers(source, code, then, resource, type_name, snapshot, compiler),
+        Condition::Text(field, text) => return Ok(texts(*field, text, resource, type_name)),
+        Condition::List(_) | Condition::In(_) | Condition::Compartment(..) => return Ok(Vec::new()),
     };
     let Some(param) = snapshot.params().of(type_name).get(code) else { return Ok(Vec::new()) };
     let missing = matches!(condition, Condition::Param { modifier: Modifier::Missing, .. });
@@ -197,6 +200,68 @@ fn values_of(
     };
     let one = |(at, node): (usize, &Node<'_>)| (path_of(resource, node, type_name), node.value.clone(), holds(at, node));
     Ok(param.with_values(resource, type_name, |found| found.iter().enumerate().map(one).collect()))
+}
+
+/// Most resources or strings that are shown of those that a condition looks at.
+const MAX_SHOWN: usize = 50;
+
+/// The resources that refer here by the parameter of a `_has`, each with whether it fulfils the rest.
+fn referrers(
+    source: &'static str,
+    code: &str,
+    then: &Condition,
+    resource: &Value,
+    type_name: &'static str,
+    snapshot: &Snapshot,
+    compiler: &Compiler<'_>,
+) -> Result<Vec<(String, Value, bool)>, Failure> {
+    let Some(param) = snapshot.params().of(source).get(code) else { return Ok(Vec::new()) };
+    let here = format!("{type_name}/{}", resource.get("id").and_then(Value::as_str).unwrap_or_default());
+    let (_, found) = snapshot.matching(&param::value_query(param, &here, compiler.env())?, MAX_SHOWN, &snapshot.budget())?;
+    let inner = compiler.condition(then, source)?;
+    found
+        .iter()
+        .map(|stored| {
+            let (id, value) = (super::id_of(stored)?, parsed(stored)?);
+            let holds = inner.matches(&keys_of(stored, &value, &id, snapshot), &|| Some(stored.body.clone()));
+            Ok((format!("{source}/{id}"), here.clone().into(), holds))
+        })
+        .collect()
+}
+
+/// The strings that a condition on words looks at, each with whether it alone would do.
+fn texts(field: TextField, text: &Text, resource: &Value, type_name: &str) -> Vec<(String, Value, bool)> {
+    let div = format!("{type_name}.text.div");
+    let mut found = Vec::new();
+    strings(resource, &mut type_name.to_owned(), &mut |path, value| {
+        let words = if path == div { words(&without_markup(value)) } else { words(value) };
+        let counts = match field {
+            TextField::Narrative => path == div,
+            TextField::Content => path == div || !path[type_name.len()..].starts_with(".text.") && !path.ends_with(".resourceType"),
+        };
+        if counts {
+            found.push((path.to_owned(), Value::from(value), text.matches(&[words])));
+        }
+    });
+    // Those that decide come first: of a long resource not all are shown.
+    found.sort_by_key(|(_, _, holds)| !holds);
+    found.truncate(MAX_SHOWN);
+    found
+}
+
+fn strings(here: &Value, path: &mut String, found: &mut dyn FnMut(&str, &str)) {
+    let length = path.len();
+    let mut inner = |step: String, value: &Value| {
+        path.push_str(&step);
+        strings(value, path, found);
+        path.truncate(length);
+    };
+    match here {
+        Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| inner(format!("[{n}]"), item)),
+        Value::Object(members) => members.iter().for_each(|(key, value)| inner(format!(".{key}"), value)),
+        Value::String(text) => found(path, text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 impl Explained {
