@@ -13,7 +13,7 @@ pub mod snapshot;
 pub use commit::{Draft, NewVersion, Sim, Stamp};
 pub use find::Page;
 pub use log::LogEntry;
-pub use profile::{Profile, Record, Settings};
+pub use profile::{ClientIds, ConditionalDelete, Profile, Record, Settings, Versioning};
 pub use registry::{Registry, Summary};
 pub use snapshot::{Snapshot, Stored};
 

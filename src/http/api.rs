@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::respond::Answer;
 use super::{App, context, respond};
@@ -14,7 +14,7 @@ use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::registry::Wanted;
-use crate::sim::{Settings, Summary};
+use crate::sim::Summary;
 use crate::simdb::event::RECORD;
 use crate::simdb::{EventRecord, SimDir, SimId, scan};
 
@@ -89,7 +89,7 @@ struct Wish {
     fhir_version: Option<String>,
     #[serde(rename = "type")]
     sim_type: Option<String>,
-    settings: Option<Settings>,
+    settings: Map<String, Value>,
 }
 
 impl Wish {
@@ -101,7 +101,7 @@ impl Wish {
         if body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Failure::new(Kind::BadValue, "the body must be a JSON object, or be left out"));
         }
-        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings {record: writes or all}";
+        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them)";
         serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
     }
 

@@ -154,6 +154,13 @@ impl Sim {
         self.progress.lock().clone().or_else(|| stale.then(Progress::default))
     }
 
+    /// Takes on another profile: exchanges that begin from now on go by its settings.
+    pub(super) fn adopt(&self, profile: Profile) {
+        let settings = Arc::new(profile.settings.clone());
+        self.profile.store(Arc::new(profile));
+        self.publish(|snapshot| snapshot.settings = settings);
+    }
+
     /// Publishes a picture with the same content.
     pub(super) fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
         let _guard = self.writer.lock();

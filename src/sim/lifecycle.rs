@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::commit::Sim;
 use super::log::RequestLog;
-use super::profile::Profile;
+use super::profile::{Profile, Settings};
 use super::registry::Shared;
 use super::snapshot::{Snapshot, Store};
 use crate::clock::{Clock, EventId};
@@ -155,7 +155,7 @@ impl Sim {
         });
         let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
         let last_id = tail.as_ref().and_then(|t| t.last_id.parse().ok()).unwrap_or(EventId::ZERO);
-        let (snapshot, found) = replay(&store, committed, tail, &shared.boot)?;
+        let (snapshot, found) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
         let damages = known_damages(&store.dir, found);
         for damage in &damages {
             tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
@@ -360,12 +360,12 @@ fn known_damages(dir: &SimDir, found: Vec<Damage>) -> Vec<Damage> {
 }
 
 /// Brings the index's picture up to the last event on disk.
-fn replay(store: &Arc<Store>, committed: Committed, tail: Option<Tail>, boot: &str) -> io::Result<(Snapshot, Vec<Damage>)> {
+fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Option<Tail>, boot: &str) -> io::Result<(Snapshot, Vec<Damage>)> {
     let definitions = Definitions::of(store.version);
     let payload = committed.payload().clone();
     let named = |counts: &BTreeMap<String, u64>| counts.iter().filter_map(|(t, n)| Some((definitions.resource_type(t).ok()?, *n))).collect();
     let last = committed.last_event();
-    let mut snapshot = Snapshot::new(store.clone(), View::new(committed), last, payload.sequence, named(&payload.counts));
+    let mut snapshot = Snapshot::new(store.clone(), settings, View::new(committed), last, payload.sequence, named(&payload.counts));
     snapshot.indexed_with = payload.params.as_str().into();
     let own = snapshot.own_params();
     if own.fingerprint == payload.params {

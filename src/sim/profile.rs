@@ -1,6 +1,7 @@
 //! What a simulator was made to be: `sim.json`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::fhir::{Failure, FhirVersion, Kind};
 
@@ -43,11 +44,45 @@ pub fn known_type(name: &str) -> Result<&'static str, Failure> {
 }
 
 /// What can be changed of a simulator while it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
     /// Which exchanges become event folders.
     pub record: Record,
+    /// What of versions clients see and must say.
+    pub versioning: Versioning,
+    /// Whether an update of an unknown id creates.
+    pub update_create: bool,
+    /// Which ids clients may choose when an update creates.
+    pub client_ids: ClientIds,
+    /// How many resources a conditional delete may delete.
+    pub conditional_delete: ConditionalDelete,
+}
+
+impl Settings {
+    /// These with what `wish`, an object, says instead.
+    ///
+    /// # Errors
+    /// It says something that is no setting.
+    pub fn with(&self, wish: &Map<String, Value>) -> Result<Self, Failure> {
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        if let Value::Object(all) = &mut all {
+            all.extend(wish.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        serde_json::from_value(all).map_err(|e| Failure::new(Kind::BadValue, format!("settings cannot be read: {e}")))
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            record: Record::default(),
+            versioning: Versioning::default(),
+            update_create: true,
+            client_ids: ClientIds::default(),
+            conditional_delete: ConditionalDelete::default(),
+        }
+    }
 }
 
 /// Which exchanges become event folders.
@@ -59,4 +94,64 @@ pub enum Record {
     Writes,
     /// Reads and searches too.
     All,
+}
+
+/// The codes of <http://hl7.org/fhir/versioning-policy>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Versioning {
+    /// Clients see no versions.
+    NoVersion,
+    /// Versions, ETags and history.
+    #[default]
+    Versioned,
+    /// The same, and an update must say by `If-Match` which version it is of.
+    VersionedUpdate,
+}
+
+impl Versioning {
+    /// Its code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoVersion => "no-version",
+            Self::Versioned => "versioned",
+            Self::VersionedUpdate => "versioned-update",
+        }
+    }
+}
+
+/// Which ids clients may choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientIds {
+    /// Any.
+    #[default]
+    Any,
+    /// Those that are not a number.
+    NonNumeric,
+    /// None.
+    Off,
+}
+
+/// The codes of <http://hl7.org/fhir/conditional-delete-status>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionalDelete {
+    /// Only what matches one resource deletes it.
+    #[default]
+    Single,
+    /// All that match are deleted.
+    Multiple,
+}
+
+impl ConditionalDelete {
+    /// Its code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Multiple => "multiple",
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::bodies::Bodies;
 use super::commit::Sim;
@@ -72,8 +73,8 @@ pub struct Wanted {
     pub fhir_version: Option<FhirVersion>,
     /// Kind of simulator.
     pub sim_type: Option<String>,
-    /// Settings.
-    pub settings: Option<Settings>,
+    /// Settings by their names; what is not named stays as it is.
+    pub settings: Map<String, Value>,
 }
 
 /// A simulator as the list shows it.
@@ -257,7 +258,7 @@ impl Registry {
             sim_type: known_type(wanted.sim_type.as_deref().unwrap_or(FHIR_TYPE))?.to_owned(),
             fhir_version: wanted.fhir_version.unwrap_or_default().name().to_owned(),
             created: instant(self.shared.clock.now_ms()),
-            settings: wanted.settings.clone().unwrap_or_default(),
+            settings: Settings::default().with(&wanted.settings)?,
         };
         Self::refuse_taken(id, &self.sims.read())?;
         let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
@@ -317,13 +318,11 @@ impl Registry {
             known_type(sim_type)?;
             return Err(Failure::new(Kind::Conflict, format!("simulator '{id}' is of type {}, which cannot be changed; delete it first", profile.sim_type)));
         }
-        if let Some(settings) = &wanted.settings {
-            profile.settings = settings.clone();
-        }
+        profile.settings = profile.settings.with(&wanted.settings)?;
         if profile != *sim.profile() {
             let json = serde_json::to_vec_pretty(&profile).map_err(|e| super::storage_failure("sim.json", &e.into()))?;
             replace_file(&sim.dir().sim_json(), &json).map_err(|e| super::storage_failure("sim.json cannot be written", &e))?;
-            sim.profile.store(Arc::new(profile));
+            sim.adopt(profile);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::bodies::{Bodies, Body};
 use super::commit::{NewVersion, Stamp};
+use super::profile::Settings;
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
 use crate::index::{Entry, View};
@@ -38,6 +39,7 @@ pub(super) struct Store {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(super) store: Arc<Store>,
+    pub(super) settings: Arc<Settings>,
     pub(super) view: View,
     /// What can be searched by.
     pub(super) params: Params,
@@ -67,16 +69,23 @@ pub struct Stored {
 }
 
 impl Snapshot {
-    pub(super) fn new(store: Arc<Store>, view: View, last: EventId, sequence: u64, counts: imbl::OrdMap<&'static str, u64>) -> Self {
+    pub(super) fn new(store: Arc<Store>, settings: Settings, view: View, last: EventId, sequence: u64, counts: imbl::OrdMap<&'static str, u64>) -> Self {
         let params = Params::new(store.version);
         let (indexing, indexed_with) = (params.clone(), Arc::from(""));
-        Self { store, view, params, indexing, indexed_with, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
+        let settings = Arc::new(settings);
+        Self { store, settings, view, params, indexing, indexed_with, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
     }
 
     /// The simulator it is of.
     #[must_use]
     pub fn sim(&self) -> &SimId {
         &self.store.sim
+    }
+
+    /// What the simulator is told to do.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The FHIR version.
