@@ -62,6 +62,12 @@ impl EventId {
         if self.0 & 0xffff < LAST_SUFFIX { Self(self.0 + 1) } else { Self(((self.0 >> SUFFIX_BITS) + 1) << SUFFIX_BITS) }
     }
 
+    /// The first id that an event of this millisecond may have.
+    #[must_use]
+    pub fn first_of(ms: i64) -> Self {
+        Self(u64::try_from(ms).unwrap_or(0).min(u64::MAX >> SUFFIX_BITS) << SUFFIX_BITS)
+    }
+
     /// Milliseconds since 1970.
     #[must_use]
     pub fn millis(self) -> i64 {

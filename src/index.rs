@@ -9,6 +9,7 @@ mod execute;
 mod find;
 mod flat;
 mod order;
+mod past;
 mod recent;
 mod schema;
 mod text;
@@ -19,6 +20,7 @@ pub use committed::{Committed, Payload};
 pub use execute::Budget;
 pub use find::{Find, Found, ReadBody};
 pub use order::{Position, SortBy, SortKey};
+pub use past::Span;
 pub use recent::Recent;
 
 use crate::query::Keys;

@@ -11,22 +11,26 @@ pub mod create;
 pub mod definition;
 pub mod delete;
 pub mod history;
+pub mod patch;
 pub mod read;
 pub mod search;
 pub mod status;
 pub mod target;
 pub mod update;
 pub mod vread;
+pub mod whom;
 
 use crate::clock::EventId;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Resource, ResourceId, VersionId};
 use crate::sim::bodies::Body;
-use crate::sim::{NewVersion, Snapshot, Stamp};
-use crate::version::Operation;
+use crate::sim::{NewVersion, Snapshot, Stamp, Versioning};
+use crate::version::{Operation, Version};
 
 pub use conditions::Conditions;
+pub use patch::Patch;
 pub use target::Target;
+pub use whom::Whom;
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -35,18 +39,22 @@ pub enum Interaction {
     Read(&'static str, ResourceId, Conditions, Subset),
     /// Read a version of it.
     Vread(&'static str, ResourceId, VersionId, Conditions),
-    /// The versions of a resource.
-    History(&'static str, ResourceId, Vec<(String, String)>),
+    /// The versions of a resource, of a type or of all.
+    History(history::Request),
     /// Search a type, or all.
     Search(search::Request),
     /// What the endpoint can do.
     Capabilities,
     /// Store a new resource under an id of ours.
     Create(Content, Conditions),
-    /// Store a version of a resource under the client's id.
-    Update(ResourceId, Content, Conditions),
+    /// Store a version of a resource under the client's id, or of the one that a condition finds.
+    Update(Whom, Content, Conditions),
+    /// Change part of a resource.
+    Patch(&'static str, Whom, Patch, Conditions),
     /// Delete a resource.
     Delete(&'static str, ResourceId, Conditions),
+    /// Delete what a search of a type, or of all, finds.
+    DeleteMatching(Option<&'static str>, String, Conditions),
     /// A Bundle of independent requests.
     Batch(Content),
     /// A Bundle that happens as a whole.
@@ -71,14 +79,19 @@ impl Interaction {
         match self {
             Self::Read(..) => "read",
             Self::Vread(..) => "vread",
-            Self::History(..) => "history-instance",
+            Self::History(request) => match request.of {
+                history::Of::Instance(..) => "history-instance",
+                history::Of::Type(_) => "history-type",
+                history::Of::System => "history-system",
+            },
             Self::Search(request) if request.compartment.is_some() => "search-compartment",
             Self::Search(request) if request.type_name.is_none() => "search-system",
             Self::Search(_) => "search-type",
             Self::Capabilities => "capabilities",
             Self::Create(..) => "create",
             Self::Update(..) => "update",
-            Self::Delete(..) => "delete",
+            Self::Patch(..) => "patch",
+            Self::Delete(..) | Self::DeleteMatching(..) => "delete",
             Self::Batch(_) => "batch",
             Self::Transaction(_) => "transaction",
         }
@@ -88,10 +101,11 @@ impl Interaction {
     #[must_use]
     pub fn operation(&self) -> Operation {
         match self {
-            Self::Read(..) | Self::Vread(..) | Self::History(..) | Self::Search(_) | Self::Capabilities => Operation::Get,
+            Self::Read(..) | Self::Vread(..) | Self::History(_) | Self::Search(_) | Self::Capabilities => Operation::Get,
             Self::Create(..) => Operation::Post,
             Self::Update(..) => Operation::Put,
-            Self::Delete(..) => Operation::Delete,
+            Self::Patch(..) => Operation::Patch,
+            Self::Delete(..) | Self::DeleteMatching(..) => Operation::Delete,
             Self::Batch(_) => Operation::Batch,
             Self::Transaction(_) => Operation::Transaction,
         }
@@ -109,8 +123,22 @@ pub struct Env<'a> {
     pub now_ms: i64,
     /// When the simulator was made, as a FHIR instant.
     pub created: &'a str,
-    /// Whether entries of a Bundle's response carry the resource.
-    pub representation: bool,
+    /// What entries of a Bundle's response carry.
+    pub returns: Return,
+}
+
+/// What the answer to a write carries, <https://hl7.org/fhir/R4/http.html#return>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Return {
+    /// Nothing said.
+    #[default]
+    Unsaid,
+    /// The resource.
+    Representation,
+    /// Nothing.
+    Minimal,
+    /// What happened.
+    Outcome,
 }
 
 /// What came of it.
@@ -148,29 +176,53 @@ pub struct Subject {
     pub type_name: &'static str,
     /// Its id.
     pub id: ResourceId,
-    /// The version.
-    pub version: VersionId,
+    /// The version, if the simulator shows versions.
+    pub version: Option<VersionId>,
     /// The event that made it, whose instant is its last modification.
     pub event: EventId,
 }
 
 impl Subject {
+    /// What a reply says of a stored version.
+    #[must_use]
+    pub fn of(type_name: &'static str, id: ResourceId, version: &Version, snapshot: &Snapshot) -> Self {
+        let shown = snapshot.settings().versioning != Versioning::NoVersion;
+        Self { type_name, id, version: shown.then_some(version.id), event: version.event }
+    }
+
     /// `W/"3"`.
     #[must_use]
-    pub fn etag(&self) -> String {
-        format!("W/\"{}\"", self.version)
+    pub fn etag(&self) -> Option<String> {
+        self.version.map(|version| format!("W/\"{version}\""))
     }
 
     /// `Patient/123/_history/3`.
     #[must_use]
     pub fn location(&self) -> String {
-        format!("{}/{}/_history/{}", self.type_name, self.id, self.version)
+        let version = self.version.map(|version| format!("/_history/{version}")).unwrap_or_default();
+        format!("{}/{}{version}", self.type_name, self.id)
     }
 }
 
 impl Reply {
     fn new(done: Done) -> Self {
         Self { done, body: None, subject: None, changes: Vec::new(), notes: Vec::new() }
+    }
+
+    /// What happened, for a person.
+    #[must_use]
+    pub fn said(&self) -> Vec<String> {
+        if !self.notes.is_empty() {
+            return self.notes.clone();
+        }
+        let word = match self.done {
+            Done::Created => "created",
+            Done::Deleted => "deleted",
+            Done::Ok if self.changes.is_empty() => "nothing was changed",
+            Done::Ok => "stored",
+            Done::NotModified => "not modified",
+        };
+        vec![word.to_owned()]
     }
 }
 
@@ -182,11 +234,13 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
     match interaction {
         Interaction::Read(type_name, id, conditions, subset) => read::perform(type_name, id, conditions, subset, snapshot),
         Interaction::Vread(type_name, id, version, conditions) => vread::perform(type_name, id, *version, conditions, snapshot),
-        Interaction::History(type_name, id, parameters) => history::perform(type_name, id, parameters, snapshot, env),
+        Interaction::History(request) => history::perform(request, snapshot, env),
         Interaction::Search(request) => search::perform(request, snapshot, env),
         Interaction::Capabilities => Ok(capabilities::perform(snapshot, env)),
         Interaction::Create(content, conditions) => create::perform(content, conditions, snapshot, env),
-        Interaction::Update(id, content, conditions) => update::perform(id, content, conditions, snapshot, env),
+        Interaction::Update(whom, content, conditions) => update::perform(whom, content, conditions, snapshot, env),
+        Interaction::Patch(type_name, whom, patch, conditions) => patch::perform(type_name, whom, patch, conditions, snapshot, env),
+        Interaction::DeleteMatching(type_name, query, conditions) => delete::matching(*type_name, query, conditions, snapshot, env),
         Interaction::Delete(type_name, id, conditions) => delete::perform(type_name, id, conditions, snapshot),
         Interaction::Batch(content) => bundle::batch(content, snapshot, env),
         Interaction::Transaction(content) => bundle::transaction(content, snapshot, env),

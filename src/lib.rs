@@ -80,6 +80,7 @@
 //!
 //! - A search modifier: its name in [`search::parse::Modifier::of`], its query beside its type in `search/param/`.
 //! - A condition that is no search parameter: a member of [`search::condition::Condition`].
+//! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.
 //! - A FHIR version: three tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].

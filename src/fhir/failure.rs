@@ -29,6 +29,8 @@ pub enum Kind {
     Conflict,
     /// `If-Match` or the like did not hold.
     PreconditionFailed,
+    /// `If-Match` is missing and must be there.
+    PreconditionRequired,
     /// A condition that must match at most one resource matched several.
     MultipleMatches,
     /// The body is over the limit.
@@ -70,6 +72,7 @@ impl Kind {
             Self::NotAcceptable => "not-acceptable",
             Self::Conflict => "conflict",
             Self::PreconditionFailed => "precondition-failed",
+            Self::PreconditionRequired => "precondition-required",
             Self::MultipleMatches => "multiple-matches",
             Self::TooLarge => "body-too-large",
             Self::TooCostly => "too-costly",
@@ -97,6 +100,7 @@ impl Kind {
             Self::Deleted => "deleted",
             Self::MultipleMatches => "multiple-matches",
             Self::Conflict | Self::PreconditionFailed => "conflict",
+            Self::PreconditionRequired => "required",
             Self::TooLarge => "too-long",
             Self::TooCostly => "too-costly",
             Self::Unprocessable => "processing",

@@ -7,6 +7,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+
 /// One member of an object: spans of the key (with its quotes) and of the value.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -81,14 +84,15 @@ pub fn string(quoted: &str) -> Cow<'_, str> {
 /// `text` as a JSON string, quotes included.
 #[must_use]
 pub fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    Value::from(text).to_string()
 }
 
-/// The resource `body` with `id`, `meta.versionId` and `meta.lastUpdated` set and all else untouched.
+/// The resource `body` with `id`, `meta.versionId` and `meta.lastUpdated` set and all else untouched; without a `version`,
+/// `meta` has none.
 ///
 /// `meta`, where there is one, is an object: [`super::Resource`] has proven it.
 #[must_use]
-pub fn with_identity(body: &str, id: &str, version: &str, last_updated: &str) -> String {
+pub fn with_identity(body: &str, id: &str, version: Option<&str>, last_updated: &str) -> String {
     let body = body.strip_prefix('\u{feff}').unwrap_or(body).trim();
     let members: Vec<Member> = members(body, 0).collect();
     let find = |name: &str| members.iter().find(|m| m.is(body, name));
@@ -98,12 +102,12 @@ pub fn with_identity(body: &str, id: &str, version: &str, last_updated: &str) ->
         Some(m) => edits.push((m.value.clone(), quote(id))),
         None => inserted = format!(",\"id\":{}", quote(id)),
     }
-    let stamps = [("versionId", version), ("lastUpdated", last_updated)];
+    let stamps = [("versionId", version), ("lastUpdated", Some(last_updated))];
     if let Some(m) = find("meta") {
         edits.extend(meta_edits(body, m.value.start, stamps));
     } else {
-        let [(a, av), (b, bv)] = stamps.map(|(k, v)| (k, quote(v)));
-        inserted.push_str(&format!(",\"meta\":{{\"{a}\":{av},\"{b}\":{bv}}}"));
+        let all: Vec<String> = stamps.iter().filter_map(|(key, value)| Some(format!("\"{key}\":{}", quote((*value)?)))).collect();
+        inserted.push_str(&format!(",\"meta\":{{{}}}", all.join(",")));
     }
     if let Some(m) = find("resourceType")
         && !inserted.is_empty()
@@ -113,21 +117,37 @@ pub fn with_identity(body: &str, id: &str, version: &str, last_updated: &str) ->
     apply(body, edits)
 }
 
-fn meta_edits(body: &str, at: usize, stamps: [(&str, &str); 2]) -> Vec<(Range<usize>, String)> {
+fn meta_edits(body: &str, at: usize, stamps: [(&str, Option<&str>); 2]) -> Vec<(Range<usize>, String)> {
     let inner: Vec<Member> = members(body, at).collect();
     let mut edits = Vec::new();
     let mut missing = Vec::new();
+    let mut left = inner.len();
     for (key, value) in stamps {
-        match inner.iter().find(|m| m.is(body, key)) {
-            Some(m) => edits.push((m.value.clone(), quote(value))),
-            None => missing.push(format!("\"{key}\":{}", quote(value))),
+        let place = inner.iter().position(|m| m.is(body, key));
+        match (place, value) {
+            (Some(at), Some(value)) => edits.push((inner[at].value.clone(), quote(value))),
+            (Some(at), None) => {
+                edits.push((span_of(&inner, at), String::new()));
+                left -= 1;
+            }
+            (None, None) => {}
+            (None, Some(value)) => missing.push(format!("\"{key}\":{}", quote(value))),
         }
     }
     if !missing.is_empty() {
-        let comma = if inner.is_empty() { "" } else { "," };
+        let comma = if left == 0 { "" } else { "," };
         edits.push((at + 1..at + 1, missing.join(",") + comma));
     }
     edits
+}
+
+/// The span of a member with the comma that goes when it goes.
+fn span_of(members: &[Member], at: usize) -> Range<usize> {
+    match (at.checked_sub(1), members.get(at + 1)) {
+        (_, Some(next)) => members[at].key.start..next.key.start,
+        (Some(before), None) => members[before].value.end..members[at].value.end,
+        (None, None) => members[at].key.start..members[at].value.end,
+    }
 }
 
 /// `text` with each span replaced; spans do not overlap.
@@ -143,6 +163,77 @@ pub fn apply(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     }
     out.push_str(&text[here..]);
     out
+}
+
+/// `value` as text. Its numbers are spelled as in the texts that it came from: the parser keeps every digit but has a way of
+/// its own with exponents.
+#[must_use]
+pub fn write(value: &Value, sources: &[&str]) -> String {
+    let mut spellings = Spellings::default();
+    for text in sources {
+        spellings.collect(text);
+    }
+    if spellings.0.is_empty() {
+        return value.to_string();
+    }
+    let mut out = String::new();
+    spellings.write(value, &mut out);
+    out
+}
+
+/// Numbers with an exponent, by what the parser makes of them.
+#[derive(Default)]
+struct Spellings<'t>(FxHashMap<String, &'t str>);
+
+impl<'t> Spellings<'t> {
+    fn collect(&mut self, text: &'t str) {
+        let mut here = 0;
+        while here < text.len() {
+            match byte(text, here) {
+                b'"' => here = skip_string(text, here),
+                b'-' | b'0'..=b'9' => {
+                    let end = skip_value(text, here);
+                    let number = &text[here..end];
+                    if number.contains(['e', 'E'])
+                        && let Ok(parsed) = serde_json::from_str::<serde_json::Number>(number)
+                    {
+                        self.0.insert(parsed.as_str().to_owned(), number);
+                    }
+                    here = end;
+                }
+                _ => here += 1,
+            }
+        }
+    }
+
+    fn write(&self, value: &Value, out: &mut String) {
+        match value {
+            Value::Number(number) => out.push_str(self.0.get(number.as_str()).copied().unwrap_or(number.as_str())),
+            Value::Array(items) => {
+                out.push('[');
+                for (n, item) in items.iter().enumerate() {
+                    if n > 0 {
+                        out.push(',');
+                    }
+                    self.write(item, out);
+                }
+                out.push(']');
+            }
+            Value::Object(members) => {
+                out.push('{');
+                for (n, (key, item)) in members.iter().enumerate() {
+                    if n > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&quote(key));
+                    out.push(':');
+                    self.write(item, out);
+                }
+                out.push('}');
+            }
+            Value::Null | Value::Bool(_) | Value::String(_) => out.push_str(&value.to_string()),
+        }
+    }
 }
 
 /// Decides on a string value: given the keys that lead to it (an array has none of its own) and its content.
@@ -291,7 +382,7 @@ mod tests {
     use super::*;
 
     fn stamped(body: &str) -> String {
-        with_identity(body, "7", "2", "T")
+        with_identity(body, "7", Some("2"), "T")
     }
 
     #[test]
@@ -310,12 +401,34 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_not_shown_leaves_no_trace() {
+        for (meta, expected) in [
+            (r#"{"versionId":"9"}"#, r#"{"lastUpdated":"T"}"#),
+            (r#"{"versionId":"9","tag":[]}"#, r#"{"lastUpdated":"T","tag":[]}"#),
+            (r#"{"tag":[], "versionId" : "9" }"#, r#"{"lastUpdated":"T","tag":[] }"#),
+            (r#"{"lastUpdated":"U","versionId":"9"}"#, r#"{"lastUpdated":"T"}"#),
+        ] {
+            let body = format!(r#"{{"resourceType":"A","id":"7","meta":{meta}}}"#);
+            assert_eq!(with_identity(&body, "7", None, "T"), format!(r#"{{"resourceType":"A","id":"7","meta":{expected}}}"#), "{meta}");
+        }
+        assert_eq!(with_identity(r#"{"resourceType":"A"}"#, "7", None, "T"), r#"{"resourceType":"A","id":"7","meta":{"lastUpdated":"T"}}"#);
+    }
+
+    #[test]
     fn spans_are_found() {
         let text = r#" { "a" : [ 1e3 , "x\"]" , { } , [] , true ] , "b":null }"#;
         let a = member(text, 0, "a").unwrap_or_default();
         let parts: Vec<&str> = elements(text, a.start).into_iter().map(|s| &text[s]).collect();
         assert_eq!(parts, ["1e3", r#""x\"]""#, "{ }", "[]", "true"]);
         assert_eq!(member(text, 0, "b").map(|s| &text[s]), Some("null"));
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_were_spelled() {
+        let text = r#"{"a":[1.00,1e3,-1.5E+02,0],"b":"1e3"}"#;
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        assert_eq!(write(&value, &["{}", text]), text);
+        assert_eq!(write(&value, &[r#"{"e":"1e3"}"#]), value.to_string());
     }
 
     #[test]

@@ -13,8 +13,8 @@ use super::{App, context, respond};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
-use crate::sim::registry::Wanted;
 use crate::sim::Summary;
+use crate::sim::registry::Wanted;
 use crate::simdb::event::RECORD;
 use crate::simdb::{EventRecord, SimDir, SimId, scan};
 

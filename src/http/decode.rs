@@ -15,7 +15,7 @@ use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
 use crate::interaction::search::Request as SearchRequest;
 use crate::interaction::target::pairs;
-use crate::interaction::{Conditions, Content, Interaction, Target};
+use crate::interaction::{Conditions, Content, Interaction, Patch, Target, Whom, history};
 
 /// The parts of a request that decide what it asks for.
 pub struct Parts<'a> {
@@ -44,11 +44,13 @@ impl Parts<'_> {
         let conditions = self.conditions()?;
         let method = self.request.method();
         let is_read = method == Method::GET || method == Method::HEAD;
+        if let Some(of) = self.target.history().filter(|_| is_read) {
+            return Ok(Interaction::History(history::Request { of, parameters: self.query }));
+        }
         match self.target.clone() {
             Target::Metadata if is_read => Ok(Interaction::Capabilities),
             Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions, Subset::of_read(&self.query)?)),
             Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions)),
-            Target::InstanceHistory(type_name, id) if is_read => Ok(Interaction::History(type_name, id, self.query)),
             Target::Type(type_name) if is_read => Ok(self.search(Some(type_name), None)),
             Target::System | Target::SystemSearch if is_read => Ok(self.search(None, None)),
             Target::Compartment(of, id, type_name) | Target::CompartmentSearch(of, id, type_name) if is_read => Ok(self.search(type_name, Some((of, id)))),
@@ -60,9 +62,23 @@ impl Parts<'_> {
             Target::System if method == Method::POST => self.bundle(),
             Target::Instance(type_name, id) if method == Method::PUT => {
                 let content = self.content(type_name, Some(&id))?;
-                Ok(Interaction::Update(id, content, conditions))
+                Ok(Interaction::Update(Whom::Id(id), content, conditions))
+            }
+            Target::Type(type_name) if method == Method::PUT && !self.query.is_empty() => {
+                let content = self.content(type_name, None)?;
+                Ok(Interaction::Update(self.matching(), content, conditions))
+            }
+            Target::Instance(type_name, id) if method == Method::PATCH => Ok(Interaction::Patch(type_name, Whom::Id(id), self.patch()?, conditions)),
+            Target::Type(type_name) if method == Method::PATCH && !self.query.is_empty() => {
+                Ok(Interaction::Patch(type_name, self.matching(), self.patch()?, conditions))
             }
             Target::Instance(type_name, id) if method == Method::DELETE => Ok(Interaction::Delete(type_name, id, conditions)),
+            Target::Type(type_name) if method == Method::DELETE && !self.query.is_empty() => {
+                Ok(Interaction::DeleteMatching(Some(type_name), self.request.query_string().to_owned(), conditions))
+            }
+            Target::System if method == Method::DELETE && !self.query.is_empty() => {
+                Ok(Interaction::DeleteMatching(None, self.request.query_string().to_owned(), conditions))
+            }
             Target::Operation(name) => {
                 Err(Failure::new(Kind::NotSupported, format!("operation ${} is not supported by this server", crate::fhir::id::clip(&name))))
             }
@@ -70,22 +86,46 @@ impl Parts<'_> {
         }
     }
 
+    /// The resource that the condition in the URL finds.
+    fn matching(&self) -> Whom {
+        Whom::Where(self.request.query_string().to_owned())
+    }
+
+    /// The patch in the body.
+    fn patch(&mut self) -> Result<Patch, Failure> {
+        let content_type = text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json");
+        let body = || std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the patch is not UTF-8"));
+        let is_array = self.body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+        match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "application/json-patch+json" => Patch::json(body()?),
+            "application/merge-patch+json" => Patch::merge(body()?),
+            // An array can only be a JSON Patch, which says so.
+            _ if !is_array && sent(self.request, self.version)? == Sent::Json => {
+                Patch::fhirpath(&Content { type_name: "Parameters", resource: self.resource()?, text: text_of(self.body) })
+            }
+            _ => {
+                let message = format!(
+                    "Content-Type '{}' is not supported here{}; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
+                    crate::fhir::id::clip(content_type),
+                    if is_array { " for an array" } else { "" }
+                );
+                Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"))
+            }
+        }
+    }
+
     fn not_allowed(&self, target: &Target) -> Failure {
         let method = self.request.method();
         let (allow, hint) = match target {
-            Target::System => ("GET, HEAD, POST", "POST takes a batch or transaction Bundle"),
+            Target::System => ("GET, HEAD, POST, DELETE", "POST takes a batch or transaction Bundle, DELETE a condition"),
             Target::Metadata => ("GET, HEAD", ""),
             Target::SystemSearch | Target::TypeSearch(_) | Target::CompartmentSearch(..) => ("GET, HEAD, POST", ""),
             Target::Compartment(..) => ("GET, HEAD", "to search by POST, add /_search"),
-            Target::SystemHistory | Target::TypeHistory(_) => {
-                return Failure::new(
-                    Kind::NotSupported,
-                    "history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history",
-                );
+            Target::Type(_) => {
+                ("GET, HEAD, POST, PUT, PATCH, DELETE", "to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…")
             }
-            Target::Type(_) => ("GET, HEAD, POST", "to update or delete, name the resource: [type]/[id]; conditional update and delete are not supported"),
-            Target::Instance(..) => ("GET, HEAD, PUT, DELETE", "to create, POST to the type, or PUT with an id"),
-            Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
+            Target::Instance(..) => ("GET, HEAD, PUT, PATCH, DELETE", "to create, POST to the type, or PUT with an id"),
+            Target::SystemHistory | Target::TypeHistory(_) | Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
             Target::Operation(_) => ("GET, POST", ""),
         };
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };

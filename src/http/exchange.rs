@@ -10,11 +10,11 @@ use actix_web::web::Bytes;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
-use super::negotiate::{Format, Prefer, Return};
+use super::negotiate::{Format, Prefer};
 use super::respond::{Answer, http_date};
 use crate::clock::EventId;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
-use crate::interaction::{self, Done, Env, Interaction, Reply, status};
+use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
 use crate::sim::log::Waiting;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
 use crate::simdb::EventRecord;
@@ -73,7 +73,7 @@ impl Call {
 
     fn performed(&self, snapshot: &Snapshot, stamp: Stamp, now_ms: i64, created: &str) -> Result<Reply, Failure> {
         let interaction = self.asked.as_ref().map_err(Clone::clone)?;
-        let env = Env { base: &self.base, stamp, now_ms, created, representation: self.prefer.returns == Return::Representation };
+        let env = Env { base: &self.base, stamp, now_ms, created, returns: self.prefer.returns };
         catch_unwind(AssertUnwindSafe(|| interaction::perform(interaction, snapshot, &env))).unwrap_or_else(|panic| {
             let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
             tracing::error!(url = self.url, what, "an interaction panicked");
@@ -181,15 +181,15 @@ fn render(call: &Call, performed: Result<Reply, Failure>, version: FhirVersion) 
 fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
     let mut headers = Vec::new();
     if let Some(subject) = &reply.subject {
-        headers.push(("etag", subject.etag()));
+        headers.extend(subject.etag().map(|etag| ("etag", etag)));
         headers.push(("last-modified", http_date(subject.event)));
         // Of a resource that was stored or, by `If-None-Exist`, found.
-        if matches!(call.operation, Operation::Post | Operation::Put) {
+        if matches!(call.operation, Operation::Post | Operation::Put | Operation::Patch) {
             headers.push(("location", format!("{}/{}", call.base, subject.location())));
         }
     }
-    let changes = std::mem::take(&mut reply.changes);
     let body = body_of(call, &reply, version);
+    let changes = std::mem::take(&mut reply.changes);
     let status = status::of_success(reply.done, body.is_some());
     let answer = Answer { status, headers, body: None };
     let answer = match body {
@@ -206,10 +206,7 @@ enum Shown {
 }
 
 fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
-    let notes = |fallback: &str| {
-        let messages = if reply.notes.is_empty() { vec![fallback.to_owned()] } else { reply.notes.clone() };
-        Some(Shown::Json(outcome::informational("information", "informational", &messages).to_string().into_bytes().into()))
-    };
+    let said = || Some(Shown::Json(outcome::informational("information", "informational", &reply.said()).to_string().into_bytes().into()));
     if reply.done == Done::NotModified {
         return None;
     }
@@ -218,11 +215,11 @@ fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
         Operation::Transaction | Operation::Batch => reply.body.clone().map(Shown::Json),
         Operation::Delete => match call.prefer.returns {
             Return::Unsaid | Return::Minimal => None,
-            Return::Representation | Return::Outcome => notes("deleted"),
+            Return::Representation | Return::Outcome => said(),
         },
         Operation::Post | Operation::Put | Operation::Patch => match call.prefer.returns {
             Return::Minimal => None,
-            Return::Outcome => notes(if reply.done == Done::Created { "created" } else { "stored" }),
+            Return::Outcome => said(),
             Return::Unsaid | Return::Representation => reply.body.clone().map(Shown::Json),
         },
     }

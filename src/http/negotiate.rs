@@ -6,6 +6,7 @@ use actix_web::http::header;
 use super::routes::text;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::interaction::Return;
 
 /// The shape of the response.
 #[derive(Clone, Debug, Default)]
@@ -51,20 +52,6 @@ impl Media {
             _ => None,
         }
     }
-}
-
-/// `Prefer: return=...`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Return {
-    /// Nothing said.
-    #[default]
-    Unsaid,
-    /// The resource.
-    Representation,
-    /// Nothing.
-    Minimal,
-    /// What happened.
-    Outcome,
 }
 
 /// `Prefer`.

@@ -75,7 +75,7 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
         Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
         Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
-        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Delete(..)) | Err(_) => {
+        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(..) | Interaction::DeleteMatching(..)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
         }
         Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,

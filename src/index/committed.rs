@@ -186,9 +186,14 @@ impl Committed {
     }
 
     /// The uid of a version document, from tantivy's store.
-    fn stored_uid(&self, address: DocAddress) -> Option<Arc<str>> {
+    pub(super) fn stored_uid(&self, address: DocAddress) -> Option<Arc<str>> {
         let document: TantivyDocument = self.inner.engine.as_ref()?.searcher.doc(address).ok()?;
         document.get_first(self.inner.fields.version_uid).and_then(|v| v.as_str().map(Arc::from))
+    }
+
+    /// The number by which documents name a type.
+    pub(super) fn type_number(&self, name: &str) -> Option<u64> {
+        self.inner.definitions.resource_types().binary_search(&name).ok().map(|n| n as u64)
     }
 
     fn find<'a>(&'a self, field: tantivy::schema::Field, uid: &str) -> impl Iterator<Item = DocAddress> + 'a {
@@ -286,6 +291,23 @@ impl Segment {
     /// Event and file number of a document.
     pub(super) fn time(&self, doc: u32) -> (u64, u32) {
         (self.event.first(doc).unwrap_or(0), Place::from_u64(self.place.first(doc).unwrap_or(0)).number)
+    }
+
+    /// Calls `found` with document, event and file number of every version that these events made of resources of a type.
+    pub(super) fn versions_between(&self, events: std::ops::RangeInclusive<u64>, type_number: Option<u64>, found: &mut dyn FnMut(u32, u64, u32)) {
+        if self.event.max_value() < *events.start() || self.event.min_value() > *events.end() {
+            return;
+        }
+        let mut documents = Vec::new();
+        self.event.get_docids_for_value_range(events, 0..self.reader.max_doc(), &mut documents);
+        let alive = self.reader.alive_bitset();
+        for doc in documents {
+            let is_version = self.version.first(doc).unwrap_or(0) & IS_VERSION != 0 && alive.is_none_or(|alive| alive.is_alive(doc));
+            if is_version && type_number.is_none_or(|number| self.type_number.first(doc) == Some(number)) {
+                let (event, file) = self.time(doc);
+                found(doc, event, file);
+            }
+        }
     }
 
     /// `Patient/123` of documents, each once, in no order.

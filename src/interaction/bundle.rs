@@ -8,7 +8,7 @@ mod references;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Conditions, Content, Done, Env, Interaction, Reply, Target, create, perform, search, status};
+use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, patch, perform, search, status, update};
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
@@ -22,7 +22,7 @@ use references::Renames;
 pub const MAX_ENTRIES: usize = 10_000;
 
 /// The order in which entries take effect, <https://hl7.org/fhir/R4/http.html#trules>.
-const ORDER: [Method; 4] = [Method::Delete, Method::Post, Method::Put, Method::Get];
+const ORDER: [&[Method]; 4] = [&[Method::Delete], &[Method::Post], &[Method::Put, Method::Patch], &[Method::Get]];
 
 /// Independent requests: one may fail and the others not.
 ///
@@ -32,14 +32,14 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
     let raw = entry::split(content)?;
     let mut entries: Vec<Result<Entry, Failure>> = raw.iter().map(|raw| Entry::read(raw, snapshot.version())).collect();
     let mut plan = Plan::new(snapshot, env, entries.len());
-    for method in ORDER {
+    for methods in ORDER {
         for (at, entry) in entries.iter_mut().enumerate() {
             match entry {
-                Ok(entry) if entry.method == method => {
-                    let reply = entry.interaction(None).and_then(|interaction| plan.perform(&interaction));
-                    plan.answer(at, method, reply);
+                Ok(entry) if methods.contains(&entry.method) => {
+                    let reply = entry.interaction(snapshot.version()).and_then(|interaction| plan.perform(&interaction));
+                    plan.answer(at, entry.method, reply);
                 }
-                Err(failure) if method == Method::Get => plan.answer(at, method, Err(failure.clone())),
+                Err(failure) if methods.contains(&Method::Get) => plan.answer(at, Method::Get, Err(failure.clone())),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -53,29 +53,24 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
 /// An entry failed: the failure names it, and nothing is stored.
 pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let raw = entry::split(content)?;
-    let named = |at: usize| move |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
     let mut entries = Vec::with_capacity(raw.len());
     for (at, raw) in raw.iter().enumerate() {
-        entries.push(Entry::read(raw, snapshot.version()).map_err(named(at))?);
+        entries.push(Entry::read(raw, snapshot.version()).map_err(|f| f.within(&named(at)))?);
     }
     refuse_twice_written(&entries)?;
     let mut plan = Plan::new(snapshot, env, entries.len());
-    plan.each(&mut entries, Method::Delete)?;
+    plan.each(&mut entries, ORDER[0], &mut [])?;
     // Conditions are evaluated on what the deletions leave.
     let mut identities = identities(&entries, &plan.working, env)?;
     rewrite(&mut entries, &identities, &plan.working, env)?;
-    for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == Method::Post) {
-        let reply = match identities[at].take() {
-            Some(Identity::Existing(reply)) => Ok(*reply),
-            Some(Identity::Same(type_name, id)) => plan.perform(&Interaction::Read(type_name, id, Conditions::default(), Subset::All)),
-            Some(Identity::New(_, id)) => entry.interaction(Some(id)).and_then(|i| plan.perform_new(&i)),
-            Some(Identity::Known(..)) | None => entry.interaction(None).and_then(|i| plan.perform(&i)),
-        };
-        plan.answer(at, Method::Post, Ok(reply.map_err(named(at))?));
+    for methods in &ORDER[1..] {
+        plan.each(&mut entries, methods, &mut identities)?;
     }
-    plan.each(&mut entries, Method::Put)?;
-    plan.each(&mut entries, Method::Get)?;
     Ok(plan.finish("transaction-response"))
+}
+
+fn named(at: usize) -> String {
+    format!("Bundle.entry[{at}]")
 }
 
 /// Which resource an entry is about, known before it happens so that references to it can be rewritten.
@@ -84,7 +79,7 @@ enum Identity {
     New(&'static str, ResourceId),
     /// The one that an entry before creates by the same condition.
     Same(&'static str, ResourceId),
-    /// The one the URL names.
+    /// The one that the URL names or its condition finds.
     Known(&'static str, ResourceId),
     /// The one that `ifNoneExist` found; nothing is to be done.
     Existing(Box<Reply>),
@@ -103,49 +98,82 @@ impl Identity {
 fn refuse_twice_written(entries: &[Entry]) -> Result<(), Failure> {
     let mut written = FxHashSet::default();
     for (at, entry) in entries.iter().enumerate() {
-        if let (Method::Put | Method::Delete, Target::Instance(type_name, id)) = (entry.method, &entry.target)
+        if let (Method::Put | Method::Patch | Method::Delete, Target::Instance(type_name, id)) = (entry.method, &entry.target)
             && !written.insert((*type_name, id.as_str()))
         {
-            let message = format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once");
-            return Err(Failure::new(Kind::Invalid, message).within(&format!("Bundle.entry[{at}]")));
+            return Err(twice_written(type_name, id).within(&named(at)));
         }
     }
     Ok(())
 }
 
+fn twice_written(type_name: &str, id: &ResourceId) -> Failure {
+    Failure::new(Kind::Invalid, format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once"))
+}
+
+/// What the entries mean, before any but the deletions has happened.
+struct Identifying<'a> {
+    snapshot: &'a Snapshot,
+    env: &'a Env<'a>,
+    /// Two entries with one condition mean one resource.
+    conditional: FxHashMap<(&'static str, &'a str), ResourceId>,
+}
+
 fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
-    // Two entries with one condition mean one resource.
-    let mut conditional: FxHashMap<(&str, &str), (&'static str, ResourceId)> = FxHashMap::default();
-    let mut all = Vec::with_capacity(entries.len());
-    for (at, entry) in entries.iter().enumerate() {
-        all.push(match (entry.method, &entry.target, &entry.conditions.if_none_exist) {
-            (Method::Post, Target::Type(type_name), None) => Some(Identity::New(type_name, ResourceId::random())),
-            (Method::Post, Target::Type(type_name), Some(query)) => {
-                let existing = create::existing(type_name, query, snapshot, env).map_err(|f| f.within(&format!("Bundle.entry[{at}]")))?;
-                Some(match (existing, conditional.get(&(*type_name, query.as_str()))) {
-                    (Some(reply), _) => Identity::Existing(Box::new(reply)),
-                    (None, Some((type_name, id))) => Identity::Same(type_name, id.clone()),
-                    (None, None) => {
-                        let id = ResourceId::random();
-                        conditional.insert((type_name, query), (type_name, id.clone()));
-                        Identity::New(type_name, id)
-                    }
-                })
-            }
-            (Method::Put | Method::Delete, Target::Instance(type_name, id), _) => Some(Identity::Known(type_name, id.clone())),
-            (Method::Post | Method::Put | Method::Delete | Method::Get, ..) => None,
-        });
+    let mut identifying = Identifying { snapshot, env, conditional: FxHashMap::default() };
+    entries.iter().enumerate().map(|(at, entry)| identifying.identity(entry).map_err(|f| f.within(&named(at)))).collect()
+}
+
+impl<'a> Identifying<'a> {
+    fn identity(&mut self, entry: &'a Entry) -> Result<Option<Identity>, Failure> {
+        let whom = match (&entry.target, &entry.query) {
+            (Target::Instance(_, id), _) => Whom::Id(id.clone()),
+            (Target::Type(_), query) => Whom::Where(query.clone()),
+            _ => return Ok(None),
+        };
+        let Some(type_name) = entry.target.type_name() else { return Ok(None) };
+        Ok(match (entry.method, whom, &entry.conditions.if_none_exist) {
+            (Method::Post, Whom::Where(_), Some(query)) => Some(self.created_unless(type_name, query)?),
+            (Method::Post, Whom::Where(_), None) => Some(Identity::New(type_name, ResourceId::random())),
+            (Method::Put, whom, _) => Some(self.updated(type_name, &whom, entry)?),
+            (Method::Patch, whom, _) => Some(Identity::Known(type_name, patch::subject(type_name, &whom, self.snapshot, self.env)?)),
+            (Method::Delete, Whom::Id(id), _) => Some(Identity::Known(type_name, id)),
+            (Method::Post | Method::Delete | Method::Get, ..) => None,
+        })
     }
-    Ok(all)
+
+    fn created_unless(&mut self, type_name: &'static str, query: &'a str) -> Result<Identity, Failure> {
+        if let Some(reply) = create::existing(type_name, query, self.snapshot, self.env)? {
+            return Ok(Identity::Existing(Box::new(reply)));
+        }
+        if let Some(id) = self.conditional.get(&(type_name, query)) {
+            return Ok(Identity::Same(type_name, id.clone()));
+        }
+        let id = ResourceId::random();
+        self.conditional.insert((type_name, query), id.clone());
+        Ok(Identity::New(type_name, id))
+    }
+
+    fn updated(&mut self, type_name: &'static str, whom: &Whom, entry: &'a Entry) -> Result<Identity, Failure> {
+        let content = entry.content.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"))?;
+        content.resource.expect_type(type_name)?;
+        if let Some(id) = update::subject(whom, content, self.snapshot, self.env)? {
+            return Ok(Identity::Known(type_name, id));
+        }
+        let id = ResourceId::random();
+        match self.conditional.insert((type_name, &entry.query), id.clone()) {
+            Some(other) => Err(twice_written(type_name, &other)),
+            None => Ok(Identity::New(type_name, id)),
+        }
+    }
 }
 
 /// Rewrites references to the entries' identities, and conditional ones to what they mean.
 fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
-    let named = |at: usize| move |f: Failure| f.within(&format!("Bundle.entry[{at}]"));
     let mut renames = Renames::new(snapshot.definitions());
     for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
-            renames.add(full_url, &identity.uid()).map_err(named(at))?;
+            renames.add(full_url, &identity.uid()).map_err(|f| f.within(&named(at)))?;
         }
     }
     // One condition is looked up once, however many references repeat it.
@@ -155,7 +183,7 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
             let find = |type_name: &'static str, query: &str| {
                 found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
             };
-            renames.rewrite(content, entry.full_url.as_deref(), snapshot.version(), find).map_err(named(at))?;
+            renames.rewrite(content, entry.full_url.as_deref(), snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
         }
     }
     Ok(())
@@ -163,7 +191,7 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
 
 /// The one resource that a conditional reference means.
 fn find_one(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
-    let (total, found) = search::matching(type_name, query, "conditional reference", 2, snapshot, env)?;
+    let (total, found) = search::matching(Some(type_name), query, "conditional reference", 2, snapshot, env)?;
     let shown = crate::fhir::id::clip(query);
     match &found[..] {
         [one] => Ok(format!("{type_name}/{}", search::id_of(one)?)),
@@ -182,21 +210,52 @@ struct Plan<'a> {
     working: Snapshot,
     env: &'a Env<'a>,
     changes: Vec<NewVersion>,
+    /// The resources that a transaction has written.
+    written: FxHashSet<(&'static str, ResourceId)>,
     answers: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
     fn new(snapshot: &Snapshot, env: &'a Env<'a>, entries: usize) -> Self {
-        Self { working: snapshot.clone(), env, changes: Vec::new(), answers: vec![String::new(); entries] }
+        Self { working: snapshot.clone(), env, changes: Vec::new(), written: FxHashSet::default(), answers: vec![String::new(); entries] }
     }
 
-    /// Performs every entry of a method; the first failure ends it.
-    fn each(&mut self, entries: &mut [Entry], method: Method) -> Result<(), Failure> {
-        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| e.method == method) {
-            let reply = entry.interaction(None).and_then(|i| self.perform(&i)).map_err(|f| f.within(&format!("Bundle.entry[{at}]")))?;
-            self.answer(at, method, Ok(reply));
+    /// Performs every entry of some methods; the first failure ends it.
+    fn each(&mut self, entries: &mut [Entry], methods: &[Method], identities: &mut [Option<Identity>]) -> Result<(), Failure> {
+        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| methods.contains(&e.method)) {
+            let known = self.changes.len();
+            let reply = match identities.get_mut(at).and_then(Option::take) {
+                Some(identity) => self.act(entry, identity),
+                None => entry.interaction(self.working.version()).and_then(|i| self.perform(&i)),
+            };
+            // Conditions may lead to what another entry writes, too.
+            let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
+            self.answer(at, entry.method, Ok(reply));
         }
         Ok(())
+    }
+
+    /// Performs an entry of which is known which resource it is about.
+    fn act(&mut self, entry: &mut Entry, identity: Identity) -> Result<Reply, Failure> {
+        let conditions = &entry.conditions;
+        let content = entry.content.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
+        let (snapshot, env) = (&self.working, self.env);
+        let reply = match (identity, entry.method) {
+            (Identity::Existing(reply), _) => *reply,
+            (Identity::Same(type_name, id), _) => perform(&Interaction::Read(type_name, id, Conditions::default(), Subset::All), snapshot, env)?,
+            (Identity::New(_, id), Method::Put) => update::as_new(id, content?, conditions, snapshot, env)?,
+            (Identity::New(_, id), _) => {
+                let content = content?;
+                content.resource.expect_type(content.type_name)?;
+                create::as_new(content, id, snapshot, env)?
+            }
+            (Identity::Known(type_name, id), Method::Patch) => {
+                let patch = Patch::of_entry(content?, snapshot.version())?;
+                patch::perform(type_name, &Whom::Id(id), &patch, conditions, snapshot, env)?
+            }
+            (Identity::Known(_, id), _) => update::put(&id, content?, conditions, snapshot, env)?,
+        };
+        Ok(self.take(reply))
     }
 
     fn perform(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
@@ -204,12 +263,14 @@ impl<'a> Plan<'a> {
         Ok(self.take(reply))
     }
 
-    /// A create whose id was chosen before.
-    fn perform_new(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
-        let Interaction::Update(id, content, _) = interaction else { return self.perform(interaction) };
-        content.resource.expect_type(content.type_name)?;
-        let reply = create::as_new(content, id.clone(), &self.working, self.env)?;
-        Ok(self.take(reply))
+    /// Refuses if a change from the `known`th on is of a resource that one before is of.
+    fn refuse_written_again(&mut self, known: usize) -> Result<(), Failure> {
+        for new in &self.changes[known..] {
+            if !self.written.insert((new.type_name, new.id.clone())) {
+                return Err(twice_written(new.type_name, &new.id));
+            }
+        }
+        Ok(())
     }
 
     /// Makes what a reply wants part of the working snapshot.
@@ -245,7 +306,7 @@ impl<'a> Plan<'a> {
 fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
     let mut parts = Vec::new();
     // What was read is the answer; what was written is repeated only when asked for.
-    let shown = reply.body.as_ref().filter(|_| is_read || env.representation);
+    let shown = reply.body.as_ref().filter(|_| is_read || env.returns == Return::Representation);
     if let Some(subject) = &reply.subject
         && reply.done != Done::Deleted
     {
@@ -259,8 +320,11 @@ fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
         if reply.done != Done::Deleted {
             response.push(format!("\"location\":{}", quote(&subject.location())));
         }
-        response.push(format!("\"etag\":{}", quote(&subject.etag())));
+        response.extend(subject.etag().map(|etag| format!("\"etag\":{}", quote(&etag))));
         response.push(format!("\"lastModified\":\"{}\"", subject.event.instant()));
+    }
+    if env.returns == Return::Outcome && !is_read {
+        response.push(format!("\"outcome\":{}", outcome::informational("information", "informational", &reply.said())));
     }
     parts.push(format!("\"response\":{{{}}}", response.join(",")));
     format!("{{{}}}", parts.join(","))

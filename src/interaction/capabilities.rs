@@ -10,12 +10,14 @@ use crate::fhir::FhirVersion;
 use crate::fhir::definitions::ParamType;
 use crate::search::params::{Param, Params};
 use crate::search::parse::Modifier;
-use crate::sim::Snapshot;
+use crate::sim::{ClientIds, Settings, Snapshot, Versioning};
 
 /// The interactions every type has.
-const TYPE_INTERACTIONS: [&str; 7] = ["read", "vread", "update", "delete", "history-instance", "create", "search-type"];
+const TYPE_INTERACTIONS: [&str; 9] = ["read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create", "search-type"];
 /// The interactions of the whole system.
-const SYSTEM_INTERACTIONS: [&str; 3] = ["transaction", "batch", "search-system"];
+const SYSTEM_INTERACTIONS: [&str; 4] = ["transaction", "batch", "search-system", "history-system"];
+/// The media types of patches.
+const PATCH_FORMATS: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", "application/fhir+json"];
 
 /// The CapabilityStatement of the simulator.
 #[must_use]
@@ -27,8 +29,8 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "mode": "server",
         "documentation": "A simulator of fhirsim. Content is accepted leniently; every write is kept as an event folder.",
         "security": {"cors": true},
-        "resource": types.iter().map(|t| resource(t, snapshot.params(), reverse.get(t), env.base)).collect::<Vec<_>>(),
-        "interaction": codes(&SYSTEM_INTERACTIONS),
+        "resource": types.iter().map(|t| resource(t, snapshot, reverse.get(t), env.base)).collect::<Vec<_>>(),
+        "interaction": codes(&SYSTEM_INTERACTIONS, snapshot.settings()),
     });
     if let Value::Object(rest) = &mut rest {
         rest.insert("searchParam".into(), common(snapshot.params(), env.base));
@@ -42,6 +44,7 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "implementation": {"description": format!("simulator {}", snapshot.sim()), "url": env.base},
         "fhirVersion": version.number(),
         "format": ["application/fhir+json", "json"],
+        "patchFormat": PATCH_FORMATS,
         "rest": [rest],
     });
     if version == FhirVersion::Stu3
@@ -53,25 +56,33 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
     Reply { body: Some(statement.to_string().into_bytes().into()), ..Reply::new(Done::Ok) }
 }
 
-fn codes(names: &[&str]) -> Value {
-    names.iter().map(|code| json!({"code": code})).collect()
+/// The interactions that there are with these settings.
+fn codes(names: &[&str], settings: &Settings) -> Value {
+    let looks_back = |code: &str| code == "vread" || code.starts_with("history");
+    let there = names.iter().filter(|code| settings.versioning != Versioning::NoVersion || !looks_back(code));
+    there.map(|code| json!({"code": code})).collect()
 }
 
-fn resource(type_name: &'static str, params: &Params, reverse: Option<&Vec<String>>, base: &str) -> Value {
+fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<String>>, base: &str) -> Value {
+    let (params, settings) = (snapshot.params(), snapshot.settings());
     let version = params.version;
     let mut resource = Map::new();
-    resource.insert("type".into(), type_name.into());
+    let mut put = |name: &str, value: Value| _ = resource.insert(name.to_owned(), value);
+    put("type", type_name.into());
     if version != FhirVersion::Stu3 {
-        resource.insert("profile".into(), format!("http://hl7.org/fhir/StructureDefinition/{type_name}").into());
+        put("profile", format!("http://hl7.org/fhir/StructureDefinition/{type_name}").into());
     }
-    resource.insert("interaction".into(), codes(&TYPE_INTERACTIONS));
-    resource.insert("versioning".into(), "versioned".into());
-    resource.insert("readHistory".into(), true.into());
-    resource.insert("updateCreate".into(), true.into());
-    resource.insert("conditionalCreate".into(), true.into());
-    resource.insert("conditionalRead".into(), "full-support".into());
-    resource.insert("conditionalUpdate".into(), false.into());
-    resource.insert("conditionalDelete".into(), "not-supported".into());
+    put("interaction", codes(&TYPE_INTERACTIONS, settings));
+    put("versioning", settings.versioning.code().into());
+    put("readHistory", (settings.versioning != Versioning::NoVersion).into());
+    put("updateCreate", (settings.update_create && settings.client_ids != ClientIds::Off).into());
+    put("conditionalCreate", true.into());
+    put("conditionalRead", "full-support".into());
+    put("conditionalUpdate", true.into());
+    if version == FhirVersion::R5 {
+        put("conditionalPatch", true.into());
+    }
+    put("conditionalDelete", settings.conditional_delete.code().into());
     resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version, base)).collect());
     resource.insert("searchInclude".into(), json!(includes(type_name, params)));
     resource.insert("searchRevInclude".into(), json!(reverse.map_or(&[][..], Vec::as_slice)));

@@ -1,9 +1,10 @@
 //! Create, <https://hl7.org/fhir/R4/http.html#create>, also conditional.
 
-use super::{Conditions, Content, Done, Env, Reply, Subject, search};
-use crate::fhir::{Failure, Kind, ResourceId, VersionId, raw};
+use super::whom::the_one;
+use super::{Conditions, Content, Done, Env, Reply, Subject};
+use crate::fhir::{Failure, ResourceId, VersionId, raw};
 use crate::search::{custom, extract};
-use crate::sim::{NewVersion, Snapshot};
+use crate::sim::{NewVersion, Snapshot, Versioning};
 use crate::version::Change;
 
 /// Stores a resource under a new id.
@@ -46,9 +47,10 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     if type_name == "SearchParameter" {
         custom::read(content.resource.value(), snapshot.definitions())?;
     }
-    let text = raw::with_identity(&content.text, id.as_str(), &version.to_string(), &env.stamp.event.instant());
+    let shown = (snapshot.settings().versioning != Versioning::NoVersion).then_some(version);
+    let text = raw::with_identity(&content.text, id.as_str(), shown.map(|v| v.to_string()).as_deref(), &env.stamp.event.instant());
     let body: crate::sim::bodies::Body = text.into_bytes().into();
-    let subject = Subject { type_name, id: id.clone(), version, event: env.stamp.event };
+    let subject = Subject { type_name, id: id.clone(), version: shown, event: env.stamp.event };
     let keys = extract(content.resource.value(), type_name, &id, env.stamp.event.millis(), &snapshot.origin());
     let new = NewVersion::content(type_name, id, version, change, body.clone(), keys);
     Ok(Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) })
@@ -56,18 +58,9 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
 
 /// What `If-None-Exist` finds: nothing, or the one resource that makes the create unnecessary.
 pub(super) fn existing(type_name: &'static str, query: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Option<Reply>, Failure> {
-    let (total, mut found) = search::matching(type_name, query, "If-None-Exist", 2, snapshot, env)?;
-    match found.len() {
-        0 => Ok(None),
-        1 => {
-            let hit = found.remove(0);
-            let id = search::id_of(&hit)?;
-            let subject = Subject { type_name, id, version: hit.version.id, event: hit.version.event };
-            Ok(Some(Reply { body: Some(hit.body), subject: Some(subject), ..Reply::new(Done::Ok) }))
-        }
-        _ => {
-            let message = format!("If-None-Exist: {} resources of type {type_name} match '{}'; it must match at most one", total, crate::fhir::id::clip(query));
-            Err(Failure::new(Kind::MultipleMatches, message).at("http.If-None-Exist"))
-        }
-    }
+    let found = the_one(type_name, query, "If-None-Exist", snapshot, env).map_err(|f| f.at("http.If-None-Exist"))?;
+    Ok(found.map(|(id, hit)| {
+        let subject = Subject::of(type_name, id, &hit.version, snapshot);
+        Reply { body: Some(hit.body), subject: Some(subject), ..Reply::new(Done::Ok) }
+    }))
 }

@@ -1,8 +1,13 @@
-//! Delete, <https://hl7.org/fhir/R4/http.html#delete>. Deleting what is not there succeeds and changes nothing.
+//! Delete, <https://hl7.org/fhir/R4/http.html#delete>, also conditional. Deleting what is not there succeeds and changes
+//! nothing.
 
-use super::{Conditions, Done, Reply};
-use crate::fhir::{Failure, ResourceId};
-use crate::sim::{NewVersion, Snapshot};
+use super::{Conditions, Done, Env, Reply, search};
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, Kind, ResourceId};
+use crate::sim::{ConditionalDelete, NewVersion, Snapshot};
+
+/// Most resources that one conditional delete deletes.
+pub const MAX_DELETED: usize = 10_000;
 
 /// Deletes a resource; its history stays.
 ///
@@ -23,4 +28,45 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
         }
     }
     Ok(reply)
+}
+
+/// Deletes what a search finds: one resource, or if the simulator's settings say so all, at most `_count` of them.
+///
+/// # Errors
+/// Several match and only one may; `If-Match` does not hold; a condition that cannot be read.
+pub fn matching(type_name: Option<&'static str>, query: &str, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let limit = limit(query)?;
+    let (total, found) = search::matching(type_name, query, "conditional delete", limit.unwrap_or(MAX_DELETED).min(MAX_DELETED), snapshot, env)?;
+    if total > 1 && snapshot.settings().conditional_delete == ConditionalDelete::Single {
+        let message = format!(
+            "conditional delete: {total} resources match '{}', and this simulator deletes one at a time; make the condition narrower, or set conditionalDelete to multiple",
+            clip(query)
+        );
+        return Err(Failure::new(Kind::MultipleMatches, message));
+    }
+    if total > MAX_DELETED && limit.is_none() {
+        let message = format!("conditional delete: {total} resources match '{}'; at most {MAX_DELETED} are deleted at once, add _count", clip(query));
+        return Err(Failure::new(Kind::TooCostly, message));
+    }
+    let mut reply = Reply::new(Done::Deleted);
+    for stored in &found {
+        let id = search::id_of(stored)?;
+        conditions.require_match(&format!("{}/{id}", stored.type_name), Some(&stored.version))?;
+        reply.changes.push(NewVersion::deletion(stored.type_name, id, stored.version.id.next()));
+    }
+    reply.notes.push(match found.len() {
+        0 => format!("nothing matches '{}'; nothing was deleted", clip(query)),
+        1 if total == 1 => format!("{}/{} is deleted; its history is kept", found[0].type_name, search::id_of(&found[0])?),
+        n => format!("{n} of {total} resources that match are deleted; their history is kept"),
+    });
+    Ok(reply)
+}
+
+/// `_count` of a conditional delete.
+fn limit(query: &str) -> Result<Option<usize>, Failure> {
+    let Some((_, count)) = super::target::pairs(query).into_iter().find(|(name, _)| name == "_count") else { return Ok(None) };
+    match count.parse() {
+        Ok(limit) if limit > 0 => Ok(Some(limit)),
+        _ => Err(Failure::new(Kind::BadValue, format!("_count '{}' of a conditional delete is not a number from 1 on", clip(&count)))),
+    }
 }

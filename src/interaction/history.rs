@@ -1,52 +1,75 @@
-//! Instance history, <https://hl7.org/fhir/R4/http.html#history>, newest first.
+//! History of a resource, a type and the whole simulator, <https://hl7.org/fhir/R4/http.html#history>, newest first unless
+//! asked for otherwise.
 
 use serde_json::{Value, json};
 
+use super::vread::refuse_without_versions;
 use super::{Done, Env, Reply, Subject, not_found, status};
+use crate::clock::EventId;
 use crate::fhir::id::clip;
+use crate::fhir::instant::Interval;
 use crate::fhir::raw::quote;
+use crate::fhir::reference::Reference;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, instant};
+use crate::index::Span;
 use crate::search::Cursor;
+use crate::search::param::Prefix;
 use crate::search::parse::{DEFAULT_COUNT, MAX_COUNT};
 use crate::sim::Snapshot;
 use crate::version::{Change, Version};
 
-struct Wanted {
+/// Most versions that are looked through for those that were current at a time, or are on a list.
+const MAX_LOOKED_AT: usize = 100_000;
+
+/// A history as it was asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// Of what.
+    pub of: Of,
+    /// The parameters of the URL.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Whose history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Of everything.
+    System,
+    /// Of a type.
+    Type(&'static str),
+    /// Of a resource.
+    Instance(&'static str, ResourceId),
+}
+
+/// A version and whose it is.
+type Past = (&'static str, ResourceId, Version);
+
+/// What the parameters ask for.
+struct Wanted<'a> {
     count: usize,
-    since_ms: Option<i64>,
+    since: EventId,
+    at: Option<Interval>,
+    list: Option<&'a str>,
+    ascending: bool,
+    subset: Subset,
     cursor: Option<Cursor>,
 }
 
-/// The versions of a resource, deletions too.
+/// Versions, deletions too.
 ///
 /// # Errors
-/// It never was; a parameter that cannot be read.
-pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, String)], snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    let wanted = parse(parameters)?;
-    let mut versions = snapshot.versions(type_name, id);
-    if versions.is_empty() {
-        return Err(not_found(type_name, id));
-    }
+/// The resource never was; a parameter that cannot be read; the simulator shows no versions.
+pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    refuse_without_versions(snapshot)?;
+    let wanted = parse(&request.parameters, env)?;
     // Within a Bundle, that is the event it becomes.
-    let cursor = wanted.cursor.unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
-    versions.retain(|v| v.event <= cursor.as_of && wanted.since_ms.is_none_or(|since| v.event.millis() >= since));
-    let page: Vec<&Version> = versions.iter().skip(cursor.offset).take(wanted.count).collect();
-    let url = |offset: usize| {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in parameters.iter().filter(|(n, _)| n == "_since") {
-            query.append_pair(name, value);
-        }
-        query.append_pair("_count", &wanted.count.to_string());
-        query.append_pair("_cursor", &Cursor { offset, after: None, ..cursor }.to_string());
-        format!("{}/{type_name}/{id}/_history?{}", env.base, query.finish())
-    };
-    let mut links = vec![json!({"relation": "self", "url": url(cursor.offset)})];
-    if wanted.count > 0 && cursor.offset.saturating_add(wanted.count) < versions.len() {
-        links.push(json!({"relation": "next", "url": url(cursor.offset + wanted.count)}));
-    }
-    let entries = page.into_iter().map(|v| entry(type_name, id, v, snapshot, env)).collect::<Result<Vec<_>, _>>()?;
+    let cursor = wanted.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
+    let (total, page) = page(&request.of, &wanted, &cursor, snapshot)?;
+    let links = links(request, &wanted, &cursor, total, env);
+    let entries = page.iter().map(|past| entry(past, &wanted.subset, snapshot, env)).collect::<Result<Vec<_>, _>>()?;
     let head = json!({"resourceType": "Bundle", "id": ResourceId::random().as_str(), "meta": {"lastUpdated": crate::clock::instant(env.now_ms)},
-        "type": "history", "total": versions.len(), "link": Value::Array(links)});
+        "type": "history", "total": total, "link": links});
     let mut text = head.to_string();
     if !entries.is_empty() {
         text.pop();
@@ -55,14 +78,124 @@ pub fn perform(type_name: &'static str, id: &ResourceId, parameters: &[(String, 
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
-fn entry(type_name: &'static str, id: &ResourceId, version: &Version, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
-    let subject = Subject { type_name, id: id.clone(), version: version.id, event: version.event };
-    let url = if version.change == Change::Create { type_name.to_owned() } else { format!("{type_name}/{id}") };
+/// How many versions are wanted in all, and those of the page.
+fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot) -> Result<(usize, Vec<Past>), Failure> {
+    let type_name = match of {
+        Of::System => None,
+        Of::Type(type_name) | Of::Instance(type_name, _) => Some(*type_name),
+    };
+    let everything = Span { events: EventId::ZERO..=cursor.as_of, type_name, ascending: true };
+    let mut versions: Vec<Past> = match (of, wanted.list) {
+        (Of::Instance(type_name, id), _) => {
+            let all = snapshot.versions(type_name, id);
+            if all.is_empty() {
+                return Err(not_found(type_name, id));
+            }
+            let listed = wanted.list.map(|list| on_list(list, snapshot)).transpose()?;
+            let wanted = listed.is_none_or(|on| on.contains(&(*type_name, id.clone())));
+            all.into_iter().rev().filter(|_| wanted).map(|v| (*type_name, id.clone(), v)).collect()
+        }
+        (_, Some(list)) => {
+            let on = on_list(list, snapshot)?.into_iter().filter(|(t, _)| type_name.is_none_or(|name| name == *t));
+            on.flat_map(|(t, id)| snapshot.versions(t, &id).into_iter().map(move |v| (t, id.clone(), v)).collect::<Vec<_>>()).collect()
+        }
+        (_, None) if wanted.at.is_some() => {
+            let (total, all) = snapshot.past(&everything, 0, MAX_LOOKED_AT);
+            if total > MAX_LOOKED_AT {
+                let message = format!("_at: more than {MAX_LOOKED_AT} versions would have to be looked through; ask for a type or a resource");
+                return Err(Failure::new(Kind::TooCostly, message));
+            }
+            all
+        }
+        // What the index can say by itself.
+        (_, None) => {
+            let span = Span { events: wanted.since..=cursor.as_of, ascending: wanted.ascending, ..everything };
+            return Ok(snapshot.past(&span, cursor.offset, wanted.count));
+        }
+    };
+    versions.retain(|(_, _, v)| v.event <= cursor.as_of);
+    versions.sort_by_key(|(_, _, v)| (v.event, v.place.number));
+    if let Some(at) = wanted.at {
+        versions = current_at(versions, at);
+    }
+    versions.retain(|(_, _, v)| v.event >= wanted.since);
+    if !wanted.ascending {
+        versions.reverse();
+    }
+    let total = versions.len();
+    Ok((total, versions.into_iter().skip(cursor.offset).take(wanted.count).collect()))
+}
+
+/// The versions, oldest first, that were current at some moment of an interval. Those that were deleted before it are not.
+fn current_at(versions: Vec<Past>, at: Interval) -> Vec<Past> {
+    let mut ended = std::collections::HashMap::new();
+    let mut found = Vec::new();
+    for (type_name, id, version) in versions.into_iter().rev() {
+        let begins = version.event.millis().saturating_mul(1_000);
+        let ends = ended.insert((type_name, id.clone()), begins);
+        let lasts = ends.is_none_or(|ends| ends > at.low);
+        if begins < at.high && lasts && (begins >= at.low || !version.is_deletion()) {
+            found.push((type_name, id, version));
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// The resources that a List refers to.
+fn on_list(list: &str, snapshot: &Snapshot) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+    let id: ResourceId = list.strip_prefix("List/").unwrap_or(list).parse()?;
+    let version = snapshot.latest("List", &id).filter(|v| !v.is_deletion()).ok_or_else(|| not_found("List", &id))?;
+    let body = snapshot.body("List", &version)?;
+    let list: Value = serde_json::from_slice(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+    let entries = list.get("entry").and_then(Value::as_array).into_iter().flatten();
+    let mut on = Vec::new();
+    for text in entries.filter_map(|e| e.get("item")?.get("reference")?.as_str()) {
+        if let Reference::Local { type_name, id, .. } = Reference::parse(text, snapshot.definitions())
+            && let (Some(type_name), Ok(id)) = (snapshot.definitions().find_resource_type(type_name), id.parse())
+        {
+            on.push((type_name, id));
+        }
+    }
+    on.sort_unstable();
+    on.dedup();
+    Ok(on)
+}
+
+fn links(request: &Request, wanted: &Wanted<'_>, cursor: &Cursor, total: usize, env: &Env<'_>) -> Value {
+    let path = match &request.of {
+        Of::System => "_history".to_owned(),
+        Of::Type(type_name) => format!("{type_name}/_history"),
+        Of::Instance(type_name, id) => format!("{type_name}/{id}/_history"),
+    };
+    let url = |offset: usize| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in request.parameters.iter().filter(|(name, _)| !matches!(name.as_str(), "_count" | "_cursor")) {
+            query.append_pair(name, value);
+        }
+        query.append_pair("_count", &wanted.count.to_string());
+        query.append_pair("_cursor", &Cursor { offset, after: None, ..cursor.clone() }.to_string());
+        format!("{}/{path}?{}", env.base, query.finish())
+    };
+    let mut links = vec![json!({"relation": "self", "url": url(cursor.offset)})];
+    if wanted.count > 0 && cursor.offset > 0 {
+        links.push(json!({"relation": "previous", "url": url(cursor.offset.saturating_sub(wanted.count))}));
+    }
+    if wanted.count > 0 && cursor.offset.saturating_add(wanted.count) < total {
+        links.push(json!({"relation": "next", "url": url(cursor.offset + wanted.count)}));
+    }
+    Value::Array(links)
+}
+
+fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, env: &Env<'_>) -> Result<String, Failure> {
+    let subject = Subject::of(type_name, id.clone(), version, snapshot);
+    let url = if version.change == Change::Create { (*type_name).to_owned() } else { format!("{type_name}/{id}") };
     let (resource, code) = if version.is_deletion() {
         (String::new(), 204)
     } else {
         let body = snapshot.body(type_name, version)?;
         let text = std::str::from_utf8(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+        let text = if subset.is_partial() { subset.of(text, type_name, snapshot.definitions()).into() } else { std::borrow::Cow::from(text) };
         (format!(",\"resource\":{text}"), if version.id.0 == 1 { 201 } else { 200 })
     };
     Ok(format!(
@@ -71,25 +204,51 @@ fn entry(type_name: &'static str, id: &ResourceId, version: &Version, snapshot: 
         version.change.method(),
         quote(&url),
         quote(&status::line(code)),
-        quote(&subject.etag()),
+        quote(&subject.etag().unwrap_or_default()),
         version.event.instant(),
     ))
 }
 
-fn parse(parameters: &[(String, String)]) -> Result<Wanted, Failure> {
-    let mut wanted = Wanted { count: DEFAULT_COUNT, since_ms: None, cursor: None };
+fn parse<'a>(parameters: &'a [(String, String)], env: &Env<'_>) -> Result<Wanted<'a>, Failure> {
+    let subset = Subset::of_read(parameters)?;
+    let mut wanted = Wanted { count: DEFAULT_COUNT, since: EventId::ZERO, at: None, list: None, ascending: false, subset, cursor: None };
     for (name, value) in parameters {
         let bad = |expected: &str| Failure::new(Kind::BadValue, format!("{name} '{}' is not {expected}", clip(value)));
+        let date = |expected: &str| instant::parse(&value.replace(' ', "+")).ok_or_else(|| bad(expected));
         match name.as_str() {
             "_count" => wanted.count = value.parse::<usize>().map_err(|_| bad("a number from 0 on"))?.min(MAX_COUNT),
-            "_since" => {
-                wanted.since_ms =
-                    Some(instant::parse(&value.replace(' ', "+")).ok_or_else(|| bad("an instant such as 2026-02-28T10:30:00Z"))?.low.div_euclid(1_000));
+            "_since" => wanted.since = EventId::first_of(date("an instant such as 2026-02-28T10:30:00Z")?.low.div_euclid(1_000)),
+            "_at" => wanted.at = Some(moment(value, env).ok_or_else(|| bad("a date or an instant such as 2026-02 or 2026-02-28T10:30:00Z"))?),
+            "_list" => wanted.list = Some(value),
+            "_sort" => {
+                wanted.ascending = match value.as_str() {
+                    "_lastUpdated" => true,
+                    "-_lastUpdated" | "none" => false,
+                    _ => return Err(bad("_lastUpdated, -_lastUpdated or none")),
+                }
             }
             "_cursor" => wanted.cursor = Some(value.parse()?),
-            "_format" | "_pretty" => {}
-            _ => return Err(Failure::new(Kind::NotSupported, format!("history parameter '{}' is not supported; known: _count, _since", clip(name)))),
+            "_format" | "_pretty" | "_elements" | "_summary" => {}
+            _ => {
+                let known = "_count, _since, _at, _list, _sort, _elements, _summary";
+                return Err(Failure::new(Kind::NotSupported, format!("history parameter '{}' is not supported; known: {known}", clip(name))));
+            }
         }
     }
     Ok(wanted)
+}
+
+/// `_at`: a date with its precision; prefixes open it to one side.
+fn moment(value: &str, env: &Env<'_>) -> Option<Interval> {
+    let (prefix, text) = Prefix::split(value);
+    let at = instant::parse(&text.replace(' ', "+"))?;
+    let now = env.now_ms.saturating_mul(1_000).saturating_add(1_000);
+    Some(match prefix {
+        Prefix::Eq | Prefix::Ap => at,
+        Prefix::Ge => Interval { high: now.max(at.high), ..at },
+        Prefix::Gt | Prefix::Sa => Interval { low: at.high, high: now.max(at.high) },
+        Prefix::Le => Interval { low: instant::BEGINNING, ..at },
+        Prefix::Lt | Prefix::Eb => Interval { low: instant::BEGINNING, high: at.low },
+        Prefix::Ne => return None,
+    })
 }

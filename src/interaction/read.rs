@@ -35,7 +35,7 @@ pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, c
             format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.event.instant(), version.id);
         return Err(Failure::new(Kind::Deleted, message));
     }
-    let subject = Some(Subject { type_name, id: id.clone(), version: version.id, event: version.event });
+    let subject = Some(Subject::of(type_name, id.clone(), version, snapshot));
     if conditions.client_has(version) {
         return Ok(Reply { subject, ..Reply::new(Done::NotModified) });
     }

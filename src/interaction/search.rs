@@ -67,7 +67,7 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
 /// The first `most` resources that a condition in the form of a search matches, and how many do; what is unknown in it is
 /// refused, for a condition that is left out would match everything.
 pub(super) fn matching(
-    type_name: &'static str,
+    type_name: Option<&'static str>,
     query: &str,
     what: &str,
     most: usize,
@@ -75,9 +75,9 @@ pub(super) fn matching(
     env: &Env<'_>,
 ) -> Result<(usize, Vec<Stored>), Failure> {
     let query = query.strip_prefix('?').unwrap_or(query);
-    let query = query.strip_prefix(type_name).and_then(|q| q.strip_prefix('?')).unwrap_or(query);
+    let query = type_name.and_then(|name| query.strip_prefix(name)?.strip_prefix('?')).unwrap_or(query);
     let named = |f: Failure| Failure { diagnostics: format!("{what}: {}", f.diagnostics), ..f };
-    let scope = Scope { type_name: Some(type_name), compartment: None };
+    let scope = Scope { type_name, compartment: None };
     let search = Search::parse(&super::target::pairs(query), scope, snapshot.params()).and_then(Search::strict).map_err(named)?;
     if !search.has_conditions() {
         let message = format!("{what} '{}' has no search parameter; a condition must name at least one", crate::fhir::id::clip(query));

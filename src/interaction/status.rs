@@ -20,6 +20,7 @@ pub fn of_failure(kind: Kind) -> u16 {
         Kind::TooLarge => 413,
         Kind::UnsupportedMediaType => 415,
         Kind::Unprocessable => 422,
+        Kind::PreconditionRequired => 428,
         Kind::Damaged | Kind::Internal => 500,
         Kind::Storage => 507,
     }
@@ -53,6 +54,7 @@ pub fn line(status: u16) -> String {
         410 => "Gone",
         412 => "Precondition Failed",
         422 => "Unprocessable Entity",
+        428 => "Precondition Required",
         500 => "Internal Server Error",
         507 => "Insufficient Storage",
         _ => "",

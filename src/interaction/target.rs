@@ -2,6 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::history::Of;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 
@@ -79,6 +80,26 @@ impl Target {
                     _ => Err(nothing_at(path)),
                 }
             }
+        }
+    }
+
+    /// The history it names.
+    #[must_use]
+    pub fn history(&self) -> Option<Of> {
+        match self {
+            Self::SystemHistory => Some(Of::System),
+            Self::TypeHistory(type_name) => Some(Of::Type(type_name)),
+            Self::InstanceHistory(type_name, id) => Some(Of::Instance(type_name, id.clone())),
+            Self::System
+            | Self::Metadata
+            | Self::SystemSearch
+            | Self::Operation(_)
+            | Self::Type(_)
+            | Self::TypeSearch(_)
+            | Self::Instance(..)
+            | Self::Version(..)
+            | Self::Compartment(..)
+            | Self::CompartmentSearch(..) => None,
         }
     }
 

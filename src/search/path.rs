@@ -6,6 +6,7 @@
 
 pub mod library;
 mod parser;
+pub mod place;
 
 use std::cell::Cell;
 use std::fmt;

@@ -10,7 +10,7 @@ use super::commit::{NewVersion, Stamp};
 use super::profile::Settings;
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
-use crate::index::{Entry, View};
+use crate::index::{Entry, Span, View};
 use crate::search::extract;
 use crate::search::extract::Origin;
 use crate::search::params::Params;
@@ -139,6 +139,17 @@ impl Snapshot {
     #[must_use]
     pub fn versions(&self, type_name: &'static str, id: &ResourceId) -> Vec<Version> {
         self.view.versions(&uid(type_name, id))
+    }
+
+    /// How many versions a span of events holds, and `count` of them in order, after `offset`, each with its resource.
+    #[must_use]
+    pub fn past(&self, span: &Span, offset: usize, count: usize) -> (usize, Vec<(&'static str, ResourceId, Version)>) {
+        let (total, page) = self.view.past(span, offset, count);
+        let named = |(uid, version): (Arc<str>, Version)| {
+            let (type_name, id) = uid.split_once('/')?;
+            Some((self.definitions().find_resource_type(type_name)?, id.parse().ok()?, version))
+        };
+        (total, page.into_iter().filter_map(named).collect())
     }
 
     /// The content of a version.

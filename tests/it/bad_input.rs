@@ -45,9 +45,9 @@ fn bodies_that_cannot_be_stored() {
     400 invalid invalid-content [Patient.id]: Patient.id is '2', but the URL says '1'; they must agree
     400 invalid invalid-content [Patient.id]: Patient.id is missing; an update carries the id of its URL, "id":"1"
     400 value bad-value: id 'a_b' holds '_'; an id is 1-64 of A-Z a-z 0-9 - .
-    405 not-supported method-not-allowed: PUT is not allowed here; allowed: GET, HEAD, POST; to update or delete, name the resource: [type]/[id]; conditional update and delete are not supported
+    405 not-supported method-not-allowed: PUT is not allowed here; allowed: GET, HEAD, POST, PUT, PATCH, DELETE; to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…
     400 invalid invalid-content [Bundle.entry[0]]: Bundle.entry[0]: resource is missing; POST needs one
-    400 not-supported not-supported [Bundle.entry[0]]: Bundle.entry[0]: request.method 'BREW' is not supported; use GET, POST, PUT or DELETE
+    400 not-supported not-supported [Bundle.entry[0]]: Bundle.entry[0]: request.method 'BREW' is not supported in a Bundle of FHIR R4; use GET, POST, PUT, PATCH or DELETE
     "#);
     assert_eq!(fhir.get("/Patient").json()["total"], 0);
     let events = server.client().get("/api/sims/a__b").json()["eventCount"].as_u64();
@@ -74,7 +74,7 @@ fn searches_that_cannot_be_understood() {
         "/?_type=Patient,Nonsense",
         "/Patient/1/_history?_count=x",
         "/Patient/$everything",
-        "/Patient/_history",
+        "/Patient/_history?_sort=name",
         "/nonsense",
         "/Patient/1/2/3",
     ]
@@ -97,7 +97,7 @@ fn searches_that_cannot_be_understood() {
     400 value bad-value: _type: unknown resource type 'Nonsense' in FHIR R4
     400 value bad-value: _count 'x' is not a number from 0 on
     400 not-supported not-supported: operation $everything is not supported by this server
-    400 not-supported not-supported: history of a type or of the whole system is not supported by this server; ask for that of a resource, [type]/[id]/_history
+    400 value bad-value: _sort 'name' is not _lastUpdated, -_lastUpdated or none
     404 not-supported unknown-resource-type: unknown resource type 'nonsense' in FHIR R4
     404 not-found not-found: nothing is at 'Patient/1/2/3'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/[id]/[type], [type]/_search, metadata
     403 too-costly too-costly: 600 parameters in the URL; at most 500 are accepted
@@ -127,9 +127,9 @@ fn methods_that_are_not_allowed_say_which_are() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");
     for (method, path, allow) in [
-        ("DELETE", "/Patient", "GET, HEAD, POST"),
-        ("POST", "/Patient/1", "GET, HEAD, PUT, DELETE"),
-        ("PUT", "", "GET, HEAD, POST"),
+        ("DELETE", "/Patient", "GET, HEAD, POST, PUT, PATCH, DELETE"),
+        ("POST", "/Patient/1", "GET, HEAD, PUT, PATCH, DELETE"),
+        ("PUT", "", "GET, HEAD, POST, DELETE"),
         ("POST", "/metadata", "GET, HEAD"),
         ("PUT", "/Patient/1/_history/1", "GET, HEAD"),
     ] {

@@ -52,7 +52,8 @@ fn refused_writes_are_events_too() {
     assert_eq!((record["response"]["status"].clone(), record["resources"].clone(), record["interaction"].clone()), (json!(400), json!([]), json!("unknown")));
     fhir.delete("/Patient/a_b").expect(400);
     only_event(&server.simdb(), "a__b", "DELETE");
-    fhir.send("PATCH", "/Patient/1", &[], b"[]").expect(405);
+    let refused = fhir.send("PATCH", "/Patient/1", &[], b"[]").expect(415).refusal();
+    assert!(refused.contains("application/json-patch+json"), "{refused}");
     only_event(&server.simdb(), "a__b", "PATCH");
 }
 

@@ -6,11 +6,14 @@
 
 mod bad_input;
 mod bundles;
+mod conditionals;
 mod custom_params;
 mod events;
+mod history;
 mod interactions;
 mod model;
 mod naive;
+mod patches;
 mod recovery;
 mod search;
 mod search_model;

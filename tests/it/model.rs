@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fhirsim::clock::Clock;
 use fhirsim::fhir::{FhirVersion, Resource, ResourceId};
-use fhirsim::interaction::{Conditions, Content, Env, Interaction, perform, search};
+use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim};
 use fhirsim::simdb::SimId;
@@ -129,7 +129,7 @@ impl World {
         let (outcome, ..) = self
             .sim()
             .exchange(interaction.operation(), |snapshot, stamp| {
-                let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", representation: false };
+                let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid };
                 let mut reply = perform(interaction, snapshot, &env).unwrap();
                 let changes = std::mem::take(&mut reply.changes);
                 (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
@@ -147,7 +147,7 @@ impl World {
             let request = Interaction::Search(search::Request { type_name: Some("Patient"), compartment: None, parameters: pairs.clone(), strict: true });
             let snapshot = self.sim().snapshot();
             let stamp = fhirsim::sim::Stamp { event: snapshot.last_event(), operation: fhirsim::version::Operation::Get };
-            let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", representation: false };
+            let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid };
             let reply = perform(&request, &snapshot, &env).unwrap();
             let bundle: Value = serde_json::from_slice(&reply.body.unwrap()).unwrap();
             found.extend(crate::support::ids(&bundle));
@@ -170,7 +170,7 @@ fn put(id: &str, c: &Traits) -> Interaction {
     }
     let text = patient.to_string();
     let resource = Resource::parse(text.as_bytes(), FhirVersion::R4).unwrap();
-    Interaction::Update(id.parse().unwrap(), Content { type_name: "Patient", resource, text }, Conditions::default())
+    Interaction::Update(Whom::Id(id.parse().unwrap()), Content { type_name: "Patient", resource, text }, Conditions::default())
 }
 
 /// Runs the steps; `flush_at` says after which writes everything is flushed besides.

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::super::conditions::{Conditions, Tag};
 use super::super::target::{Target, pairs};
-use super::super::{Content, Interaction, search};
+use super::super::{Content, Interaction, Patch, Whom, history, search};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
 use crate::fhir::subset::Subset;
-use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, instant, raw};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, instant, raw};
 
 /// The methods of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub enum Method {
     Get,
     Post,
     Put,
+    Patch,
     Delete,
 }
 
@@ -26,6 +27,7 @@ impl Method {
             Self::Get => "GET",
             Self::Post => "POST",
             Self::Put => "PUT",
+            Self::Patch => "PATCH",
             Self::Delete => "DELETE",
         }
     }
@@ -45,7 +47,8 @@ pub struct Entry {
     pub full_url: Option<String>,
     pub conditions: Conditions,
     pub content: Option<Content>,
-    query: String,
+    /// What follows the question mark.
+    pub query: String,
 }
 
 /// The entries of a Bundle.
@@ -79,7 +82,7 @@ impl Entry {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(Failure::new(Kind::Invalid, format!("request.{name} must be a string"))),
         };
-        let method = method(text("method")?)?;
+        let method = method(text("method")?, version)?;
         let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing"))?;
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let target = Target::parse(path, definitions).map_err(|f| Failure {
@@ -96,12 +99,12 @@ impl Entry {
             if_none_exist: text("ifNoneExist")?.map(str::to_owned),
         };
         let content = match (method, entry.value.get("resource")) {
-            (Method::Post | Method::Put, Some(value)) => {
+            (Method::Post | Method::Put | Method::Patch, Some(value)) => {
                 let resource = Resource::from_value(value.clone(), version)?;
-                let type_name = target.type_name().unwrap_or(resource.type_name());
+                let type_name = target.type_name().filter(|_| method != Method::Patch).unwrap_or(resource.type_name());
                 Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned() })
             }
-            (Method::Post | Method::Put, None) => {
+            (Method::Post | Method::Put | Method::Patch, None) => {
                 return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", method.name())));
             }
             (Method::Get | Method::Delete, _) => None,
@@ -109,29 +112,36 @@ impl Entry {
         Ok(Self { method, target, full_url, conditions, content, query: query.to_owned() })
     }
 
-    /// The interaction it stands for. A create whose id is chosen already is given as an update of that id.
-    pub fn interaction(&mut self, id: Option<ResourceId>) -> Result<Interaction, Failure> {
+    /// The interaction it stands for.
+    pub fn interaction(&mut self, version: FhirVersion) -> Result<Interaction, Failure> {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
         let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict: false });
+        let conditional = !self.query.is_empty();
+        let matching = || Whom::Where(self.query.clone());
         match (self.method, &self.target) {
-            (Method::Post, Target::Type(_)) => match id {
-                Some(id) => Ok(Interaction::Update(id, content()?, conditions)),
-                None => Ok(Interaction::Create(content()?, conditions)),
-            },
-            (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(id.clone(), content()?, conditions)),
+            (Method::Post, Target::Type(_)) => Ok(Interaction::Create(content()?, conditions)),
+            (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(Whom::Id(id.clone()), content()?, conditions)),
+            (Method::Put, Target::Type(_)) if conditional => Ok(Interaction::Update(matching(), content()?, conditions)),
+            (Method::Patch, Target::Instance(type_name, id)) => {
+                Ok(Interaction::Patch(type_name, Whom::Id(id.clone()), Patch::of_entry(&content()?, version)?, conditions))
+            }
+            (Method::Patch, Target::Type(type_name)) if conditional => {
+                Ok(Interaction::Patch(type_name, matching(), Patch::of_entry(&content()?, version)?, conditions))
+            }
             (Method::Delete, Target::Instance(type_name, id)) => Ok(Interaction::Delete(type_name, id.clone(), conditions)),
+            (Method::Delete, Target::Type(type_name)) if conditional => Ok(Interaction::DeleteMatching(Some(type_name), self.query.clone(), conditions)),
             (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, Subset::of_read(&pairs(&self.query))?)),
             (Method::Get, Target::Version(type_name, id, version)) => Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions)),
-            (Method::Get, Target::InstanceHistory(type_name, id)) => Ok(Interaction::History(type_name, id.clone(), pairs(&self.query))),
+            (Method::Get, target) if let Some(of) = target.history() => Ok(Interaction::History(history::Request { of, parameters: pairs(&self.query) })),
             (Method::Get, Target::Type(type_name) | Target::TypeSearch(type_name)) => Ok(search(Some(type_name), None)),
             (Method::Get, Target::Compartment(of, id, type_name)) => Ok(search(*type_name, Some((of, id.clone())))),
             (Method::Get, Target::System | Target::SystemSearch) => Ok(search(None, None)),
             (Method::Get, Target::Metadata) => Ok(Interaction::Capabilities),
             (method, _) => {
                 let message = format!(
-                    "{} of this url is not supported in a Bundle; supported: POST [type], PUT and DELETE [type]/[id], GET of resources, versions, histories and searches",
+                    "{} of this url is not supported in a Bundle; supported: POST [type], PUT, PATCH and DELETE [type]/[id] or [type]?[condition], GET of resources, versions, histories and searches",
                     method.name()
                 );
                 Err(Failure::new(Kind::NotSupported, message))
@@ -140,13 +150,18 @@ impl Entry {
     }
 }
 
-fn method(text: Option<&str>) -> Result<Method, Failure> {
+/// The methods of entries that a version has.
+fn method(text: Option<&str>, version: FhirVersion) -> Result<Method, Failure> {
+    let known = if version == FhirVersion::Stu3 { "GET, POST, PUT or DELETE" } else { "GET, POST, PUT, PATCH or DELETE" };
     match text {
         Some("GET" | "HEAD") => Ok(Method::Get),
         Some("POST") => Ok(Method::Post),
         Some("PUT") => Ok(Method::Put),
+        Some("PATCH") if version != FhirVersion::Stu3 => Ok(Method::Patch),
         Some("DELETE") => Ok(Method::Delete),
-        Some(other) => Err(Failure::new(Kind::NotSupported, format!("request.method '{}' is not supported; use GET, POST, PUT or DELETE", clip(other)))),
-        None => Err(Failure::new(Kind::Invalid, "request.method is missing; use GET, POST, PUT or DELETE")),
+        Some(other) => {
+            Err(Failure::new(Kind::NotSupported, format!("request.method '{}' is not supported in a Bundle of FHIR {version}; use {known}", clip(other))))
+        }
+        None => Err(Failure::new(Kind::Invalid, format!("request.method is missing; use {known}"))),
     }
 }

@@ -18,6 +18,7 @@ use crate::search::param::{self, Prefix};
 use crate::search::params::Param;
 use crate::search::parse::Modifier;
 use crate::search::path::Node;
+use crate::search::path::place::Place;
 use crate::search::{Lookup, Search};
 use crate::sim::{Page, Snapshot, Stored};
 
@@ -365,30 +366,9 @@ fn relation(prefix: Prefix) -> &'static str {
     }
 }
 
-/// Where in the resource a value is: values are borrowed from it, so the place in memory tells.
+/// Where in the resource a value is.
 fn path_of(resource: &Value, node: &Node<'_>, type_name: &str) -> String {
-    let mut path = type_name.to_owned();
-    if find(resource, node.value, &mut path) { path } else { String::new() }
-}
-
-fn find(here: &Value, wanted: &Value, path: &mut String) -> bool {
-    if std::ptr::eq(here, wanted) {
-        return true;
-    }
-    let length = path.len();
-    let mut try_one = |step: String, value: &Value| {
-        path.push_str(&step);
-        let found = find(value, wanted, path);
-        if !found {
-            path.truncate(length);
-        }
-        found
-    };
-    match here {
-        Value::Array(items) => items.iter().enumerate().any(|(n, item)| try_one(format!("[{n}]"), item)),
-        Value::Object(members) => members.iter().any(|(key, value)| try_one(format!(".{key}"), value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
+    Place::of(resource, node.value).map(|place| format!("{type_name}{place}")).unwrap_or_default()
 }
 
 /// A term without the bytes that part it.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use fhirsim::clock::Clock;
 use fhirsim::fhir::{FhirVersion, Resource};
-use fhirsim::interaction::{Conditions, Content, Env, Interaction, perform, search};
+use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim, Stamp};
 use fhirsim::simdb::SimId;
@@ -59,7 +59,7 @@ impl World {
 
     fn write(&self, interaction: &Interaction) {
         let written = self.sim().exchange(interaction.operation(), |snapshot, stamp| {
-            let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", representation: false };
+            let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
             let mut reply = perform(interaction, snapshot, &env).unwrap();
             let changes = std::mem::take(&mut reply.changes);
             (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
@@ -71,7 +71,7 @@ impl World {
         let text = content.to_string();
         let resource = Resource::parse(text.as_bytes(), FhirVersion::R4).unwrap();
         let content_of = Content { type_name: static_name(type_of(content)), resource, text };
-        self.write(&Interaction::Update(id_of(content).parse().unwrap(), content_of, Conditions::default()));
+        self.write(&Interaction::Update(Whom::Id(id_of(content).parse().unwrap()), content_of, Conditions::default()));
         self.writes += 1;
         self.written.insert((type_of(content).to_owned(), id_of(content).to_owned()), self.writes);
     }
@@ -85,7 +85,7 @@ impl World {
         let request = Interaction::Search(search::Request { type_name: Some(type_name), compartment: None, parameters, strict: true });
         let snapshot = self.sim().snapshot();
         let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
-        let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", representation: false };
+        let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
         let reply = perform(&request, &snapshot, &env).map_err(|failure| format!("refused: {failure:?}"))?;
         Ok(serde_json::from_slice(&reply.body.unwrap()).unwrap())
     }

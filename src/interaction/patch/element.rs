@@ -1,0 +1,130 @@
+//! Elements of a resource in JSON, edited: a member, or an item of an array, each with the sibling `_name` that holds the
+//! id and the extensions of a primitive, <https://hl7.org/fhir/R4/json.html#primitive>.
+
+use serde_json::{Map, Value};
+
+use crate::search::path::place::{Place, Step};
+
+/// A value to be stored: what the member holds, and what its sibling holds.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    /// The value; null where there are only extensions.
+    pub value: Value,
+    /// Id and extensions of a primitive.
+    pub sibling: Option<Value>,
+}
+
+/// The sibling of a member.
+pub fn sibling(key: &str) -> String {
+    format!("_{key}")
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().all(Value::is_null),
+        Value::Object(members) => members.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Sets a member; another type of a choice takes the place of `instead_of`.
+pub fn set(object: &mut Map<String, Value>, key: &str, content: Content, instead_of: Option<&str>) {
+    let at = instead_of.and_then(|old| object.iter().position(|(k, _)| k == old));
+    if let Some(old) = instead_of.filter(|old| *old != key) {
+        object.shift_remove(old);
+        object.shift_remove(&sibling(old));
+    }
+    object.shift_remove(&sibling(key));
+    if !content.value.is_null() {
+        match at {
+            Some(at) if !object.contains_key(key) => _ = object.shift_insert(at.min(object.len()), key.to_owned(), content.value),
+            _ => _ = object.insert(key.to_owned(), content.value),
+        }
+    }
+    if let Some(extra) = content.sibling {
+        object.insert(sibling(key), extra);
+    }
+}
+
+/// Puts an item into the array of a member, which comes to be if it is not there.
+pub fn insert(object: &mut Map<String, Value>, key: &str, index: usize, content: Content) {
+    let mut length = 0;
+    edit(object, key, |items| {
+        length = items.len();
+        items.insert(index.min(length), content.value);
+    });
+    let extras = sibling(key);
+    if content.sibling.is_some() || object.contains_key(&extras) {
+        edit(object, &extras, |items| {
+            items.resize(items.len().max(length), Value::Null);
+            items.insert(index.min(length), content.sibling.unwrap_or_default());
+        });
+    }
+    tidy(object, key);
+}
+
+fn edit(object: &mut Map<String, Value>, key: &str, change: impl FnOnce(&mut Vec<Value>)) {
+    let slot = object.entry(key.to_owned()).or_insert(Value::Null);
+    let mut items = match slot.take() {
+        Value::Array(items) => items,
+        Value::Null => Vec::new(),
+        single @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => vec![single],
+    };
+    change(&mut items);
+    *slot = Value::Array(items);
+}
+
+/// Takes an item out of the array of a member.
+pub fn take(object: &mut Map<String, Value>, key: &str, index: usize) -> Content {
+    let mut out = |key: &str| match object.get_mut(key) {
+        Some(Value::Array(items)) if index < items.len() => Some(items.remove(index)),
+        _ => None,
+    };
+    let content = Content { value: out(key).unwrap_or_default(), sibling: out(&sibling(key)).filter(|extra| !extra.is_null()) };
+    tidy(object, key);
+    content
+}
+
+/// Leaves no empty array, and no sibling that holds nothing.
+fn tidy(object: &mut Map<String, Value>, key: &str) {
+    let extras = sibling(key);
+    if object.get(&extras).is_some_and(is_nothing) {
+        object.shift_remove(&extras);
+    }
+    let nothing = object.get(key).is_some_and(is_nothing);
+    if nothing && !object.contains_key(&extras) {
+        object.shift_remove(key);
+    }
+}
+
+/// Removes the element at a place, and what holds nothing without it.
+pub fn remove(resource: &mut Value, place: &Place) {
+    let Some((parent, step)) = place.split() else { return };
+    match step {
+        Step::Key(key) => {
+            if let Some(Value::Object(object)) = parent.get_mut(resource) {
+                object.shift_remove(key);
+                object.shift_remove(&sibling(key));
+            }
+        }
+        Step::Index(n) => {
+            let (n, holder) = (*n, parent.split());
+            if let Some((above, Step::Key(key))) = &holder
+                && let Some(Value::Object(object)) = above.get_mut(resource)
+            {
+                take(object, key, n);
+            }
+        }
+    }
+    let is_empty = parent.get_mut(resource).is_some_and(|v| is_nothing(v));
+    if is_empty && !parent.0.is_empty() {
+        remove(resource, &parent);
+    } else if let (Step::Index(_), Some((above, _))) = (step, parent.split()) {
+        // The array is gone already, and with it perhaps all of the object that had it.
+        let emptied = above.get_mut(resource).is_some_and(|v| is_nothing(v));
+        if emptied && !above.0.is_empty() {
+            remove(resource, &above);
+        }
+    }
+}

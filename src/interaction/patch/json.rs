@@ -1,0 +1,204 @@
+//! JSON Patch, RFC 6902.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "the library's reasons that are not said in other words are said in its own")]
+
+use json_patch::jsonptr::{Pointer, PointerBuf};
+use json_patch::{AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
+use serde_json::Value;
+
+use super::MAX_OPERATIONS;
+use crate::fhir::decimal;
+use crate::fhir::id::clip;
+use crate::fhir::json::MAX_DEPTH;
+use crate::fhir::{Failure, Kind};
+
+/// Most values that one patch copies.
+const MAX_COPIED: usize = 100_000;
+
+/// One operation.
+pub type Step = PatchOperation;
+
+/// Reads the operations.
+///
+/// # Errors
+/// What is missing or wrong, in which of them.
+pub fn read(patch: &Value) -> Result<Vec<Step>, Failure> {
+    let Value::Array(operations) = patch else {
+        let message = "a JSON Patch is an array of operations, such as [{\"op\":\"replace\",\"path\":\"/active\",\"value\":false}]";
+        return Err(Failure::new(Kind::Invalid, message));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        return Err(Failure::new(Kind::TooCostly, format!("the patch has {} operations; at most {MAX_OPERATIONS} are accepted", operations.len())));
+    }
+    operations.iter().enumerate().map(|(at, operation)| step(operation).map_err(|message| bad(at, &message))).collect()
+}
+
+fn bad(at: usize, message: &str) -> Failure {
+    Failure::new(Kind::Invalid, format!("operation {at} of the patch: {message}"))
+}
+
+fn step(operation: &Value) -> Result<Step, String> {
+    let pointer = |name: &str| match operation.get(name) {
+        Some(Value::String(text)) => PointerBuf::parse(text.as_str()).map_err(|e| format!("{name} '{}' is not a JSON pointer: {e}", clip(text))),
+        Some(_) => Err(format!("{name} must be a string")),
+        None => Err(format!("{name} is missing")),
+    };
+    let value = || operation.get("value").cloned().ok_or_else(|| "value is missing".to_owned());
+    let path = pointer("path");
+    match operation.get("op").and_then(Value::as_str) {
+        Some("add") => Ok(PatchOperation::Add(AddOperation { path: path?, value: value()? })),
+        Some("remove") => Ok(PatchOperation::Remove(RemoveOperation { path: path? })),
+        Some("replace") => Ok(PatchOperation::Replace(ReplaceOperation { path: path?, value: value()? })),
+        Some("move") => Ok(PatchOperation::Move(MoveOperation { from: pointer("from")?, path: path? })),
+        Some("copy") => Ok(PatchOperation::Copy(CopyOperation { from: pointer("from")?, path: path? })),
+        Some("test") => Ok(PatchOperation::Test(TestOperation { path: path?, value: value()? })),
+        Some(other) => Err(format!("op '{}' is not add, remove, replace, move, copy or test", clip(other))),
+        None => Err("op is missing; it is add, remove, replace, move, copy or test".to_owned()),
+    }
+}
+
+/// Applies the operations in turn; what is changed when one fails is not to be used.
+///
+/// # Errors
+/// [`Kind::Unprocessable`]: one cannot be carried out, or a `test` does not hold.
+pub fn apply(steps: &[Step], resource: &mut Value) -> Result<(), Failure> {
+    let mut copied = 0;
+    for (at, step) in steps.iter().enumerate() {
+        let failed = |message: String| Failure::new(Kind::Unprocessable, format!("operation {at} of the patch, {step}: {message}"));
+        if let PatchOperation::Test(test) = step {
+            let found = resource.pointer(test.path.as_str()).ok_or_else(|| failed(format!("there is nothing at '{}'", test.path)))?;
+            if !same(found, &test.value) {
+                return Err(failed(format!("the value there is {}", clip(&found.to_string()))));
+            }
+            continue;
+        }
+        copied += limited(step, resource).map_err(failed)?;
+        if copied > MAX_COPIED {
+            return Err(Failure::new(Kind::TooCostly, format!("the patch copies more than {MAX_COPIED} values")));
+        }
+        json_patch::patch_unsafe(resource, std::slice::from_ref(step)).map_err(|e| failed(reason(&e.kind, step)))?;
+    }
+    // FHIR knows no empty arrays and objects: what the patch has emptied goes. Not before the end: something may be added.
+    for emptied in steps.iter().filter_map(emptied) {
+        prune(resource, &emptied);
+    }
+    Ok(())
+}
+
+/// How many values an operation copies; a copy of a copy of a copy is a large thing in few words.
+///
+/// # Errors
+/// What it puts somewhere would be nested deeper than any resource may be.
+fn limited(step: &Step, resource: &Value) -> Result<usize, String> {
+    let (put, path) = match step {
+        PatchOperation::Add(AddOperation { path, value }) | PatchOperation::Replace(ReplaceOperation { path, value }) => (Some(value), path),
+        PatchOperation::Copy(CopyOperation { from, path }) | PatchOperation::Move(MoveOperation { from, path }) => (resource.pointer(from.as_str()), path),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(0),
+    };
+    let (values, depth) = put.map_or((0, 0), extent);
+    if path.count() + depth > MAX_DEPTH {
+        return Err(format!("the resource would be nested deeper than {MAX_DEPTH} levels"));
+    }
+    Ok(if matches!(step, PatchOperation::Copy(_)) { values } else { 0 })
+}
+
+/// How many values there are in a value, and how deep it is.
+fn extent(value: &Value) -> (usize, usize) {
+    let inner = |values: &mut dyn Iterator<Item = &Value>| values.map(extent).fold((1, 1), |(count, depth), (more, deep)| (count + more, depth.max(deep + 1)));
+    match value {
+        Value::Array(items) => inner(&mut items.iter()),
+        Value::Object(members) => inner(&mut members.values()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (1, 0),
+    }
+}
+
+fn reason(kind: &PatchErrorKind, step: &Step) -> String {
+    match kind {
+        PatchErrorKind::InvalidPointer => format!("there is nothing at '{}'", step.path()),
+        PatchErrorKind::InvalidFromPointer => "there is nothing to take from".to_owned(),
+        PatchErrorKind::CannotMoveInsideItself => "an element cannot be moved into itself".to_owned(),
+        _ => kind.to_string(),
+    }
+}
+
+/// What an operation takes something from.
+fn emptied(step: &Step) -> Option<PointerBuf> {
+    let from: &Pointer = match step {
+        PatchOperation::Remove(remove) => &remove.path,
+        PatchOperation::Move(mov) => &mov.from,
+        PatchOperation::Add(_) | PatchOperation::Replace(_) | PatchOperation::Copy(_) | PatchOperation::Test(_) => return None,
+    };
+    from.parent().map(Pointer::to_buf)
+}
+
+fn prune(resource: &mut Value, at: &Pointer) {
+    let is_empty = match resource.pointer(at.as_str()) {
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        _ => false,
+    };
+    if let (true, Some((parent, last))) = (is_empty, at.split_back()) {
+        match resource.pointer_mut(parent.as_str()) {
+            Some(Value::Object(members)) => _ = members.shift_remove(&*last.decoded()),
+            Some(Value::Array(items)) => {
+                if let Some(index) = last.decoded().parse::<usize>().ok().filter(|n| *n < items.len()) {
+                    items.remove(index);
+                }
+            }
+            _ => {}
+        }
+        prune(resource, parent);
+    }
+}
+
+/// Whether two values are equal, numbers as numbers: 1.0 is 1.00.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => match (decimal::parse(a.as_str()), decimal::parse(b.as_str())) {
+            (Some(a), Some(b)) => a == b,
+            _ => a == b,
+        },
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other))),
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(resource: Value, patch: &Value) -> Result<Value, String> {
+        let mut resource = resource;
+        read(patch).and_then(|steps| apply(&steps, &mut resource)).map(|()| resource).map_err(|f| f.diagnostics)
+    }
+
+    #[test]
+    fn what_becomes_empty_goes_and_numbers_compare_as_numbers() {
+        let resource = || json!({"a": [{"b": [1, 2]}], "n": serde_json::from_str::<Value>("1.00").unwrap_or_default()});
+        assert_eq!(patched(resource(), &json!([{"op": "remove", "path": "/a/0/b/0"}])), Ok(json!({"a": [{"b": [2]}], "n": resource()["n"]})));
+        let both = json!([{"op": "remove", "path": "/a/0/b/0"}, {"op": "remove", "path": "/a/0/b/0"}]);
+        assert_eq!(patched(resource(), &both), Ok(json!({"n": resource()["n"]})));
+        let refilled = json!([{"op": "remove", "path": "/a/0"}, {"op": "add", "path": "/a/-", "value": 7}, {"op": "test", "path": "/n", "value": 1.0}]);
+        assert_eq!(patched(resource(), &refilled), Ok(json!({"a": [7], "n": resource()["n"]})));
+    }
+
+    #[test]
+    fn refusals_name_the_operation() {
+        for (patch, expected) in [
+            (json!({}), "a JSON Patch is an array"),
+            (json!([{"path": "/a"}]), "operation 0 of the patch: op is missing"),
+            (json!([{"op": "swap", "path": "/a"}]), "operation 0 of the patch: op 'swap' is not"),
+            (json!([{"op": "add", "path": "/a"}]), "operation 0 of the patch: value is missing"),
+            (json!([{"op": "add", "path": "a", "value": 1}]), "operation 0 of the patch: path 'a' is not a JSON pointer"),
+            (json!([{"op": "remove", "path": "/b"}]), "there is nothing at '/b'"),
+            (json!([{"op": "test", "path": "/a", "value": 2}]), "the value there is 1"),
+            (json!([{"op": "move", "from": "/z", "path": "/y"}]), "there is nothing to take from"),
+        ] {
+            let said = patched(json!({"a": 1}), &patch).err().unwrap_or_default();
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+}

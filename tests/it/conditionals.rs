@@ -1,0 +1,221 @@
+//! Conditional update, patch and delete: none, one or many matches, with and without an id.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, events};
+
+fn patient(identifier: &str, family: &str) -> Value {
+    json!({"resourceType": "Patient", "identifier": [{"system": "urn:mrn", "value": identifier}], "name": [{"family": family}]})
+}
+
+fn with_id(mut resource: Value, id: &str) -> Value {
+    resource["id"] = id.into();
+    resource
+}
+
+fn versions(fhir: &Client, id: &str) -> u64 {
+    fhir.get(&format!("/Patient/{id}/_history")).expect(200).json()["total"].as_u64().unwrap()
+}
+
+#[test]
+fn a_conditional_update_updates_one_creates_none_and_refuses_many() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    // Raw and unescaped, as some clients send it.
+    let url = "/Patient?identifier=urn:mrn|1";
+    let made = fhir.put(url, &patient("1", "First")).expect(201);
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    assert!(made.header("location").ends_with(&format!("/Patient/{id}/_history/1")));
+    let again = fhir.put("/Patient?identifier=urn%3Amrn%7C1", &patient("1", "Second")).expect(200);
+    assert_eq!((again.header("etag"), again.json()["id"].as_str().unwrap()), ("W/\"2\"", &*id));
+    fhir.put(url, &with_id(patient("1", "Third"), &id)).expect(200);
+    let refused = fhir.put(url, &with_id(patient("1", "Other"), "other")).expect(400).refusal();
+    assert!(refused.contains(&format!("Patient.id is 'other', but the condition matches Patient/{id}")), "{refused}");
+    assert_eq!(versions(&fhir, &id), 3);
+    fhir.send("PUT", url, &[("if-match", "W/\"2\"")], patient("1", "Stale").to_string().as_bytes()).expect(412);
+    fhir.send("PUT", url, &[("if-match", "W/\"3\"")], patient("1", "Fresh").to_string().as_bytes()).expect(200);
+    fhir.send("PUT", "/Patient?identifier=urn:mrn|none", &[("if-match", "W/\"1\"")], patient("none", "None").to_string().as_bytes()).expect(412);
+    fhir.put("/Patient/twin", &with_id(patient("1", "Twin"), "twin")).expect(201);
+    let refused = fhir.put(url, &patient("1", "Both")).expect(412).refusal();
+    assert!(refused.contains("multiple-matches: conditional update: 2 resources of type Patient match 'identifier=urn:mrn|1'"), "{refused}");
+    let unknown = fhir.put("/Patient?identifer=urn:mrn|1", &patient("1", "X")).expect(400).refusal();
+    assert!(unknown.contains("did you mean 'identifier'?"), "{unknown}");
+    fhir.put("/Patient?_format=json", &patient("1", "X")).expect(400);
+    assert_eq!(fhir.get("/Patient").json()["total"], 2);
+}
+
+#[test]
+fn what_a_conditional_update_with_an_id_creates_depends_on_the_version() {
+    let server = TestServer::start();
+    for (version, kept) in [("STU3", false), ("R4", true), ("R4B", true), ("R5", true)] {
+        let sim = format!("a__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        let made = fhir.put("/Patient?identifier=urn:mrn|9", &with_id(patient("9", "New"), "chosen")).expect(201).json();
+        assert_eq!(made["id"] == "chosen", kept, "{version}");
+        if kept {
+            let taken = fhir.put("/Patient?identifier=urn:mrn|10", &with_id(patient("10", "Other"), "chosen")).expect(409).refusal();
+            assert!(taken.contains("Patient/chosen exists, but does not match"), "{taken}");
+            fhir.delete("/Patient/chosen").expect(204);
+            let back = fhir.put("/Patient?identifier=urn:mrn|10", &with_id(patient("10", "Back"), "chosen")).expect(201).json();
+            assert_eq!(back["meta"]["versionId"], "3", "{version}");
+        }
+    }
+}
+
+#[test]
+fn a_conditional_delete_deletes_one_or_as_many_as_it_may() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for n in 0..5 {
+        fhir.put(&format!("/Patient/p{n}"), &with_id(patient(&n.to_string(), if n < 3 { "Many" } else { "Few" }), &format!("p{n}"))).expect(201);
+    }
+    fhir.delete("/Patient?identifier=urn:mrn|none").expect(204);
+    fhir.delete("/Patient?identifier=urn:mrn|4").expect(204);
+    fhir.get("/Patient/p4").expect(410);
+    let refused = fhir.delete("/Patient?family=many").expect(412).refusal();
+    assert!(refused.contains("3 resources match 'family=many', and this simulator deletes one at a time"), "{refused}");
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"conditionalDelete":"multiple"}}"#).expect(200);
+    let said = fhir.send("DELETE", "/Patient?family=many&_count=2", &[("prefer", "return=OperationOutcome")], b"").expect(200).json();
+    assert_eq!(said["issue"][0]["diagnostics"], "2 of 3 resources that match are deleted; their history is kept");
+    assert_eq!(fhir.get("/Patient").json()["total"], 2);
+    fhir.delete("/Patient?family=many&_count=x").expect(400);
+    // Of all types, too; and it is one event.
+    fhir.put("/Observation/o", &json!({"resourceType": "Observation", "id": "o"})).expect(201);
+    let event = fhir.delete("/?_lastUpdated=gt2000").expect(204).header("x-fhirsim-event").to_owned();
+    assert_eq!(fhir.get("/?_type=Patient,Observation").json()["total"], 0);
+    let record = std::fs::read(server.simdb().join("a__b/fhir/DELETE").join(event).join("event.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&record).unwrap()["resources"].as_array().unwrap().len(), 3);
+    fhir.delete("/Patient").expect(405);
+    fhir.delete("/Patient?_count=3").expect(400);
+}
+
+#[test]
+fn racing_conditional_updates_make_one_resource() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|n| {
+                let fhir = &fhir;
+                scope.spawn(move || fhir.put("/Patient?identifier=urn:mrn|race", &patient("race", &format!("N{n}"))).status)
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(statuses.iter().filter(|s| **s == 201).count(), 1, "{statuses:?}");
+    let found = fhir.ids("/Patient?identifier=urn:mrn|race");
+    assert_eq!(found.len(), 1);
+    assert_eq!(versions(&fhir, &found[0]), 16);
+}
+
+#[test]
+fn settings_say_which_ids_and_versions_clients_may_choose() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let set = |settings: Value| _ = server.client().send("PATCH", "/api/sims/a__b", &[], json!({"settings": settings}).to_string().as_bytes()).expect(200);
+    fhir.get("/metadata").expect(200);
+    set(json!({"updateCreate": false}));
+    let refused = fhir.put("/Patient/p", &with_id(patient("1", "A"), "p")).expect(405);
+    assert!(refused.header("allow").contains("GET") && refused.refusal().contains("does not let an update create"));
+    let resource = |fhir: &Client| fhir.get("/metadata").json()["rest"][0]["resource"][0].clone();
+    assert_eq!(resource(&fhir)["updateCreate"], false);
+    set(json!({"updateCreate": true, "clientIds": "non-numeric"}));
+    assert!(fhir.put("/Patient/12", &with_id(patient("1", "A"), "12")).expect(400).refusal().contains("'12' is a number"));
+    fhir.put("/Patient/p12", &with_id(patient("1", "A"), "p12")).expect(201);
+    set(json!({"clientIds": "off"}));
+    fhir.put("/Patient/q", &with_id(patient("1", "A"), "q")).expect(405);
+    fhir.put("/Patient/p12", &with_id(patient("1", "B"), "p12")).expect(200);
+
+    set(json!({"versioning": "versioned-update"}));
+    assert_eq!(resource(&fhir)["versioning"], "versioned-update");
+    let refused = fhir.put("/Patient/p12", &with_id(patient("1", "C"), "p12")).expect(428).refusal();
+    assert!(refused.contains("send If-Match: W/\"2\""), "{refused}");
+    let text = with_id(patient("1", "C"), "p12").to_string();
+    fhir.send("PUT", "/Patient/p12", &[("if-match", "W/\"2\"")], text.as_bytes()).expect(200);
+    fhir.send("PATCH", "/Patient/p12", &[("content-type", "application/merge-patch+json")], b"{\"active\":true}").expect(428);
+
+    set(json!({"versioning": "no-version"}));
+    let read = fhir.get("/Patient/p12").expect(200);
+    assert!(read.json()["meta"]["versionId"].is_string(), "what is stored stays");
+    assert_eq!(read.header("etag"), "");
+    let put = fhir.put("/Patient/p12", &with_id(patient("1", "D"), "p12")).expect(200);
+    assert_eq!(put.json()["meta"].get("versionId"), None);
+    assert!(put.header("location").ends_with("/Patient/p12"));
+    assert!(fhir.get("/Patient/p12/_history").expect(400).refusal().contains("shows no versions"));
+    fhir.get("/Patient/p12/_history/1").expect(400);
+    let interactions = resource(&fhir)["interaction"].to_string();
+    assert!(!interactions.contains("vread") && !interactions.contains("history"), "{interactions}");
+    for bad in [json!({"versioning": "maybe"}), json!({"versionin": 1}), json!({"updateCreate": "yes"})] {
+        server.client().send("PATCH", "/api/sims/a__b", &[], json!({"settings": bad}).to_string().as_bytes()).expect(400);
+    }
+}
+
+#[test]
+fn conditions_in_bundles_lead_to_one_resource_each() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let entry = |method: &str, url: &str, resource: Value| json!({"resource": resource, "request": {"method": method, "url": url}});
+    let bundle = |kind: &str, entries: Vec<Value>| json!({"resourceType": "Bundle", "type": kind, "entry": entries});
+    fhir.put("/Patient/old", &with_id(patient("old", "Old"), "old")).expect(201);
+    fhir.put("/Patient/gone", &with_id(patient("gone", "Gone"), "gone")).expect(201);
+    let patch = json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [{"name": "type", "valueCode": "add"},
+        {"name": "path", "valueString": "Patient"}, {"name": "name", "valueString": "active"}, {"name": "value", "valueBoolean": true}]}]});
+    let mut new = entry("PUT", "Patient?identifier=urn:mrn|new", patient("new", "New"));
+    new["fullUrl"] = "urn:uuid:00000000-0000-4000-8000-000000000001".into();
+    let observation = json!({"resourceType": "Observation", "subject": {"reference": "urn:uuid:00000000-0000-4000-8000-000000000001"}});
+    let sent = bundle(
+        "transaction",
+        vec![
+            entry("POST", "Observation", observation),
+            new.clone(),
+            entry("PATCH", "Patient?identifier=urn:mrn|old", patch.clone()),
+            json!({"request": {"method": "DELETE", "url": "Patient?identifier=urn:mrn|gone"}}),
+        ],
+    );
+    let answer = fhir.post("", &sent).expect(200).json();
+    let statuses: Vec<&str> = answer["entry"].as_array().unwrap().iter().map(|e| e["response"]["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["201 Created", "201 Created", "200 OK", "204 No Content"]);
+    let made = fhir.ids("/Patient?identifier=urn:mrn|new").remove(0);
+    assert_eq!(fhir.ids(&format!("/Observation?subject=Patient/{made}")).len(), 1, "references to what a condition creates are rewritten");
+    assert_eq!(fhir.get("/Patient/old").json()["active"], true);
+    fhir.get("/Patient/gone").expect(410);
+
+    for (entries, at) in [
+        // By a condition and by its id.
+        (vec![entry("PUT", "Patient?identifier=urn:mrn|old", patient("old", "A")), entry("PUT", "Patient/old", with_id(patient("old", "B"), "old"))], 1),
+        (vec![new.clone(), entry("PUT", "Patient?identifier=urn:mrn|new", patient("new", "B"))], 1),
+        (vec![entry("PUT", "Patient?identifier=urn:mrn|x", patient("x", "A")), entry("PUT", "Patient?identifier=urn:mrn|x", patient("x", "B"))], 1),
+        (vec![json!({"request": {"method": "DELETE", "url": "Patient?identifier=urn:mrn|old"}}), entry("PATCH", "Patient/old", patch.clone())], 1),
+        (vec![entry("PATCH", "Patient?identifier=urn:mrn|nobody", patch.clone())], 0),
+        (vec![entry("PATCH", "Patient/old", json!({"resourceType": "Patient"}))], 0),
+    ] {
+        let reply = fhir.post("", &bundle("transaction", entries.clone()));
+        assert!((400..500).contains(&reply.status), "{}", reply.text());
+        assert!(reply.refusal().contains(&format!("Bundle.entry[{at}]")), "{}", reply.refusal());
+    }
+    assert_eq!(versions(&fhir, "old"), 2, "nothing of what failed is stored");
+    let batch = fhir.post("", &bundle("batch", vec![entry("PATCH", "Patient/none", patch.clone()), entry("PATCH", "Patient/old", patch)])).expect(200).json();
+    assert_eq!(
+        (&batch["entry"][0]["response"]["status"], &batch["entry"][1]["response"]["status"]),
+        (&json!("404 Not Found"), &json!("422 Unprocessable Entity"))
+    );
+    assert_eq!(events(&server.simdb(), "a__b", "BATCH").len(), 1);
+
+    server.client().put("/api/sims/a__old", &json!({"fhirVersion": "STU3"})).expect(201);
+    let refused = server.fhir("a__old").post("", &bundle("transaction", vec![entry("PATCH", "Patient/1", json!({"resourceType": "Parameters"}))])).refusal();
+    assert!(refused.contains("request.method 'PATCH' is not supported in a Bundle of FHIR STU3"), "{refused}");
+}
+
+#[test]
+fn prefer_says_what_the_entries_of_an_answer_carry() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let bundle =
+        json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": patient("1", "A"), "request": {"method": "POST", "url": "Patient"}}]});
+    let asked = |prefer: &str| fhir.send("POST", "", &[("prefer", prefer)], bundle.to_string().as_bytes()).expect(200).json()["entry"][0].clone();
+    assert!(asked("return=representation")["resource"].is_object());
+    assert_eq!(asked("return=OperationOutcome")["response"]["outcome"]["issue"][0]["diagnostics"], "created");
+    let minimal = asked("return=minimal");
+    assert!(minimal.get("resource").is_none() && minimal["response"].get("outcome").is_none());
+}

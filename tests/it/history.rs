@@ -1,0 +1,134 @@
+//! History of a resource, of a type and of the whole simulator.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, link, patient};
+
+fn entries(bundle: &Value) -> Vec<String> {
+    let shown = |e: &Value| {
+        let url = e["fullUrl"].as_str().unwrap().split("/fhir/").nth(1).unwrap();
+        format!("{} {url}{}", e["request"]["method"].as_str().unwrap(), e["response"]["etag"].as_str().unwrap().trim_start_matches("W/"))
+    };
+    bundle["entry"].as_array().into_iter().flatten().map(shown).collect()
+}
+
+/// All pages of a history.
+fn walk(fhir: &Client, path: &str, meanwhile: impl Fn()) -> Vec<String> {
+    let mut page = fhir.get(path).expect(200).json();
+    let mut all = Vec::new();
+    loop {
+        all.extend(entries(&page));
+        meanwhile();
+        let Some(next) = link(&page, "next") else { return all };
+        page = fhir.get(next.split("/fhir").nth(1).unwrap()).expect(200).json();
+    }
+}
+
+/// Ends when the clock's millisecond does: what comes next has another instant.
+fn next_millisecond() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let before = now();
+    while now() == before {
+        std::hint::spin_loop();
+    }
+}
+
+fn fill(fhir: &Client) -> Vec<String> {
+    fhir.put("/Patient/a", &patient("a", "One")).expect(201);
+    fhir.put("/Patient/b", &patient("b", "One")).expect(201);
+    fhir.put("/Observation/o", &json!({"resourceType": "Observation", "id": "o"})).expect(201);
+    fhir.put("/Patient/a", &patient("a", "Two")).expect(200);
+    fhir.delete("/Patient/b").expect(204);
+    next_millisecond();
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [
+        {"resource": patient("c", "One"), "request": {"method": "PUT", "url": "Patient/c"}}, {"resource": patient("d", "One"), "request": {"method": "PUT", "url": "Patient/d"}}]});
+    fhir.post("", &bundle).expect(200);
+    [
+        "PUT Patient/d\"1\"",
+        "PUT Patient/c\"1\"",
+        "DELETE Patient/b\"2\"",
+        "PUT Patient/a\"2\"",
+        "PUT Observation/o\"1\"",
+        "PUT Patient/b\"1\"",
+        "PUT Patient/a\"1\"",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+#[test]
+fn histories_hold_every_version_recent_or_committed() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let all = fill(&fhir);
+    let patients: Vec<String> = all.iter().filter(|e| e.contains("Patient")).cloned().collect();
+    for when in ["recent", "committed"] {
+        assert_eq!(walk(&fhir, "/_history", || ()), all, "{when}");
+        assert_eq!(walk(&fhir, "/Patient/_history", || ()), patients, "{when}");
+        let bundle = fhir.get("/Patient/_history").json();
+        assert_eq!((&bundle["total"], &bundle["type"]), (&json!(6), &json!("history")), "{when}");
+        let deleted = &bundle["entry"][2];
+        assert_eq!(
+            (deleted.get("resource"), &deleted["request"]["method"], &deleted["response"]["status"]),
+            (None, &json!("DELETE"), &json!("204 No Content"))
+        );
+        let mut reversed = all.clone();
+        reversed.reverse();
+        assert_eq!(walk(&fhir, "/_history?_sort=_lastUpdated&_count=2", || ()), reversed, "{when}");
+        fhir.get("/Patient/b/_history/2").expect(410);
+        assert_eq!(fhir.get("/Patient/_history?_elements=name").json()["entry"][0]["resource"]["meta"]["tag"][0]["code"], "SUBSETTED");
+        fhir.get("/Patient/never/_history").expect(404);
+        fhir.get("/Nonsense/_history").expect(404);
+        for bad in ["_count=x", "_since=yesterday", "_at=x", "_sort=name", "name=x", "_list=none"] {
+            assert!(matches!(fhir.get(&format!("/_history?{bad}")).status, 400 | 404), "{bad}");
+        }
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+    assert_eq!(fhir.get("/_history?_count=0").json().get("entry"), None);
+    let inside =
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/_history?_count=1"}}]}));
+    assert_eq!(inside.json()["entry"][0]["resource"]["total"], 6);
+}
+
+#[test]
+fn pages_of_a_history_neither_skip_nor_repeat_while_others_write() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let all = fill(&fhir);
+    for path in ["/_history?_count=2", "/_history?_count=3&_sort=-_lastUpdated"] {
+        let before = walk(&fhir, path, || ());
+        let during = walk(&fhir, path, || _ = fhir.put("/Patient/w", &patient("w", "W")));
+        assert_eq!(during, before);
+        assert!(before.ends_with(&all));
+    }
+}
+
+#[test]
+fn a_history_may_be_of_a_time_or_of_a_list() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    let stamp = |url: &str| fhir.get(url).json()["meta"]["lastUpdated"].as_str().unwrap().to_owned();
+    let (second, made) = (stamp("/Patient/a/_history/2"), stamp("/Patient/c"));
+    let since = walk(&fhir, &format!("/_history?_since={made}"), || ());
+    assert_eq!(since, ["PUT Patient/d\"1\"", "PUT Patient/c\"1\""]);
+    for (query, expected) in [
+        // Current at some moment from then on: what was deleted before is not.
+        (format!("_at=ge{made}"), vec!["PUT Patient/d\"1\"", "PUT Patient/c\"1\"", "PUT Patient/a\"2\""]),
+        ("_at=2001".to_owned(), vec![]),
+        (
+            "_at=ge2001".to_owned(),
+            vec!["PUT Patient/d\"1\"", "PUT Patient/c\"1\"", "DELETE Patient/b\"2\"", "PUT Patient/a\"2\"", "PUT Patient/b\"1\"", "PUT Patient/a\"1\""],
+        ),
+    ] {
+        assert_eq!(walk(&fhir, &format!("/Patient/_history?{query}"), || ()), expected, "{query}");
+    }
+    let then = walk(&fhir, &format!("/Patient/_history?_at={second}"), || ());
+    assert!(then.contains(&"PUT Patient/a\"2\"".to_owned()) && !then.contains(&"PUT Patient/a\"1\"".to_owned()), "{then:?}");
+    assert_eq!(walk(&fhir, &format!("/Patient/a/_history?_at=ge{made}"), || ()), ["PUT Patient/a\"2\""]);
+    fhir.put("/List/l", &json!({"resourceType": "List", "id": "l", "entry": [{"item": {"reference": "Patient/a"}}, {"item": {"reference": "Observation/o"}}]}))
+        .expect(201);
+    assert_eq!(walk(&fhir, "/_history?_list=l", || ()), ["PUT Patient/a\"2\"", "PUT Observation/o\"1\"", "PUT Patient/a\"1\""]);
+    assert_eq!(walk(&fhir, "/Patient/_history?_list=l&_sort=_lastUpdated", || ()), ["PUT Patient/a\"1\"", "PUT Patient/a\"2\""]);
+    assert_eq!(walk(&fhir, "/Patient/c/_history?_list=l", || ()), Vec::<String>::new());
+}

@@ -1,0 +1,182 @@
+//! JSON Patch, JSON Merge Patch, FHIRPath Patch.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Reply, TestServer};
+
+const PATIENT: &str = r#"{"resourceType":"Patient","id":"p","active":true,"name":[{"family":"A","given":["B","C"],"_given":[null,{"id":"c"}]},{"family":"D"}],
+"birthDate":"1980","_birthDate":{"extension":[{"url":"u","valueString":"e"}]},"deceasedBoolean":false,
+"contact":[{"name":{"text":"x"}}],"identifier":[{"system":"s","value":"1"},{"system":"t","value":"2"},{"system":"u","value":"3"}],
+"extension":[{"url":"n","valueDecimal":1.50},{"url":"e","valueDecimal":1e3}]}"#;
+
+fn put(fhir: &Client) {
+    let reply = fhir.send("PUT", "/Patient/p", &[], PATIENT.as_bytes());
+    assert!(reply.status < 300, "{}", reply.text());
+}
+
+fn send(fhir: &Client, media: &str, body: &Value) -> Reply {
+    fhir.send("PATCH", "/Patient/p", &[("content-type", media)], body.to_string().as_bytes())
+}
+
+/// An operation, of which only names and values are said.
+fn operation(said: &Value) -> Value {
+    let part = |(name, value): (&String, &Value)| {
+        let mut part = json!({"name": name});
+        match value {
+            Value::Object(members) => part.as_object_mut().unwrap().extend(members.clone()),
+            Value::Number(_) => part["valueInteger"] = value.clone(),
+            Value::Array(_) => part["part"] = value.clone(),
+            _ => part["valueString"] = value.clone(),
+        }
+        part
+    };
+    json!({"name": "operation", "part": said.as_object().unwrap().iter().map(part).collect::<Value>()})
+}
+
+fn fhirpath(operations: &[Value]) -> Value {
+    json!({"resourceType": "Parameters", "parameter": operations})
+}
+
+#[test]
+fn json_patches_change_what_they_name_and_nothing_else() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    put(&fhir);
+    let patch = json!([{"op": "test", "path": "/active", "value": true}, {"op": "replace", "path": "/name/0/family", "value": "Z"},
+        {"op": "add", "path": "/name/-", "value": {"family": "E"}}, {"op": "remove", "path": "/contact/0/name/text"}, {"op": "move", "from": "/identifier/0", "path": "/identifier/2"},
+        {"op": "test", "path": "/extension/0/valueDecimal", "value": 1.5}]);
+    let reply = send(&fhir, "application/json-patch+json", &patch).expect(200);
+    assert_eq!(reply.header("etag"), "W/\"2\"");
+    let reply = fhir.get("/Patient/p");
+    let text = reply.text();
+    assert!(text.contains("\"valueDecimal\":1.50") && text.contains("\"valueDecimal\":1e3"), "numbers keep their spelling: {text}");
+    let patched = fhir.get("/Patient/p").json();
+    assert_eq!(patched["name"].as_array().unwrap().iter().map(|n| n["family"].as_str().unwrap()).collect::<Vec<_>>(), ["Z", "D", "E"]);
+    assert_eq!(patched.get("contact"), None, "what becomes empty goes");
+    assert_eq!(patched["identifier"][2]["value"], "1");
+    assert_eq!(fhir.ids("/Patient?family=z"), ["p"]);
+    assert_eq!(fhir.get("/Patient/p/_history").json()["entry"][0]["request"]["method"], "PATCH");
+    for (patch, status, said) in [
+        (json!([{"op": "test", "path": "/active", "value": false}]), 422, "the value there is true"),
+        (json!([{"op": "remove", "path": "/nothing"}]), 422, "there is nothing at '/nothing'"),
+        (json!([{"op": "replace", "path": "/id", "value": "q"}]), 422, "the patch changes id from 'p' to 'q'"),
+        (json!([{"op": "remove", "path": "/id"}]), 422, "the patch changes id from 'p' to 'nothing'"),
+        (json!([{"op": "replace", "path": "/resourceType", "value": "Group"}]), 422, "the patch changes resourceType from 'Patient' to 'Group'"),
+        (json!([{"op": "replace", "path": "/resourceType", "value": "Nope"}]), 422, "what comes of the patch is no resource"),
+        (json!([{"op": "replace", "path": "", "value": 7}]), 422, "what comes of the patch is no resource"),
+        (json!({"op": "add"}), 400, "a JSON Patch is an array"),
+        (json!([{"op": "add", "path": "/active"}]), 400, "operation 0 of the patch: value is missing"),
+    ] {
+        let refused = send(&fhir, "application/json-patch+json", &patch).expect(status).refusal();
+        assert!(refused.contains(said), "{refused}");
+    }
+    // Each doubles what is there.
+    let doubling: Vec<Value> = (0..1_000).map(|n| json!({"op": "copy", "from": "", "path": format!("/x{n}")})).collect();
+    assert!(matches!(send(&fhir, "application/json-patch+json", &json!(doubling)).status, 403 | 422));
+    let deep: Vec<Value> = (0..200).map(|n| json!({"op": "add", "path": "/x".repeat(n + 1), "value": {}})).collect();
+    send(&fhir, "application/json-patch+json", &json!(deep)).expect(422);
+    assert_eq!(fhir.get("/Patient/p").header("etag"), "W/\"2\"");
+    fhir.send("PATCH", "/Patient/none", &[("content-type", "application/json-patch+json")], b"[]").expect(404);
+    fhir.send("PATCH", "/Patient/p", &[("content-type", "application/xml-patch+xml")], b"<diff/>").expect(415);
+}
+
+#[test]
+fn merge_patches_and_conditional_patches() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    put(&fhir);
+    send(&fhir, "application/merge-patch+json", &json!({"active": null, "gender": "male", "birthDate": "1981"})).expect(200);
+    let patched = fhir.get("/Patient/p").json();
+    assert_eq!((patched.get("active"), &patched["gender"], &patched["birthDate"]), (None, &json!("male"), &json!("1981")));
+    let conditional =
+        |query: &str| fhir.send("PATCH", &format!("/Patient?{query}"), &[("content-type", "application/merge-patch+json")], b"{\"gender\":\"other\"}");
+    conditional("identifier=s|1").expect(200);
+    assert_eq!(fhir.get("/Patient/p").json()["gender"], "other");
+    assert!(conditional("identifier=s|none").expect(404).refusal().contains("no Patient matches 'identifier=s|none'"));
+    fhir.put("/Patient/q", &json!({"resourceType": "Patient", "id": "q", "identifier": [{"system": "s", "value": "1"}]})).expect(201);
+    assert!(conditional("identifier=s|1").expect(412).refusal().contains("2 resources of type Patient match"));
+    fhir.send("PATCH", "/Patient/p", &[("content-type", "application/merge-patch+json"), ("if-match", "W/\"1\"")], b"{}").expect(412);
+    fhir.delete("/Patient/p").expect(204);
+    fhir.send("PATCH", "/Patient/p", &[("content-type", "application/merge-patch+json")], b"{}").expect(410);
+}
+
+/// Operations, the member that is looked at, and what it is then; after `!` the refusal.
+const CASES: &[(&str, &str, &str)] = &[
+    (r#"[{"type":"add","path":"Patient","name":"gender","value":{"valueCode":"male"}}]"#, "gender", r#""male""#),
+    (r#"[{"type":"add","path":"Patient.contact[0]","name":"gender","value":{"valueCode":"male"}}]"#, "contact", r#"[{"name":{"text":"x"},"gender":"male"}]"#),
+    (
+        r#"[{"type":"add","path":"Patient","name":"contact","value":[{"name":"name","valueHumanName":{"text":"y"}},{"name":"telecom","valueContactPoint":{"value":"1"}},{"name":"telecom","valueContactPoint":{"value":"2"}}]}]"#,
+        "contact",
+        r#"[{"name":{"text":"x"}},{"name":{"text":"y"},"telecom":[{"value":"1"},{"value":"2"}]}]"#,
+    ),
+    (r#"[{"type":"replace","path":"Patient.deceased","value":{"valueDateTime":"2020"}}]"#, "deceasedDateTime", r#""2020""#),
+    (r#"[{"type":"replace","path":"Patient.deceased","value":{"valueDateTime":"2020"}}]"#, "deceasedBoolean", "null"),
+    (r#"[{"type":"replace","path":"Patient.birthDate","value":{"valueDate":"1990"}}]"#, "_birthDate", "null"),
+    (r#"[{"type":"delete","path":"Patient.birthDate"}]"#, "_birthDate", "null"),
+    (r#"[{"type":"delete","path":"Patient.contact[0].name.text"}]"#, "contact", "null"),
+    (r#"[{"type":"delete","path":"Patient.photo"}]"#, "active", "true"),
+    (r#"[{"type":"delete","path":"Patient.identifier.where(system='t')"}]"#, "identifier", r#"[{"system":"s","value":"1"},{"system":"u","value":"3"}]"#),
+    (
+        r#"[{"type":"insert","path":"Patient.identifier","index":1,"value":{"valueIdentifier":{"value":"new"}}}]"#,
+        "identifier",
+        r#"[{"system":"s","value":"1"},{"value":"new"},{"system":"t","value":"2"},{"system":"u","value":"3"}]"#,
+    ),
+    (r#"[{"type":"insert","path":"Patient.photo","index":0,"value":{"valueAttachment":{"title":"t"}}}]"#, "photo", r#"[{"title":"t"}]"#),
+    (
+        r#"[{"type":"move","path":"Patient.identifier","source":2,"destination":0}]"#,
+        "identifier",
+        r#"[{"system":"u","value":"3"},{"system":"s","value":"1"},{"system":"t","value":"2"}]"#,
+    ),
+    (r#"[{"type":"delete","path":"Patient.name[0].given[0]"}]"#, "name", r#"[{"family":"A","given":["C"],"_given":[{"id":"c"}]},{"family":"D"}]"#),
+    (
+        r#"[{"type":"insert","path":"Patient.name[0].given","index":0,"value":{"valueString":"X"}}]"#,
+        "name",
+        r#"[{"family":"A","given":["X","B","C"],"_given":[null,null,{"id":"c"}]},{"family":"D"}]"#,
+    ),
+    (
+        r#"[{"type":"add","path":"Patient","name":"extension","value":[{"name":"url","valueUri":"z"},{"name":"value","valueBoolean":true}]}]"#,
+        "extension",
+        r#"[{"url":"n","valueDecimal":1.50},{"url":"e","valueDecimal":1e3},{"url":"z","valueBoolean":true}]"#,
+    ),
+    (r#"[{"type":"add","path":"Patient","name":"active","value":{"valueBoolean":false}}]"#, "!", "'active' is there already and does not repeat"),
+    (r#"[{"type":"add","path":"Patient","name":"deceased","value":{"valueDateTime":"2020"}}]"#, "!", "'deceasedBoolean' is there already"),
+    (r#"[{"type":"add","path":"Patient","name":"gendr","value":{"valueCode":"x"}}]"#, "!", "did you mean 'gender'?"),
+    (
+        r#"[{"type":"replace","path":"Patient.deceased","value":{"valueQuantity":{"value":1}}}]"#,
+        "!",
+        "'deceased' cannot be a Quantity; it is one of boolean, dateTime",
+    ),
+    (r#"[{"type":"replace","path":"Patient.photo","value":{"valueAttachment":{}}}]"#, "!", "the path leads to nothing"),
+    (r#"[{"type":"replace","path":"Patient.name","value":{"valueHumanName":{}}}]"#, "!", "leads to 2 elements"),
+    (r#"[{"type":"delete","path":"Patient.name"}]"#, "!", "the path leads to 2 elements; delete takes one"),
+    (r#"[{"type":"delete","path":"Patient"}]"#, "!", "a patch does not delete the resource itself"),
+    (r#"[{"type":"move","path":"Patient.identifier","source":3,"destination":0}]"#, "!", "source 3 is beyond the end"),
+    (r#"[{"type":"delete","path":"Patient.name.nope("}]"#, "!", "at position"),
+    (r#"[{"type":"delete","path":"Patient.name.exists()"}]"#, "!", "makes a value instead of leading to an element"),
+    (r#"[{"type":"replace","path":"Patient.id","value":{"valueId":"q"}}]"#, "!", "the patch changes id"),
+    (r#"[{"type":"swap","path":"Patient.id"}]"#, "!", "type 'swap' is not add, insert, delete, replace or move"),
+    ("[]", "!", "no parameter 'operation'"),
+    // The second one fails: the first one is not kept.
+    (r#"[{"type":"delete","path":"Patient.active"},{"type":"delete","path":"Patient.name"}]"#, "!", "operation 1 of the patch"),
+];
+
+#[test]
+fn fhirpath_patches_change_what_their_paths_lead_to() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (operations, member, expected) in CASES {
+        put(&fhir);
+        let said: Vec<Value> = serde_json::from_str(operations).unwrap();
+        let patch = fhirpath(&said.iter().map(operation).collect::<Vec<_>>());
+        let reply = send(&fhir, "application/fhir+json", &patch);
+        if *member == "!" {
+            assert!(matches!(reply.status, 400 | 422), "{operations}: {}", reply.text());
+            assert!(reply.refusal().contains(expected), "{operations}: {}", reply.refusal());
+        } else {
+            assert_eq!(reply.expect(200).json()[*member], serde_json::from_str::<Value>(expected).unwrap(), "{operations}");
+        }
+    }
+    let unnamed = fhirpath(&[json!({"name": "op"})]);
+    assert!(send(&fhir, "application/fhir+json", &unnamed).expect(400).refusal().contains("each is named operation"));
+    assert_eq!(fhir.get("/Patient/p").json()["active"], true);
+}
