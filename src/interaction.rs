@@ -11,6 +11,7 @@ pub mod create;
 pub mod definition;
 pub mod delete;
 pub mod history;
+pub mod operation;
 pub mod patch;
 pub mod read;
 pub mod search;
@@ -55,6 +56,8 @@ pub enum Interaction {
     Delete(&'static str, ResourceId, Conditions),
     /// Delete what a search of a type, or of all, finds.
     DeleteMatching(Option<&'static str>, String, Conditions),
+    /// An operation.
+    Operation(operation::Call),
     /// A Bundle of independent requests.
     Batch(Content),
     /// A Bundle that happens as a whole.
@@ -92,6 +95,7 @@ impl Interaction {
             Self::Update(..) => "update",
             Self::Patch(..) => "patch",
             Self::Delete(..) | Self::DeleteMatching(..) => "delete",
+            Self::Operation(call) => call.definition.code,
             Self::Batch(_) => "batch",
             Self::Transaction(_) => "transaction",
         }
@@ -106,6 +110,7 @@ impl Interaction {
             Self::Update(..) => Operation::Put,
             Self::Patch(..) => Operation::Patch,
             Self::Delete(..) | Self::DeleteMatching(..) => Operation::Delete,
+            Self::Operation(call) => call.filed_under(),
             Self::Batch(_) => Operation::Batch,
             Self::Transaction(_) => Operation::Transaction,
         }
@@ -242,6 +247,7 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
         Interaction::Patch(type_name, whom, patch, conditions) => patch::perform(type_name, whom, patch, conditions, snapshot, env),
         Interaction::DeleteMatching(type_name, query, conditions) => delete::matching(*type_name, query, conditions, snapshot, env),
         Interaction::Delete(type_name, id, conditions) => delete::perform(type_name, id, conditions, snapshot),
+        Interaction::Operation(call) => operation::perform(call, snapshot, env),
         Interaction::Batch(content) => bundle::batch(content, snapshot, env),
         Interaction::Transaction(content) => bundle::transaction(content, snapshot, env),
     }

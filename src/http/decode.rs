@@ -14,6 +14,7 @@ use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
 use crate::interaction::search::Request as SearchRequest;
+use crate::interaction::operation::{self, Definition};
 use crate::interaction::target::pairs;
 use crate::interaction::{Conditions, Content, Interaction, Patch, Target, Whom, history};
 
@@ -79,8 +80,13 @@ impl Parts<'_> {
             Target::System if method == Method::DELETE && !self.query.is_empty() => {
                 Ok(Interaction::DeleteMatching(None, self.request.query_string().to_owned(), conditions))
             }
-            Target::Operation(name) => {
-                Err(Failure::new(Kind::NotSupported, format!("operation ${} is not supported by this server", crate::fhir::id::clip(&name))))
+            Target::Operation(level, name) if is_read || method == Method::POST => {
+                let definition = Definition::find(&name, &level)?;
+                if is_read && definition.affects_state {
+                    return Err(self.not_allowed(&Target::Operation(level, name)));
+                }
+                let input = if self.body.is_empty() { None } else { Some(self.input()?) };
+                Ok(Interaction::Operation(operation::Call::new(definition, level, self.query, input)))
             }
             other => Err(self.not_allowed(&other)),
         }
@@ -126,7 +132,8 @@ impl Parts<'_> {
             }
             Target::Instance(..) => ("GET, HEAD, PUT, PATCH, DELETE", "to create, POST to the type, or PUT with an id"),
             Target::SystemHistory | Target::TypeHistory(_) | Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
-            Target::Operation(_) => ("GET, POST", ""),
+            Target::Operation(level, name) if Definition::find(name, level).is_ok_and(|d| d.affects_state) => ("POST", "it changes something"),
+            Target::Operation(..) => ("GET, HEAD, POST", ""),
         };
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
         let mut failure = Failure::new(Kind::MethodNotAllowed, format!("{method} is not allowed here; allowed: {allow}{hint}"));
@@ -177,6 +184,17 @@ impl Parts<'_> {
             Some(value) => Resource::from_value(value?, self.version),
             None => Resource::parse(self.body, self.version),
         }
+    }
+
+    /// The resource that an operation is given.
+    fn input(&mut self) -> Result<Content, Failure> {
+        match sent(self.request, self.version)? {
+            Sent::Json => {}
+            Sent::Form => return Err(unsupported("application/x-www-form-urlencoded")),
+            Sent::Other(content_type) => return Err(unsupported(&content_type)),
+        }
+        let resource = self.resource()?;
+        Ok(Content { type_name: resource.type_name(), text: text_of(self.body), resource })
     }
 
     /// The resource in the body; for a Binary, the body itself.

@@ -18,6 +18,7 @@ use super::{App, body, routes};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind, json};
 use crate::interaction::search::Request;
+use crate::interaction::operation::Definition;
 use crate::interaction::target::pairs;
 use crate::interaction::{Interaction, Target};
 use crate::search::params::TypeParams;
@@ -73,7 +74,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
 async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
-        Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..)) => true,
+        Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..) | Interaction::Operation(_)) => true,
         Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
         Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(..) | Interaction::DeleteMatching(..)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
@@ -84,7 +85,7 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
         return exchange(sim, &call);
     }
     let (version, format) = (sim.snapshot().version(), call.format.clone());
-    let is_search = matches!(call.asked, Ok(Interaction::Search(_)));
+    let is_search = call.operation == Operation::Get && matches!(call.asked, Ok(Interaction::Search(_) | Interaction::Operation(_)));
     let there = sim.clone();
     let work = move || exchange(&there, &call);
     let done = if is_search { app.lane.run(work).await } else { web::block(work).await.map_err(|e| e.to_string()) };
@@ -166,7 +167,8 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
 /// Where a refused request is filed.
 fn filed_under(method: &Method, target: Option<&Target>) -> Operation {
     match (method.as_str(), target) {
-        ("POST", Some(Target::TypeSearch(_) | Target::SystemSearch)) => Operation::Get,
+        ("POST", Some(Target::TypeSearch(_) | Target::SystemSearch | Target::CompartmentSearch(..))) => Operation::Get,
+        ("POST", Some(Target::Operation(level, name))) if Definition::find(name, level).is_ok_and(|d| !d.affects_state) => Operation::Get,
         ("POST", _) => Operation::Post,
         ("PUT", _) => Operation::Put,
         ("PATCH", _) => Operation::Patch,

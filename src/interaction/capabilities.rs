@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
+use super::operation::{self, Definition};
 use super::{Done, Env, Reply};
 use crate::fhir::FhirVersion;
 use crate::fhir::definitions::ParamType;
@@ -33,6 +34,9 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "interaction": codes(&SYSTEM_INTERACTIONS, snapshot.settings()),
     });
     if let Value::Object(rest) = &mut rest {
+        // Before R4 operations are listed for the whole server only.
+        let whole = |d: &&Definition| d.types.is_empty() || version == FhirVersion::Stu3;
+        rest.insert("operation".into(), operation::ALL.iter().filter(whole).map(|d| d.listed(version)).collect());
         rest.insert("searchParam".into(), common(snapshot.params(), env.base));
     }
     let mut statement = json!({
@@ -84,6 +88,10 @@ fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<S
     }
     put("conditionalDelete", settings.conditional_delete.code().into());
     resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version, base)).collect());
+    let operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version)).collect();
+    if version != FhirVersion::Stu3 && !operations.is_empty() {
+        resource.insert("operation".into(), operations.into());
+    }
     resource.insert("searchInclude".into(), json!(includes(type_name, params)));
     resource.insert("searchRevInclude".into(), json!(reverse.map_or(&[][..], Vec::as_slice)));
     Value::Object(resource)

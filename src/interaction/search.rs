@@ -46,6 +46,29 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     if request.strict {
         search = search.strict()?;
     }
+    let path = match (&request.compartment, request.type_name) {
+        (Some((of, id)), type_name) => format!("{of}/{id}/{}", type_name.unwrap_or("*")),
+        (None, Some(type_name)) => type_name.to_owned(),
+        (None, None) => String::new(),
+    };
+    let shown = Shown { path, parameters: search.applied.iter().filter(|(name, _)| name != "_count").cloned().collect() };
+    answered(request, search, shown, snapshot, env)
+}
+
+/// What the links of a page repeat.
+#[derive(Debug)]
+pub struct Shown {
+    /// The path below the endpoint.
+    pub path: String,
+    /// The parameters, but for `_count`, which is shown as it was executed, cut to the limit, and the cursor.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// Answers a search that was read.
+///
+/// # Errors
+/// As [`perform`].
+pub(super) fn answered(request: &Request, search: Search, shown: Shown, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     // Within a Bundle, that is the event it becomes.
     let cursor = search.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
     let then;
@@ -60,8 +83,28 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     let from = From { offset: cursor.offset, after: cursor.after.as_deref() };
     let mut page = snapshot.search(&search, from, search.count.min(left), env.now_ms, &budget)?;
     page.total = page.total.min(search.max_results.unwrap_or(usize::MAX));
-    let text = Answer { request, search: &search, cursor: &cursor, page: &page, snapshot, env, budget: &budget }.bundle()?;
+    let text = Answer { request, search: &search, cursor: &cursor, page: &page, shown: &shown, snapshot, env, budget: &budget }.bundle()?;
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
+}
+
+/// The Bundle of a page that is the only one.
+///
+/// # Errors
+/// A resource cannot be read.
+pub(super) fn whole(
+    request: &Request,
+    search: &Search,
+    page: &Page,
+    shown: Shown,
+    snapshot: &Snapshot,
+    env: &Env<'_>,
+    budget: &Budget,
+) -> Result<String, Failure> {
+    let cursor = Cursor { as_of: env.stamp.event, offset: 0, after: None };
+    let mut search = search.clone();
+    search.count = page.total.max(1);
+    let search = &search;
+    Answer { request, search, cursor: &cursor, page, shown: &shown, snapshot, env, budget }.bundle()
 }
 
 /// The first `most` resources that a condition in the form of a search matches, and how many do; what is unknown in it is
@@ -100,6 +143,7 @@ struct Answer<'a> {
     search: &'a Search,
     cursor: &'a Cursor,
     page: &'a Page,
+    shown: &'a Shown,
     snapshot: &'a Snapshot,
     env: &'a Env<'a>,
     budget: &'a Budget,
@@ -110,7 +154,7 @@ impl Answer<'_> {
         let (search, page, env) = (self.search, self.page, self.env);
         let defined = definition::searched(self.request.type_name, search, page.total, self.snapshot.params());
         let total = page.total.max(defined.len());
-        let links = Links { request: self.request, search, cursor: self.cursor, page, env };
+        let links = Links { shown: self.shown, search, cursor: self.cursor, page, env };
         let mut out = String::with_capacity(1_024 + page.hits.iter().map(|h| h.stored.body.len() + 150).sum::<usize>());
         out.push_str("{\"resourceType\":\"Bundle\",\"id\":\"");
         out.push_str(ResourceId::random().as_str());
@@ -198,7 +242,7 @@ fn entry(full_url: &str, body: &str, mode: &str, score: Option<u64>) -> String {
 /// The links of a page. They repeat what was executed and say as of which event, so that a page neither skips nor repeats
 /// while others write.
 struct Links<'a> {
-    request: &'a Request,
+    shown: &'a Shown,
     search: &'a Search,
     cursor: &'a Cursor,
     page: &'a Page,
@@ -229,21 +273,14 @@ impl Links<'_> {
 
     fn url(&self, from: Option<(usize, Option<String>)>) -> String {
         let mut query = Serializer::new(String::new());
-        for (name, value) in &self.search.applied {
-            // The count is shown as it was executed, cut to the limit.
-            if name != "_count" {
-                query.append_pair(name, value);
-            }
+        for (name, value) in &self.shown.parameters {
+            query.append_pair(name, value);
         }
         query.append_pair("_count", &self.search.count.to_string());
         if let Some((offset, after)) = from {
             query.append_pair("_cursor", &Cursor { as_of: self.cursor.as_of, offset, after }.to_string());
         }
-        let path = match (&self.request.compartment, self.request.type_name) {
-            (Some((of, id)), type_name) => format!("/{of}/{id}/{}", type_name.unwrap_or("*")),
-            (None, Some(type_name)) => format!("/{type_name}"),
-            (None, None) => String::new(),
-        };
-        format!("{}{path}?{}", self.env.base, query.finish())
+        let slash = if self.shown.path.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}?{}", self.env.base, self.shown.path, query.finish())
     }
 }

@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::history::Of;
+use super::operation::Level;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 
@@ -34,7 +35,7 @@ pub enum Target {
     /// `/Patient/123/Observation/_search`.
     CompartmentSearch(&'static str, ResourceId, Option<&'static str>),
     /// `/$name` at any level.
-    Operation(String),
+    Operation(Level, String),
 }
 
 impl Target {
@@ -52,10 +53,17 @@ impl Target {
             }
             parts.push(text.into_owned());
         }
-        if let Some(name) = parts.last().and_then(|p| p.strip_prefix('$')) {
-            return Ok(Self::Operation(name.to_owned()));
-        }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        if let Some((name, on)) = parts.split_last().and_then(|(last, before)| Some((last.strip_prefix('$')?, before))) {
+            let level = match *on {
+                [] => Level::System,
+                [type_name] => Level::Type(definitions.resource_type(type_name)?),
+                [type_name, id] => Level::Instance(definitions.resource_type(type_name)?, id.parse()?),
+                [type_name, id, "_history", version] => Level::Version(definitions.resource_type(type_name)?, id.parse()?, version.to_owned()),
+                _ => return Err(nothing_at(path)),
+            };
+            return Ok(Self::Operation(level, name.to_owned()));
+        }
         match parts[..] {
             [] => Ok(Self::System),
             ["metadata"] => Ok(Self::Metadata),
@@ -93,7 +101,7 @@ impl Target {
             Self::System
             | Self::Metadata
             | Self::SystemSearch
-            | Self::Operation(_)
+            | Self::Operation(..)
             | Self::Type(_)
             | Self::TypeSearch(_)
             | Self::Instance(..)
@@ -109,7 +117,8 @@ impl Target {
         match self {
             Self::Type(t) | Self::TypeSearch(t) | Self::TypeHistory(t) | Self::Instance(t, _) | Self::InstanceHistory(t, _) | Self::Version(t, ..) => Some(t),
             Self::Compartment(_, _, inner) | Self::CompartmentSearch(_, _, inner) => *inner,
-            Self::System | Self::Metadata | Self::SystemSearch | Self::SystemHistory | Self::Operation(_) => None,
+            Self::Operation(level, _) => level.type_name(),
+            Self::System | Self::Metadata | Self::SystemSearch | Self::SystemHistory => None,
         }
     }
 }

@@ -179,6 +179,8 @@ impl<'a> Compiler<'a> {
             Condition::In(holders) => membership::holders(holders, type_name, &self.env),
             Condition::Text(field, text) => Ok(Query::and(vec![Query::term(&type_term(type_name)), Query::Text(*field, text.clone())])),
             Condition::Compartment(of, id) => self.compartment(of, id, type_name),
+            Condition::Compartments(of) => Ok(self.compartments(of, type_name)),
+            Condition::CareDate { start, end } => self.care_date(start.as_deref(), end.as_deref(), type_name),
             Condition::All(parts) => each(parts).map(Query::and),
             Condition::Any(parts) => each(parts).map(Query::or),
             // What is not the case must not hold for other types either.
@@ -303,12 +305,33 @@ impl<'a> Compiler<'a> {
         Ok(Query::or(any))
     }
 
+    fn compartments(&self, of: &'static str, type_name: &'static str) -> Query {
+        let params = self.env.origin.params.of(type_name);
+        let codes = self.env.origin.definitions().compartment(of, type_name).unwrap_or_default();
+        let belongs = codes.iter().filter_map(|code| params.get(code)).map(|param| Query::prefix(&param.key('r', &format!("{of}/"))));
+        let itself = (of == type_name).then(|| Query::term(&type_term(type_name)));
+        Query::or(belongs.chain(itself).collect())
+    }
+
+    /// The time of care is what the first of these parameters is about that the type has.
+    fn care_date(&self, start: Option<&str>, end: Option<&str>, type_name: &'static str) -> Result<Query, Failure> {
+        let params = self.env.origin.params.of(type_name);
+        let Some(param) = CARE_DATES.iter().find_map(|code| params.get(code)).filter(|p| p.kind == ParamType::Date) else { return Ok(Query::All) };
+        let side = |prefix: &str, date: Option<&str>| date.map(|date| param::value_query(param, &format!("{prefix}{date}"), &self.env)).transpose();
+        let within = [side("ge", start)?, side("le", end)?].into_iter().flatten().collect();
+        Ok(Query::or(vec![Query::negate(Query::term(&param.key('!', ""))), Query::and(within)]))
+    }
+
     /// The environment.
     #[must_use]
     pub fn env(&self) -> &Env<'a> {
         &self.env
     }
 }
+
+/// The parameters that tell when care took place, the most telling first.
+const CARE_DATES: [&str; 12] =
+    ["date", "period", "onset-date", "effective-time", "effective", "whenhandedover", "authoredon", "authored", "occurrence", "issued", "recorded-date", "created"];
 
 /// Most resources whose canonical URLs a chain follows.
 const MAX_CANONICALS: usize = 10_000;

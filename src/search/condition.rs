@@ -61,6 +61,15 @@ pub enum Condition {
     Text(TextField, Arc<Text>),
     /// The resource belongs to the compartment of another.
     Compartment(&'static str, String),
+    /// The resource belongs to the compartment of some resource of this type.
+    Compartments(&'static str),
+    /// The date of care that the resource tells, if it tells one, is in this time.
+    CareDate {
+        /// Not before.
+        start: Option<String>,
+        /// Not after.
+        end: Option<String>,
+    },
     /// All of them.
     All(Vec<Condition>),
     /// Any of them.

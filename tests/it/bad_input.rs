@@ -73,7 +73,7 @@ fn searches_that_cannot_be_understood() {
         "/Patient?_cursor=x",
         "/?_type=Patient,Nonsense",
         "/Patient/1/_history?_count=x",
-        "/Patient/$everything",
+        "/Patient/$everthing",
         "/Patient/_history?_sort=name",
         "/nonsense",
         "/Patient/1/2/3",
@@ -96,7 +96,7 @@ fn searches_that_cannot_be_understood() {
     400 value bad-value: _cursor 'x' is not one this server made; follow the links of a search result
     400 value bad-value: _type: unknown resource type 'Nonsense' in FHIR R4
     400 value bad-value: _count 'x' is not a number from 0 on
-    400 not-supported not-supported: operation $everything is not supported by this server
+    400 not-supported not-supported: operation $everthing is not supported by this server; did you mean '$everything'?
     400 value bad-value: _sort 'name' is not _lastUpdated, -_lastUpdated or none
     404 not-supported unknown-resource-type: unknown resource type 'nonsense' in FHIR R4
     404 not-found not-found: nothing is at 'Patient/1/2/3'; paths are [type], [type]/[id], [type]/[id]/_history, [type]/[id]/_history/[version], [type]/[id]/[type], [type]/_search, metadata

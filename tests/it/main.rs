@@ -13,6 +13,7 @@ mod history;
 mod interactions;
 mod model;
 mod naive;
+mod operations;
 mod patches;
 mod recovery;
 mod search;

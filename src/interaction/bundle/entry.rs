@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::conditions::{Conditions, Tag};
 use super::super::target::{Target, pairs};
-use super::super::{Content, Interaction, Patch, Whom, history, search};
+use super::super::{Content, Interaction, Patch, Whom, history, operation, search};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
 use crate::fhir::subset::Subset;
@@ -116,6 +116,13 @@ impl Entry {
     pub fn interaction(&mut self, version: FhirVersion) -> Result<Interaction, Failure> {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
+        if let (Method::Get | Method::Post, Target::Operation(level, name)) = (self.method, &self.target) {
+            let definition = operation::Definition::find(name, level)?;
+            if definition.affects_state && self.method == Method::Get {
+                return Err(Failure::new(Kind::MethodNotAllowed, format!("{} changes something; POST it", definition.code)));
+            }
+            return Ok(Interaction::Operation(operation::Call::new(definition, level.clone(), pairs(&self.query), taken)));
+        }
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
         let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict: false });
         let conditional = !self.query.is_empty();

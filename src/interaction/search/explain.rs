@@ -182,7 +182,7 @@ fn values_of(
         Condition::Not(part) => return values_of(part, resource, type_name, snapshot, compiler),
         Condition::Has { source, code, then } => return referrers(source, code, then, resource, type_name, snapshot, compiler),
         Condition::Text(field, text) => return Ok(texts(*field, text, resource, type_name)),
-        Condition::List(_) | Condition::In(_) | Condition::Compartment(..) => return Ok(Vec::new()),
+        Condition::List(_) | Condition::In(_) | Condition::Compartment(..) | Condition::Compartments(_) | Condition::CareDate { .. } => return Ok(Vec::new()),
     };
     let Some(param) = snapshot.params().of(type_name).get(code) else { return Ok(Vec::new()) };
     let missing = matches!(condition, Condition::Param { modifier: Modifier::Missing, .. });
@@ -301,6 +301,8 @@ fn meaning(condition: &Condition, type_name: &'static str, snapshot: &Snapshot) 
         Condition::In(holders) => format!("is a member of {}", holders.join(" or ")),
         Condition::Text(field, text) => format!("the words of its {field:?} fulfil {text:?}").to_lowercase(),
         Condition::Compartment(of, id) => format!("belongs to the compartment of {of}/{id}"),
+        Condition::Compartments(of) => format!("belongs to the compartment of a {of}"),
+        Condition::CareDate { start, end } => format!("tells of care from {start:?} to {end:?}, or of no time"),
         Condition::All(parts) => parts.iter().map(|p| meaning(p, type_name, snapshot)).collect::<Vec<_>>().join(" and "),
         Condition::Any(parts) => parts.iter().map(|p| meaning(p, type_name, snapshot)).collect::<Vec<_>>().join(" or "),
         Condition::Not(part) => format!("not: {}", meaning(part, type_name, snapshot)),

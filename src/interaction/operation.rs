@@ -1,0 +1,212 @@
+//! Operations, <https://hl7.org/fhir/R4/operations.html>: one table of them, one file each.
+
+pub mod everything;
+pub mod lastn;
+pub mod meta;
+
+use serde_json::{Value, json};
+
+use super::{Content, Env, Reply};
+use crate::fhir::definitions::nearest;
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, FhirVersion, Kind, ResourceId};
+use crate::sim::Snapshot;
+use crate::version::Operation;
+
+/// What an operation is invoked on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The whole simulator.
+    System,
+    /// A type.
+    Type(&'static str),
+    /// A resource.
+    Instance(&'static str, ResourceId),
+    /// A version of a resource; it is text still.
+    Version(&'static str, ResourceId, String),
+}
+
+impl Level {
+    /// The resource type it names.
+    #[must_use]
+    pub fn type_name(&self) -> Option<&'static str> {
+        match self {
+            Self::System => None,
+            Self::Type(type_name) | Self::Instance(type_name, _) | Self::Version(type_name, ..) => Some(type_name),
+        }
+    }
+
+    fn code(&self) -> char {
+        match self {
+            Self::System => 's',
+            Self::Type(_) => 't',
+            Self::Instance(..) => 'i',
+            Self::Version(..) => 'v',
+        }
+    }
+}
+
+/// An operation that this server has.
+#[derive(Debug)]
+pub struct Definition {
+    /// What it does.
+    pub name: Name,
+    /// With its dollar sign.
+    pub code: &'static str,
+    /// Where it may be invoked: `s`ystem, `t`ype, `i`nstance, `v`ersion.
+    levels: &'static str,
+    /// The types it is for; none is all.
+    pub types: &'static [&'static str],
+    /// Whether it changes something: then it is POSTed and becomes an event.
+    pub affects_state: bool,
+    /// Its canonical URL.
+    url: &'static str,
+}
+
+/// What operations there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Everything about a patient or an encounter.
+    Everything,
+    /// The last observations of each kind.
+    Lastn,
+    /// Profiles, tags and security labels.
+    Meta,
+}
+
+/// All of them.
+pub const ALL: [Definition; 4] = [
+    operation(Name::Everything, "$everything", "ti", &["Patient"], false, "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
+    operation(Name::Everything, "$everything", "i", &["Encounter"], false, "http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
+    operation(Name::Lastn, "$lastn", "t", &["Observation"], false, "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
+    operation(Name::Meta, "$meta", "stiv", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-meta"),
+];
+
+const fn operation(
+    name: Name,
+    code: &'static str,
+    levels: &'static str,
+    types: &'static [&'static str],
+    affects_state: bool,
+    url: &'static str,
+) -> Definition {
+    Definition { name, code, levels, types, affects_state, url }
+}
+
+impl Definition {
+    /// The operation `name`, without its dollar sign, at `level`.
+    ///
+    /// # Errors
+    /// [`Kind::NotSupported`]: there is none of this name, or not here.
+    pub fn find(name: &str, level: &Level) -> Result<&'static Self, Failure> {
+        let code = format!("${name}");
+        let fits = |d: &&'static Self| d.levels.contains(level.code()) && (d.types.is_empty() || level.type_name().is_some_and(|t| d.types.contains(&t)));
+        let named: Vec<&'static Self> = ALL.iter().filter(|d| d.code == code).collect();
+        if let Some(found) = named.iter().copied().find(fits) {
+            return Ok(found);
+        }
+        let message = match named.first() {
+            _ if name == "graph" => "operation $graph is not supported: this server does not walk GraphDefinitions; use _include, _revinclude or $everything".into(),
+            Some(_) => format!("operation {code} is not supported here; it is at {}", named.iter().map(|d| d.places()).collect::<Vec<_>>().join(", ")),
+            None => {
+                let near = nearest(&code, ALL.iter().map(|d| d.code)).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+                format!("operation {} is not supported by this server{near}", clip(&code))
+            }
+        };
+        Err(Failure::new(Kind::NotSupported, message))
+    }
+
+    /// `Patient/[id]/$everything`.
+    fn places(&self) -> String {
+        let types = if self.types.is_empty() { "[type]".to_owned() } else { self.types.join(" or ") };
+        let place = |level| match level {
+            's' => self.code.to_owned(),
+            't' => format!("{types}/{}", self.code),
+            'i' => format!("{types}/[id]/{}", self.code),
+            _ => format!("{types}/[id]/_history/[version]/{}", self.code),
+        };
+        self.levels.chars().map(place).collect::<Vec<_>>().join(", ")
+    }
+
+    /// As the CapabilityStatement of a version lists it.
+    #[must_use]
+    pub fn listed(&self, version: FhirVersion) -> Value {
+        let name = &self.code[1..];
+        // A reference before R4, a canonical since.
+        let definition = if version == FhirVersion::Stu3 { json!({"reference": self.url}) } else { json!(self.url) };
+        json!({"name": name, "definition": definition})
+    }
+
+    /// Whether it is listed with a type of its own, and not for the whole server.
+    #[must_use]
+    pub fn is_of(&self, type_name: &str) -> bool {
+        self.types.contains(&type_name)
+    }
+}
+
+/// An operation that is invoked.
+#[derive(Debug)]
+pub struct Call {
+    /// Which.
+    pub definition: &'static Definition,
+    /// On what.
+    pub level: Level,
+    /// Parameters of the URL, and those of a Parameters resource that are single values, as text.
+    pub parameters: Vec<(String, String)>,
+    /// The resource that was sent.
+    pub input: Option<Content>,
+}
+
+impl Call {
+    /// Takes the single values of a Parameters resource for parameters.
+    #[must_use]
+    pub fn new(definition: &'static Definition, level: Level, mut parameters: Vec<(String, String)>, input: Option<Content>) -> Self {
+        let sent = input.as_ref().filter(|c| c.resource.type_name() == "Parameters").and_then(|c| c.resource.value().get("parameter"));
+        for parameter in sent.and_then(Value::as_array).into_iter().flatten() {
+            let name = parameter.get("name").and_then(Value::as_str);
+            let value = parameter.as_object().and_then(|members| members.iter().find(|(key, _)| key.starts_with("value")));
+            if let (Some(name), Some((_, value))) = (name, value) {
+                match value {
+                    Value::String(text) => parameters.push((name.to_owned(), text.clone())),
+                    Value::Number(_) | Value::Bool(_) => parameters.push((name.to_owned(), value.to_string())),
+                    Value::Null | Value::Array(_) | Value::Object(_) => {}
+                }
+            }
+        }
+        Self { definition, level, parameters, input }
+    }
+
+    /// The value of a parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The operation its event is filed under.
+    #[must_use]
+    pub fn filed_under(&self) -> Operation {
+        if self.definition.affects_state { Operation::Post } else { Operation::Get }
+    }
+
+    fn refuse_unknown(&self, known: &[&str]) -> Result<(), Failure> {
+        match self.parameters.iter().find(|(name, _)| !known.contains(&name.as_str()) && !matches!(name.as_str(), "_format" | "_pretty")) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("parameter '{}' of {} is not supported; known: {}", clip(name), self.definition.code, known.join(", "));
+                Err(Failure::new(Kind::NotSupported, message))
+            }
+        }
+    }
+}
+
+/// Performs an operation.
+///
+/// # Errors
+/// Its own.
+pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    match call.definition.name {
+        Name::Everything => everything::perform(call, snapshot, env),
+        Name::Lastn => lastn::perform(call, snapshot, env),
+        Name::Meta => meta::perform(call, snapshot),
+    }
+}

@@ -1,0 +1,132 @@
+//! Operations.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, link};
+
+/// Type and id of the entries, in order; what is included has a plus.
+fn found(bundle: &Value) -> String {
+    let shown = |e: &Value| {
+        let plus = if e["search"]["mode"] == "include" { "+" } else { "" };
+        format!("{plus}{}/{}", e["resource"]["resourceType"].as_str().unwrap(), e["resource"]["id"].as_str().unwrap())
+    };
+    let mut all: Vec<String> = bundle["entry"].as_array().into_iter().flatten().map(shown).collect();
+    all.sort();
+    all.join(" ")
+}
+
+fn put(fhir: &Client, resource: &str) {
+    let resource: Value = serde_json::from_str(resource).unwrap();
+    let path = format!("/{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+    fhir.put(&path, &resource).expect(201);
+}
+
+fn fill(fhir: &Client) {
+    for resource in [
+        r#"{"resourceType":"Organization","id":"org","name":"Ward"}"#,
+        r#"{"resourceType":"Medication","id":"med"}"#,
+        r#"{"resourceType":"Patient","id":"a","managingOrganization":{"reference":"Organization/org"},"meta":{"tag":[{"system":"s","code":"t1"}],"profile":["http://x/p"]}}"#,
+        r#"{"resourceType":"Patient","id":"b","meta":{"tag":[{"code":"t2"}]}}"#,
+        r#"{"resourceType":"Encounter","id":"e","status":"finished","subject":{"reference":"Patient/a"},"period":{"start":"2020-01-01","end":"2020-01-03"}}"#,
+        r#"{"resourceType":"Observation","id":"o1","status":"final","subject":{"reference":"Patient/a"},"encounter":{"reference":"Encounter/e"},"effectiveDateTime":"2020-01-02","code":{"coding":[{"system":"l","code":"1"}]}}"#,
+        r#"{"resourceType":"Observation","id":"o2","status":"final","subject":{"reference":"Patient/a"},"effectiveDateTime":"2021-05-05","code":{"coding":[{"system":"l","code":"1"},{"system":"m","code":"x"}]}}"#,
+        r#"{"resourceType":"Observation","id":"o3","status":"final","subject":{"reference":"Patient/a"},"effectiveDateTime":"2021-05-04","code":{"coding":[{"system":"m","code":"x"}]}}"#,
+        r#"{"resourceType":"Observation","id":"o4","status":"final","subject":{"reference":"Patient/b"},"effectiveDateTime":"2021-05-04","code":{"text":"weight"}}"#,
+        r#"{"resourceType":"MedicationRequest","id":"m","status":"active","intent":"order","subject":{"reference":"Patient/a"},"medicationReference":{"reference":"Medication/med"}}"#,
+    ] {
+        put(fhir, resource);
+    }
+}
+
+#[test]
+fn everything_is_the_compartment_and_what_it_refers_to() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    for when in ["recent", "committed"] {
+        let ask = |path: &str| found(&fhir.get(path).expect(200).json());
+        let all = "+Medication/med +Organization/org Encounter/e MedicationRequest/m Observation/o1 Observation/o2 Observation/o3 Patient/a";
+        assert_eq!(ask("/Patient/a/$everything"), all, "{when}");
+        assert_eq!(ask("/Encounter/e/$everything"), "+Patient/a Encounter/e Observation/o1", "{when}");
+        assert_eq!(ask("/Patient/a/$everything?_type=Observation,Encounter"), "+Patient/a Encounter/e Observation/o1 Observation/o2 Observation/o3", "{when}");
+        // The Patient and the request tell of no care at that time, and of none at another.
+        let early = ask("/Patient/a/$everything?start=2020-01-01&end=2020-12-31");
+        assert_eq!(early, "+Medication/med +Organization/org Encounter/e MedicationRequest/m Observation/o1 Patient/a", "{when}");
+        let everyone = ask("/Patient/$everything?_type=Patient,Observation");
+        assert_eq!(everyone, "+Encounter/e +Organization/org Observation/o1 Observation/o2 Observation/o3 Observation/o4 Patient/a Patient/b", "{when}");
+        let posted = json!({"resourceType": "Parameters", "parameter": [{"name": "_type", "valueString": "Encounter"}]});
+        assert_eq!(found(&fhir.post("/Patient/a/$everything", &posted).expect(200).json()), "+Patient/a Encounter/e", "{when}");
+        let mut page = fhir.get("/Patient/a/$everything?_count=2&_type=Observation").expect(200).json();
+        assert_eq!(page["total"], 3);
+        let next = link(&page, "next").unwrap().to_owned();
+        assert!(next.contains("/Patient/a/$everything?_type=Observation"), "{next}");
+        page = fhir.get(next.split("/fhir").nth(1).unwrap()).expect(200).json();
+        assert_eq!(found(&page), "+Encounter/e +Patient/a Observation/o1", "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+    let since = fhir.get("/Patient/a/$everything?_since=2999-01-01T00:00:00Z").expect(200).json();
+    assert_eq!(since["total"], 0);
+    fhir.get("/Patient/none/$everything").expect(404);
+    fhir.delete("/Patient/b").expect(204);
+    fhir.get("/Patient/b/$everything").expect(410);
+    assert!(fhir.get("/Patient/a/$everything?start=soon").expect(400).refusal().contains("start 'soon' is not a date"));
+    assert!(fhir.get("/Patient/a/$everything?since=2020").expect(400).refusal().contains("parameter 'since' of $everything is not supported"));
+    assert!(fhir.get("/Group/a/$everything").expect(400).refusal().contains("it is at Patient/$everything, Patient/[id]/$everything"));
+    let inside = json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/a/$everything?_type=Encounter"}}]});
+    assert_eq!(found(&fhir.post("", &inside).json()["entry"][0]["resource"]), "+Patient/a Encounter/e");
+}
+
+#[test]
+fn lastn_gives_the_newest_of_each_code() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    let ask = |query: &str| fhir.get(&format!("/Observation/$lastn?{query}"));
+    // o1 and o3 share no code, but both share one with o2.
+    assert_eq!(found(&ask("patient=Patient/a").expect(200).json()), "Observation/o2");
+    assert_eq!(found(&ask("subject=Patient/a&max=2").expect(200).json()), "Observation/o2 Observation/o3");
+    assert_eq!(found(&ask("patient=b").expect(200).json()), "Observation/o4");
+    assert_eq!(found(&ask("patient=a,b&code=m|x").expect(200).json()), "Observation/o2");
+    assert!(ask("code=1").expect(400).refusal().contains("add patient=… or subject=…"));
+    assert!(ask("patient=a&max=0").expect(400).refusal().contains("max '0' is not a number from 1 on"));
+    ask("patient=a&cod=1").expect(400);
+}
+
+#[test]
+fn meta_is_of_a_resource_a_version_a_type_or_all() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    let ask = |path: &str| fhir.get(path).expect(200).json()["parameter"][0]["valueMeta"].clone();
+    for _ in 0..2 {
+        assert_eq!(ask("/Patient/a/$meta")["tag"], json!([{"system": "s", "code": "t1"}]));
+        assert_eq!(ask("/Patient/a/_history/1/$meta")["versionId"], "1");
+        assert_eq!(ask("/Patient/$meta"), json!({"profile": ["http://x/p"], "tag": [{"system": "s", "code": "t1"}, {"code": "t2"}]}));
+        assert_eq!(ask("/Observation/$meta"), json!({}));
+        assert_eq!(ask("/$meta")["tag"].as_array().unwrap().len(), 2);
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+    fhir.get("/Patient/none/$meta").expect(404);
+    fhir.get("/Patient/a/_history/9/$meta").expect(404);
+}
+
+#[test]
+fn operations_are_listed_and_others_refused_in_words() {
+    let server = TestServer::start();
+    for version in ["STU3", "R4", "R5"] {
+        let sim = format!("a__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let rest = server.fhir(&sim).get("/metadata").json()["rest"][0].clone();
+        let patient = rest["resource"].as_array().unwrap().iter().find(|r| r["type"] == "Patient").unwrap().clone();
+        if version == "STU3" {
+            assert!(rest["operation"].as_array().unwrap().iter().any(|o| o["name"] == "everything" && o["definition"]["reference"].is_string()));
+            assert_eq!(patient.get("operation"), None);
+        } else {
+            assert_eq!(patient["operation"][0], json!({"name": "everything", "definition": "http://hl7.org/fhir/OperationDefinition/Patient-everything"}));
+        }
+    }
+    let fhir = server.fhir("a__r4");
+    assert!(fhir.get("/Patient/1/$graph").expect(400).refusal().contains("does not walk GraphDefinitions"));
+    assert!(fhir.get("/Patient/1/$everthing").expect(400).refusal().contains("did you mean '$everything'?"));
+    fhir.put("/Patient/1/$everything", &json!({"resourceType": "Patient"})).expect(405);
+}
