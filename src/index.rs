@@ -39,6 +39,8 @@ pub struct Entry {
     pub keys: Arc<Keys>,
     /// Whether the version was there before, and only its keys are new.
     pub again: bool,
+    /// Whether the history of the resource begins anew with this version: what was known of it before counts no more.
+    pub rewrites: bool,
 }
 
 /// A version of a resource; whose it is, the stored resource tells.
@@ -57,6 +59,6 @@ pub struct View {
     pub committed: Committed,
     /// What was written since.
     pub recent: Recent,
-    /// Documents of `committed` whose resource has a newer version in `recent`.
+    /// Documents of `committed` whose resource has a newer version in `recent`, or whose history was rewritten there.
     masked: imbl::HashSet<u64>,
 }

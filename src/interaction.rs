@@ -14,6 +14,7 @@ pub mod history;
 pub mod operation;
 pub mod patch;
 pub mod read;
+mod rewrite;
 pub mod search;
 pub mod status;
 pub mod target;
@@ -21,7 +22,6 @@ pub mod update;
 pub mod vread;
 pub mod whom;
 
-use crate::clock::EventId;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Resource, ResourceId, VersionId};
 use crate::sim::bodies::Body;
@@ -62,6 +62,8 @@ pub enum Interaction {
     Batch(Content),
     /// A Bundle that happens as a whole.
     Transaction(Content),
+    /// A Bundle of versions that are to be there.
+    Restore(Content),
 }
 
 /// A resource that came with the request.
@@ -98,6 +100,7 @@ impl Interaction {
             Self::Operation(call) => call.definition.code,
             Self::Batch(_) => "batch",
             Self::Transaction(_) => "transaction",
+            Self::Restore(_) => "history-restore",
         }
     }
 
@@ -106,7 +109,7 @@ impl Interaction {
     pub fn operation(&self) -> Operation {
         match self {
             Self::Read(..) | Self::Vread(..) | Self::History(_) | Self::Search(_) | Self::Capabilities => Operation::Get,
-            Self::Create(..) => Operation::Post,
+            Self::Create(..) | Self::Restore(_) => Operation::Post,
             Self::Update(..) => Operation::Put,
             Self::Patch(..) => Operation::Patch,
             Self::Delete(..) | Self::DeleteMatching(..) => Operation::Delete,
@@ -183,8 +186,8 @@ pub struct Subject {
     pub id: ResourceId,
     /// The version, if the simulator shows versions.
     pub version: Option<VersionId>,
-    /// The event that made it, whose instant is its last modification.
-    pub event: EventId,
+    /// Its last modification, in milliseconds since 1970.
+    pub modified_ms: i64,
 }
 
 impl Subject {
@@ -192,7 +195,7 @@ impl Subject {
     #[must_use]
     pub fn of(type_name: &'static str, id: ResourceId, version: &Version, snapshot: &Snapshot) -> Self {
         let shown = snapshot.settings().versioning != Versioning::NoVersion;
-        Self { type_name, id, version: shown.then_some(version.id), event: version.event }
+        Self { type_name, id, version: shown.then_some(version.id), modified_ms: version.modified_ms }
     }
 
     /// `W/"3"`.
@@ -249,6 +252,7 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
         Interaction::Delete(type_name, id, conditions) => delete::perform(type_name, id, conditions, snapshot),
         Interaction::Operation(call) => operation::perform(call, snapshot, env),
         Interaction::Batch(content) => bundle::batch(content, snapshot, env),
+        Interaction::Restore(content) => bundle::restore::perform(content, snapshot),
         Interaction::Transaction(content) => bundle::transaction(content, snapshot, env),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bodies;
 pub mod commit;
+mod dispose;
 pub mod find;
 pub mod lifecycle;
 pub mod log;
@@ -10,7 +11,7 @@ pub mod registry;
 pub mod reindex;
 pub mod snapshot;
 
-pub use commit::{Draft, NewVersion, Sim, Stamp};
+pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};
 pub use find::Page;
 pub use log::LogEntry;
 pub use profile::{ClientIds, ConditionalDelete, Profile, Record, Settings, Versioning};

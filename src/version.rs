@@ -16,13 +16,21 @@ pub struct Version {
     pub place: Place,
     /// What was done.
     pub change: Change,
+    /// Its last modification, in milliseconds since 1970: the event's instant, but for what a rewritten history holds.
+    pub modified_ms: i64,
 }
 
 impl Version {
-    /// Whether this version is a deletion.
+    /// Whether this version has no content.
     #[must_use]
     pub fn is_deletion(&self) -> bool {
-        self.change == Change::Delete
+        matches!(self.change, Change::Delete | Change::Purge)
+    }
+
+    /// Its last modification as FHIR writes it.
+    #[must_use]
+    pub fn modified(&self) -> String {
+        crate::clock::instant(self.modified_ms)
     }
 }
 
@@ -103,6 +111,8 @@ pub enum Change {
     Patch,
     /// A deletion.
     Delete,
+    /// Nothing is left, not even that there was something.
+    Purge,
 }
 
 impl Change {
@@ -114,6 +124,7 @@ impl Change {
             Self::Update => 1,
             Self::Patch => 2,
             Self::Delete => 3,
+            Self::Purge => 4,
         }
     }
 
@@ -124,7 +135,8 @@ impl Change {
             0 => Self::Create,
             1 => Self::Update,
             2 => Self::Patch,
-            _ => Self::Delete,
+            3 => Self::Delete,
+            _ => Self::Purge,
         }
     }
 
@@ -135,7 +147,7 @@ impl Change {
             Self::Create => "POST",
             Self::Update => "PUT",
             Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
+            Self::Delete | Self::Purge => "DELETE",
         }
     }
 }

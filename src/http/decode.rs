@@ -13,8 +13,8 @@ use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
-use crate::interaction::search::Request as SearchRequest;
 use crate::interaction::operation::{self, Definition};
+use crate::interaction::search::Request as SearchRequest;
 use crate::interaction::target::pairs;
 use crate::interaction::{Conditions, Content, Interaction, Patch, Target, Whom, history};
 
@@ -125,7 +125,6 @@ impl Parts<'_> {
         let (allow, hint) = match target {
             Target::System => ("GET, HEAD, POST, DELETE", "POST takes a batch or transaction Bundle, DELETE a condition"),
             Target::Metadata => ("GET, HEAD", ""),
-            Target::SystemSearch | Target::TypeSearch(_) | Target::CompartmentSearch(..) => ("GET, HEAD, POST", ""),
             Target::Compartment(..) => ("GET, HEAD", "to search by POST, add /_search"),
             Target::Type(_) => {
                 ("GET, HEAD, POST, PUT, PATCH, DELETE", "to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…")
@@ -133,7 +132,7 @@ impl Parts<'_> {
             Target::Instance(..) => ("GET, HEAD, PUT, PATCH, DELETE", "to create, POST to the type, or PUT with an id"),
             Target::SystemHistory | Target::TypeHistory(_) | Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
             Target::Operation(level, name) if Definition::find(name, level).is_ok_and(|d| d.affects_state) => ("POST", "it changes something"),
-            Target::Operation(..) => ("GET, HEAD, POST", ""),
+            Target::Operation(..) | Target::SystemSearch | Target::TypeSearch(_) | Target::CompartmentSearch(..) => ("GET, HEAD, POST", ""),
         };
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
         let mut failure = Failure::new(Kind::MethodNotAllowed, format!("{method} is not allowed here; allowed: {allow}{hint}"));
@@ -244,6 +243,7 @@ impl Parts<'_> {
         match kind.as_deref() {
             Some("transaction") => Ok(Interaction::Transaction(content)),
             Some("batch") => Ok(Interaction::Batch(content)),
+            Some("history") => Ok(Interaction::Restore(content)),
             other => {
                 let shown = other.map_or("missing".to_owned(), |t| format!("'{}'", crate::fhir::id::clip(t)));
                 let message = format!("Bundle.type is {shown}; the endpoint itself takes batch or transaction. To store a Bundle as it is, POST it to /Bundle");

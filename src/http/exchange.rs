@@ -182,7 +182,7 @@ fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> (Answer, Vec<
     let mut headers = Vec::new();
     if let Some(subject) = &reply.subject {
         headers.extend(subject.etag().map(|etag| ("etag", etag)));
-        headers.push(("last-modified", http_date(subject.event)));
+        headers.push(("last-modified", http_date(subject.modified_ms)));
         // Of a resource that was stored or, by `If-None-Exist`, found.
         if matches!(call.operation, Operation::Post | Operation::Put | Operation::Patch) {
             headers.push(("location", format!("{}/{}", call.base, subject.location())));

@@ -6,7 +6,6 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 
 use super::negotiate::Format;
-use crate::clock::EventId;
 use crate::fhir::{Failure, FhirVersion, outcome, raw};
 use crate::interaction::status;
 use crate::sim::bodies::Body;
@@ -105,9 +104,9 @@ pub fn failure(failure: &Failure, version: FhirVersion) -> HttpResponse {
     response
 }
 
-/// An instant as HTTP writes it.
+/// Milliseconds since 1970 as HTTP writes an instant.
 #[must_use]
-pub fn http_date(event: EventId) -> String {
-    let seconds = u64::try_from(event.millis() / 1_000).unwrap_or(0);
+pub fn http_date(ms: i64) -> String {
+    let seconds = u64::try_from(ms / 1_000).unwrap_or(0);
     header::HttpDate::from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).to_string()
 }

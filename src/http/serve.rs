@@ -17,8 +17,8 @@ use super::respond::{self, Answer};
 use super::{App, body, routes};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind, json};
-use crate::interaction::search::Request;
 use crate::interaction::operation::Definition;
+use crate::interaction::search::Request;
 use crate::interaction::target::pairs;
 use crate::interaction::{Interaction, Target};
 use crate::search::params::TypeParams;
@@ -74,7 +74,14 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
 async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
     let long = match &call.asked {
-        Ok(Interaction::Batch(_) | Interaction::Transaction(_) | Interaction::Capabilities | Interaction::History(..) | Interaction::Operation(_)) => true,
+        Ok(
+            Interaction::Batch(_)
+            | Interaction::Transaction(_)
+            | Interaction::Restore(_)
+            | Interaction::Capabilities
+            | Interaction::History(..)
+            | Interaction::Operation(_),
+        ) => true,
         Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
         Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(..) | Interaction::DeleteMatching(..)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())

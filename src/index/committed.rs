@@ -76,6 +76,7 @@ pub(super) struct Segment {
     place: Column<u64>,
     version: Column<u64>,
     type_number: Column<u64>,
+    modified: Column<i64>,
     flats: Flats,
 }
 
@@ -158,6 +159,11 @@ impl Committed {
         Some((packed(address), hit))
     }
 
+    /// The documents that tell of versions of a resource.
+    pub(super) fn version_documents(&self, uid: &str) -> impl Iterator<Item = u64> {
+        self.find(self.inner.fields.version_uid, uid).map(packed)
+    }
+
     /// Every version of a resource, newest first.
     pub(super) fn versions(&self, uid: &str) -> Vec<Version> {
         let mut found: Vec<Version> = self.find(self.inner.fields.version_uid, uid).map(|a| self.hit(a).version).collect();
@@ -209,10 +215,11 @@ impl Committed {
         Hit {
             type_name: self.inner.definitions.resource_types().get(type_number).copied().unwrap_or(""),
             version: Version {
-                id: VersionId(version >> 3),
-                change: Change::from_code(version & 3),
+                id: VersionId(version >> 4),
+                change: Change::from_code(version & 7),
                 event: EventId::from_u64(of(&segment.event)),
                 place: Place::from_u64(of(&segment.place)),
+                modified_ms: segment.modified.first(address.doc_id).unwrap_or_else(|| EventId::from_u64(of(&segment.event)).millis()),
             },
         }
     }
@@ -239,12 +246,15 @@ impl Committed {
         for entry in recent.latest_versions() {
             writer.delete_term(Term::from_field_text(inner.fields.uid, &entry.uid));
         }
+        for uid in recent.rewritten() {
+            writer.delete_term(Term::from_field_text(inner.fields.version_uid, uid));
+        }
         for entry in recent.latest_versions() {
             if !entry.version.is_deletion() {
                 writer.add_document(inner.fields.current(entry, number(entry.type_name), body(entry).as_deref()))?;
             }
         }
-        for entry in recent.versions().filter(|e| !e.again) {
+        for entry in recent.versions().filter(|e| !e.again && e.version.change != Change::Purge) {
             writer.add_document(inner.fields.version_of(entry, number(entry.type_name)))?;
         }
         let payload = Payload { format: FORMAT, ..payload };
@@ -283,6 +293,7 @@ impl Segment {
             place: fast.u64("place")?,
             version: fast.u64("version")?,
             type_number: fast.u64("type_number")?,
+            modified: fast.i64("modified")?,
             reader: reader.clone(),
             flats: Flats::default(),
         })

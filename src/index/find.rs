@@ -12,7 +12,7 @@ use super::order::{Order, Position, Ranks, SortKey, compare, place_in_time, valu
 use super::{Entry, Hit, Recent, View};
 use crate::clock::EventId;
 use crate::query::Query;
-use crate::version::Version;
+use crate::version::{Change, Version};
 
 /// What is looked for.
 pub struct Find<'a> {
@@ -60,10 +60,13 @@ impl View {
 
     /// Takes in one more version; returns whether the resource was there, and not deleted, before.
     pub fn push(&mut self, entry: Arc<Entry>) -> bool {
+        if entry.rewrites {
+            self.masked.extend(self.committed.version_documents(&entry.uid));
+        }
         let existed = match self.recent.latest(&entry.uid) {
             Some(before) => !before.version.is_deletion(),
             // The first version of a resource follows nothing: nothing needs to be looked up.
-            None if entry.version.id.0 == 1 && !entry.again => false,
+            None if entry.version.id.0 == 1 && !entry.again && !entry.rewrites => false,
             None => match self.committed.current(&entry.uid) {
                 Some((document, _)) => {
                     self.masked.insert(document);
@@ -86,7 +89,7 @@ impl View {
 
     /// Adds the recent versions of `newer` from the `known`th on.
     pub fn catch_up(&mut self, newer: &Self, known: usize) {
-        for entry in newer.recent.versions().skip(known) {
+        for entry in newer.recent.pushed().skip(known) {
             self.push(entry.clone());
         }
     }
@@ -95,7 +98,7 @@ impl View {
     #[must_use]
     pub fn latest(&self, uid: &str) -> Option<Hit> {
         if let Some(entry) = self.recent.latest(uid) {
-            return Some(hit_of(entry));
+            return (entry.version.change != Change::Purge).then(|| hit_of(entry));
         }
         if let Some((_, hit)) = self.committed.current(uid) {
             return Some(hit);
@@ -108,11 +111,14 @@ impl View {
     #[must_use]
     pub fn versions(&self, uid: &str) -> Vec<Version> {
         let mut found: Vec<Version> = if self.recent.latest(uid).is_some() {
-            self.recent.versions().rev().filter(|e| *e.uid == *uid && !e.again).map(|e| e.version).collect()
+            self.recent.versions().filter(|e| *e.uid == *uid && !e.again && e.version.change != Change::Purge).map(|e| e.version).collect()
         } else {
             Vec::new()
         };
-        found.extend(self.committed.versions(uid));
+        found.reverse();
+        if !self.recent.is_rewritten(uid) {
+            found.extend(self.committed.versions(uid));
+        }
         found
     }
 
@@ -130,7 +136,7 @@ impl View {
                 changes += 1;
             }
         }
-        let mut changed: Vec<Arc<str>> = self.recent.versions().filter(|e| e.version.event > event).map(|e| e.uid.clone()).collect();
+        let mut changed: Vec<Arc<str>> = self.recent.pushed().filter(|e| e.version.event > event).map(|e| e.uid.clone()).collect();
         let committed = self.committed.changed_after(event, most);
         changes += committed.len();
         changed.extend(committed);
@@ -139,7 +145,8 @@ impl View {
         }
         changed.sort_unstable();
         changed.dedup();
-        let version_then = |uid: &Arc<str>| then.get(uid).copied().flatten().or_else(|| self.committed.versions(uid).into_iter().find(|v| v.event <= event));
+        let committed_then = |uid: &Arc<str>| if self.recent.is_rewritten(uid) { Vec::new() } else { self.committed.versions(uid) };
+        let version_then = |uid: &Arc<str>| then.get(uid).copied().flatten().or_else(|| committed_then(uid).into_iter().find(|v| v.event <= event));
         Some(changed.into_iter().map(|uid| (uid.clone(), version_then(&uid))).collect())
     }
 
@@ -154,7 +161,7 @@ impl View {
             }
         }
         let hidden: rustc_hash::FxHashSet<&str> = hidden.iter().map(|uid| &**uid).collect();
-        for entry in self.recent.versions().filter(|e| !hidden.contains(&*e.uid)) {
+        for entry in self.recent.pushed().filter(|e| !hidden.contains(&*e.uid)) {
             next.push(entry.clone());
         }
         for entry in instead {

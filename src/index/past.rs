@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tantivy::DocAddress;
 
-use super::View;
 use super::committed::packed;
+use super::{Entry, View};
 use crate::clock::EventId;
-use crate::version::Version;
+use crate::version::{Change, Version};
 
 /// Which versions.
 #[derive(Clone, Debug)]
@@ -45,7 +45,8 @@ impl View {
             });
         }
         let recent: Vec<_> = self.recent.versions().collect();
-        for (n, entry) in recent.iter().enumerate().filter(|(_, e)| !e.again && span.events.contains(&e.version.event)) {
+        let counts = |e: &Entry| !e.again && e.version.change != Change::Purge && span.events.contains(&e.version.event);
+        for (n, entry) in recent.iter().enumerate().filter(|(_, e)| counts(e)) {
             if span.type_name.is_none_or(|name| name == entry.type_name) {
                 found.push((entry.version.event.to_u64(), entry.version.place.number, At::Recent(n)));
             }

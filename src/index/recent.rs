@@ -21,6 +21,8 @@ pub struct Recent {
     full: imbl::Vector<Arc<Chunk>>,
     last: imbl::Vector<Arc<Entry>>,
     latest: imbl::HashMap<Arc<str>, Arc<Entry>>,
+    /// Where the history of a resource begins that was rewritten: what was pushed before counts no more.
+    rewritten: imbl::HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,9 @@ impl Recent {
 
     /// Adds a version; later ones of the same resource replace it as the latest.
     pub fn push(&mut self, entry: Arc<Entry>) {
+        if entry.rewrites {
+            self.rewritten.insert(entry.uid.clone(), self.len());
+        }
         self.latest.insert(entry.uid.clone(), entry.clone());
         self.last.push_back(entry);
         if self.last.len() == CHUNK {
@@ -59,10 +64,27 @@ impl Recent {
         self.latest.get(uid)
     }
 
-    /// Every version held, in the order of writing.
+    /// All that was pushed, in order.
     #[must_use]
-    pub fn versions(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
+    pub fn pushed(&self) -> impl DoubleEndedIterator<Item = &Arc<Entry>> {
         self.full.iter().flat_map(|chunk| chunk.entries.iter()).chain(self.last.iter())
+    }
+
+    /// Every version held, in the order of writing, but for those that a rewritten history has left behind.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let counts = |at: usize, entry: &Entry| self.rewritten.is_empty() || self.rewritten.get(&*entry.uid).is_none_or(|begins| at >= *begins);
+        self.pushed().enumerate().filter(move |(at, entry)| counts(*at, entry)).map(|(_, entry)| entry)
+    }
+
+    /// The resources whose history was rewritten.
+    pub fn rewritten(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rewritten.keys()
+    }
+
+    /// Whether the history of a resource was rewritten: then what is here is all of it.
+    #[must_use]
+    pub fn is_rewritten(&self, uid: &str) -> bool {
+        self.rewritten.contains_key(uid)
     }
 
     /// Latest versions, deletions too: what a flush must make current.

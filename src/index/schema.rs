@@ -12,11 +12,11 @@ use super::Entry;
 use crate::query::text::{self, TextField};
 
 /// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// The name of the tokenizer that parts words as [`crate::query::text::words`] does.
 pub const WORDS: &str = "words";
 /// The bit of the `version` column that tells a version document from a current one.
-pub const IS_VERSION: u64 = 4;
+pub const IS_VERSION: u64 = 8;
 
 #[derive(Clone, Debug)]
 pub struct Fields {
@@ -33,10 +33,12 @@ pub struct Fields {
     pub columns: Field,
     pub event: Field,
     pub place: Field,
-    /// Version number, and below it [`IS_VERSION`] and two bits of the change.
+    /// Version number, and below it [`IS_VERSION`] and three bits of the change.
     pub version: Field,
     /// Position of the type among the FHIR version's resource types.
     pub type_number: Field,
+    /// The last modification in milliseconds since 1970, where it is not the event's instant.
+    pub modified: Field,
 }
 
 impl Fields {
@@ -57,6 +59,7 @@ impl Fields {
             place: schema.add_u64_field("place", FAST),
             version: schema.add_u64_field("version", FAST),
             type_number: schema.add_u64_field("type_number", FAST),
+            modified: schema.add_i64_field("modified", FAST),
             schema: schema.build(),
         }
     }
@@ -65,8 +68,11 @@ impl Fields {
         let mut doc = TantivyDocument::with_capacity(256);
         doc.add_u64(self.event, entry.version.event.to_u64());
         doc.add_u64(self.place, entry.version.place.to_u64());
-        doc.add_u64(self.version, entry.version.id.0 << 3 | kind | entry.version.change.code());
+        doc.add_u64(self.version, entry.version.id.0 << 4 | kind | entry.version.change.code());
         doc.add_u64(self.type_number, type_number);
+        if entry.version.modified_ms != entry.version.event.millis() {
+            doc.add_i64(self.modified, entry.version.modified_ms);
+        }
         doc
     }
 

@@ -5,6 +5,7 @@
 
 mod entry;
 mod references;
+pub mod restore;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -265,10 +266,14 @@ impl<'a> Plan<'a> {
 
     /// Refuses if a change from the `known`th on is of a resource that one before is of.
     fn refuse_written_again(&mut self, known: usize) -> Result<(), Failure> {
+        let mut last = None;
         for new in &self.changes[known..] {
-            if !self.written.insert((new.type_name, new.id.clone())) {
+            // A history that one entry rewrites has many versions of one resource.
+            let now = Some((new.type_name, &new.id));
+            if last != now && !self.written.insert((new.type_name, new.id.clone())) {
                 return Err(twice_written(new.type_name, &new.id));
             }
+            last = now;
         }
         Ok(())
     }
@@ -321,7 +326,7 @@ fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
             response.push(format!("\"location\":{}", quote(&subject.location())));
         }
         response.extend(subject.etag().map(|etag| format!("\"etag\":{}", quote(&etag))));
-        response.push(format!("\"lastModified\":\"{}\"", subject.event.instant()));
+        response.push(format!("\"lastModified\":\"{}\"", crate::clock::instant(subject.modified_ms)));
     }
     if env.returns == Return::Outcome && !is_read {
         response.push(format!("\"outcome\":{}", outcome::informational("information", "informational", &reply.said())));

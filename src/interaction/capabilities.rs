@@ -36,7 +36,7 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
     if let Value::Object(rest) = &mut rest {
         // Before R4 operations are listed for the whole server only.
         let whole = |d: &&Definition| d.types.is_empty() || version == FhirVersion::Stu3;
-        rest.insert("operation".into(), operation::ALL.iter().filter(whole).map(|d| d.listed(version)).collect());
+        rest.insert("operation".into(), operation::ALL.iter().filter(whole).map(|d| d.listed(version, env.base)).collect());
         rest.insert("searchParam".into(), common(snapshot.params(), env.base));
     }
     let mut statement = json!({
@@ -88,7 +88,7 @@ fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<S
     }
     put("conditionalDelete", settings.conditional_delete.code().into());
     resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version, base)).collect());
-    let operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version)).collect();
+    let operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version, base)).collect();
     if version != FhirVersion::Stu3 && !operations.is_empty() {
         resource.insert("operation".into(), operations.into());
     }

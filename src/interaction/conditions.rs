@@ -97,7 +97,7 @@ impl Conditions {
             return self.if_none_match.iter().any(|tag| tag.matches(Some(current)));
         }
         // HTTP dates have whole seconds.
-        self.if_modified_since_ms.is_some_and(|since| current.event.millis() / 1_000 <= since / 1_000)
+        self.if_modified_since_ms.is_some_and(|since| current.modified_ms / 1_000 <= since / 1_000)
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     let shown = (snapshot.settings().versioning != Versioning::NoVersion).then_some(version);
     let text = raw::with_identity(&content.text, id.as_str(), shown.map(|v| v.to_string()).as_deref(), &env.stamp.event.instant());
     let body: crate::sim::bodies::Body = text.into_bytes().into();
-    let subject = Subject { type_name, id: id.clone(), version: shown, event: env.stamp.event };
+    let subject = Subject { type_name, id: id.clone(), version: shown, modified_ms: env.stamp.event.millis() };
     let keys = extract(content.resource.value(), type_name, &id, env.stamp.event.millis(), &snapshot.origin());
     let new = NewVersion::content(type_name, id, version, change, body.clone(), keys);
     Ok(Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) })

@@ -20,7 +20,7 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
     match current {
         None => reply.notes.push(format!("there was no {type_name}/{id}; nothing was deleted")),
         Some(v) if v.is_deletion() => {
-            reply.notes.push(format!("{type_name}/{id} was deleted already, at {}", v.event.instant()));
+            reply.notes.push(format!("{type_name}/{id} was deleted already, at {}", v.modified()));
         }
         Some(v) => {
             reply.notes.push(format!("{type_name}/{id} is deleted; its history is kept"));

@@ -118,7 +118,7 @@ fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot) -> R
     if let Some(at) = wanted.at {
         versions = current_at(versions, at);
     }
-    versions.retain(|(_, _, v)| v.event >= wanted.since);
+    versions.retain(|(_, _, v)| v.modified_ms >= wanted.since.millis());
     if !wanted.ascending {
         versions.reverse();
     }
@@ -131,7 +131,7 @@ fn current_at(versions: Vec<Past>, at: Interval) -> Vec<Past> {
     let mut ended = std::collections::HashMap::new();
     let mut found = Vec::new();
     for (type_name, id, version) in versions.into_iter().rev() {
-        let begins = version.event.millis().saturating_mul(1_000);
+        let begins = version.modified_ms.saturating_mul(1_000);
         let ends = ended.insert((type_name, id.clone()), begins);
         let lasts = ends.is_none_or(|ends| ends > at.low);
         if begins < at.high && lasts && (begins >= at.low || !version.is_deletion()) {
@@ -205,7 +205,7 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
         quote(&url),
         quote(&status::line(code)),
         quote(&subject.etag().unwrap_or_default()),
-        version.event.instant(),
+        version.modified(),
     ))
 }
 

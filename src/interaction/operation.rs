@@ -3,6 +3,7 @@
 pub mod everything;
 pub mod lastn;
 pub mod meta;
+pub mod purge;
 
 use serde_json::{Value, json};
 
@@ -72,24 +73,27 @@ pub enum Name {
     Lastn,
     /// Profiles, tags and security labels.
     Meta,
+    /// Some more of them.
+    MetaAdd,
+    /// Some fewer of them.
+    MetaDelete,
+    /// Superseded versions are removed.
+    Purge,
 }
 
 /// All of them.
-pub const ALL: [Definition; 4] = [
+pub const ALL: [Definition; 8] = [
     operation(Name::Everything, "$everything", "ti", &["Patient"], false, "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
     operation(Name::Everything, "$everything", "i", &["Encounter"], false, "http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
     operation(Name::Lastn, "$lastn", "t", &["Observation"], false, "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
     operation(Name::Meta, "$meta", "stiv", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-meta"),
+    operation(Name::MetaAdd, "$meta-add", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-add"),
+    operation(Name::MetaDelete, "$meta-delete", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete"),
+    operation(Name::Purge, "$purge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
+    operation(Name::Purge, "$expunge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
 ];
 
-const fn operation(
-    name: Name,
-    code: &'static str,
-    levels: &'static str,
-    types: &'static [&'static str],
-    affects_state: bool,
-    url: &'static str,
-) -> Definition {
+const fn operation(name: Name, code: &'static str, levels: &'static str, types: &'static [&'static str], affects_state: bool, url: &'static str) -> Definition {
     Definition { name, code, levels, types, affects_state, url }
 }
 
@@ -106,7 +110,9 @@ impl Definition {
             return Ok(found);
         }
         let message = match named.first() {
-            _ if name == "graph" => "operation $graph is not supported: this server does not walk GraphDefinitions; use _include, _revinclude or $everything".into(),
+            _ if name == "graph" => {
+                "operation $graph is not supported: this server does not walk GraphDefinitions; use _include, _revinclude or $everything".into()
+            }
             Some(_) => format!("operation {code} is not supported here; it is at {}", named.iter().map(|d| d.places()).collect::<Vec<_>>().join(", ")),
             None => {
                 let near = nearest(&code, ALL.iter().map(|d| d.code)).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
@@ -130,11 +136,31 @@ impl Definition {
 
     /// As the CapabilityStatement of a version lists it.
     #[must_use]
-    pub fn listed(&self, version: FhirVersion) -> Value {
-        let name = &self.code[1..];
+    pub fn listed(&self, version: FhirVersion, base: &str) -> Value {
+        let url = if self.is_ours() { format!("{base}/{}", self.url) } else { self.url.to_owned() };
         // A reference before R4, a canonical since.
-        let definition = if version == FhirVersion::Stu3 { json!({"reference": self.url}) } else { json!(self.url) };
-        json!({"name": name, "definition": definition})
+        let definition = if version == FhirVersion::Stu3 { json!({"reference": url}) } else { json!(url) };
+        json!({"name": &self.code[1..], "definition": definition})
+    }
+
+    /// Whether it is one that the specification does not have.
+    fn is_ours(&self) -> bool {
+        self.url.starts_with("OperationDefinition/")
+    }
+
+    /// The OperationDefinition of one of ours by its id.
+    #[must_use]
+    pub fn resource(id: &str, version: FhirVersion) -> Option<Value> {
+        let definition = ALL.iter().find(|d| d.is_ours() && d.url.split('/').nth(1) == Some(id))?;
+        let at = |level| definition.levels.contains(level);
+        let types = if definition.types.is_empty() { &["Resource"] } else { definition.types };
+        // What R4 calls affecting state, STU3 calls not being idempotent.
+        let (effect, is_so) = if version == FhirVersion::Stu3 { ("idempotent", !definition.affects_state) } else { ("affectsState", definition.affects_state) };
+        Some(json!({
+            "resourceType": "OperationDefinition", "id": id, "name": id.replace('-', "_"), "status": "active", "kind": "operation",
+            "code": &definition.code[1..], "description": format!("{}, as docs/fhir.md of fhirsim describes it", definition.code),
+            effect: is_so, "resource": types, "system": at('s'), "type": at('t'), "instance": at('i'),
+        }))
     }
 
     /// Whether it is listed with a type of its own, and not for the whole server.
@@ -208,5 +234,8 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
         Name::Everything => everything::perform(call, snapshot, env),
         Name::Lastn => lastn::perform(call, snapshot, env),
         Name::Meta => meta::perform(call, snapshot),
+        Name::MetaAdd => meta::change(call, true, snapshot),
+        Name::MetaDelete => meta::change(call, false, snapshot),
+        Name::Purge => purge::perform(call, snapshot, env),
     }
 }

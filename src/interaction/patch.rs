@@ -113,7 +113,7 @@ pub fn perform(type_name: &'static str, whom: &Whom, patch: &Patch, conditions: 
     let uid = format!("{type_name}/{id}");
     let Some(version) = snapshot.latest(type_name, &id) else { return Err(not_found(type_name, &id)) };
     if version.is_deletion() {
-        let message = format!("{uid} was deleted at {}; what is deleted cannot be patched, an update brings it back", version.event.instant());
+        let message = format!("{uid} was deleted at {}; what is deleted cannot be patched, an update brings it back", version.modified());
         return Err(Failure::new(Kind::Deleted, message));
     }
     update::require(&uid, Some(&version), conditions, snapshot)?;

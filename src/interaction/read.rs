@@ -1,5 +1,6 @@
 //! Read, <https://hl7.org/fhir/R4/http.html#read>.
 
+use super::operation::Definition;
 use super::{Conditions, Done, Reply, Subject, definition, not_found};
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId};
@@ -12,8 +13,12 @@ use crate::version::Version;
 /// It never was, or was deleted.
 pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions, subset: &Subset, snapshot: &Snapshot) -> Result<Reply, Failure> {
     let Some(version) = snapshot.latest(type_name, id) else {
-        // The parameters that the CapabilityStatement names can be read, too.
-        let defined = (type_name == "SearchParameter").then(|| definition::by_id(id.as_str(), snapshot.params())).flatten();
+        // The parameters and operations that the CapabilityStatement names can be read, too.
+        let defined = match type_name {
+            "SearchParameter" => definition::by_id(id.as_str(), snapshot.params()),
+            "OperationDefinition" => Definition::resource(id.as_str(), snapshot.version()),
+            _ => None,
+        };
         let defined = defined.ok_or_else(|| not_found(type_name, id))?;
         return Ok(Reply { body: Some(defined.to_string().into_bytes().into()), ..Reply::new(Done::Ok) });
     };
@@ -31,8 +36,7 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
 /// The version is a deletion, or its file is damaged.
 pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
     if version.is_deletion() {
-        let message =
-            format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.event.instant(), version.id);
+        let message = format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.modified(), version.id);
         return Err(Failure::new(Kind::Deleted, message));
     }
     let subject = Some(Subject::of(type_name, id.clone(), version, snapshot));

@@ -52,7 +52,7 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
         (None, None) => String::new(),
     };
     let shown = Shown { path, parameters: search.applied.iter().filter(|(name, _)| name != "_count").cloned().collect() };
-    answered(request, search, shown, snapshot, env)
+    answered(request, &search, &shown, snapshot, env)
 }
 
 /// What the links of a page repeat.
@@ -68,7 +68,7 @@ pub struct Shown {
 ///
 /// # Errors
 /// As [`perform`].
-pub(super) fn answered(request: &Request, search: Search, shown: Shown, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+pub(super) fn answered(request: &Request, search: &Search, shown: &Shown, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     // Within a Bundle, that is the event it becomes.
     let cursor = search.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
     let then;
@@ -81,9 +81,9 @@ pub(super) fn answered(request: &Request, search: Search, shown: Shown, snapshot
     let budget = snapshot.budget();
     let left = search.max_results.map_or(usize::MAX, |most| most.saturating_sub(cursor.offset));
     let from = From { offset: cursor.offset, after: cursor.after.as_deref() };
-    let mut page = snapshot.search(&search, from, search.count.min(left), env.now_ms, &budget)?;
+    let mut page = snapshot.search(search, from, search.count.min(left), env.now_ms, &budget)?;
     page.total = page.total.min(search.max_results.unwrap_or(usize::MAX));
-    let text = Answer { request, search: &search, cursor: &cursor, page: &page, shown: &shown, snapshot, env, budget: &budget }.bundle()?;
+    let text = Answer { request, search, cursor: &cursor, page: &page, shown, snapshot, env, budget: &budget }.bundle()?;
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
@@ -95,7 +95,7 @@ pub(super) fn whole(
     request: &Request,
     search: &Search,
     page: &Page,
-    shown: Shown,
+    shown: &Shown,
     snapshot: &Snapshot,
     env: &Env<'_>,
     budget: &Budget,
@@ -104,7 +104,7 @@ pub(super) fn whole(
     let mut search = search.clone();
     search.count = page.total.max(1);
     let search = &search;
-    Answer { request, search, cursor: &cursor, page, shown: &shown, snapshot, env, budget }.bundle()
+    Answer { request, search, cursor: &cursor, page, shown, snapshot, env, budget }.bundle()
 }
 
 /// The first `most` resources that a condition in the form of a search matches, and how many do; what is unknown in it is

@@ -330,8 +330,20 @@ impl<'a> Compiler<'a> {
 }
 
 /// The parameters that tell when care took place, the most telling first.
-const CARE_DATES: [&str; 12] =
-    ["date", "period", "onset-date", "effective-time", "effective", "whenhandedover", "authoredon", "authored", "occurrence", "issued", "recorded-date", "created"];
+const CARE_DATES: [&str; 12] = [
+    "date",
+    "period",
+    "onset-date",
+    "effective-time",
+    "effective",
+    "whenhandedover",
+    "authoredon",
+    "authored",
+    "occurrence",
+    "issued",
+    "recorded-date",
+    "created",
+];
 
 /// Most resources whose canonical URLs a chain follows.
 const MAX_CANONICALS: usize = 10_000;

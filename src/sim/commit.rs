@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::bodies::Body;
+use super::dispose;
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
 use super::profile::Profile;
@@ -78,19 +79,37 @@ pub struct NewVersion {
     pub body: Option<Body>,
     /// What it is found by.
     pub keys: Arc<Keys>,
+    /// Its last modification in milliseconds since 1970, where that is not the event's instant.
+    pub modified_ms: Option<i64>,
+    /// Whether the history of the resource begins anew with this version.
+    pub rewrites: Rewrites,
+}
+
+/// What becomes of the versions that a resource had before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rewrites {
+    /// They stay.
+    #[default]
+    Nothing,
+    /// They count no more: this version and those after it in the exchange are the history. Their files stay in the folders
+    /// of these events.
+    History(Vec<(Operation, EventId)>),
+    /// The same, and their files are removed.
+    Purge(Vec<(Operation, EventId)>),
 }
 
 impl NewVersion {
     /// A version with content.
     #[must_use]
     pub fn content(type_name: &'static str, id: ResourceId, version: VersionId, change: Change, body: Body, keys: Keys) -> Self {
-        Self { type_name, id, version, change, body: Some(body), keys: Arc::new(keys) }
+        Self { type_name, id, version, change, body: Some(body), keys: Arc::new(keys), modified_ms: None, rewrites: Rewrites::Nothing }
     }
 
     /// A deletion.
     #[must_use]
     pub fn deletion(type_name: &'static str, id: ResourceId, version: VersionId) -> Self {
-        Self { type_name, id, version, change: Change::Delete, body: None, keys: Arc::default() }
+        let change = Change::Delete;
+        Self { type_name, id, version, change, body: None, keys: Arc::default(), modified_ms: None, rewrites: Rewrites::Nothing }
     }
 
     pub(super) fn uid(&self) -> Arc<str> {
@@ -229,7 +248,14 @@ impl Sim {
         let stamp = Stamp { event: self.next_event(), operation };
         let (draft, response) = plan(&before, stamp);
         let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
+        let purges = draft.changes.iter().any(|c| matches!(c.rewrites, Rewrites::Purge(_)));
         let (mut after, ticket) = self.commit(&before, stamp, draft)?;
+        if purges {
+            // The event says so already: what is left over now is removed when the simulator is opened again.
+            if let Err(error) = dispose::of_event(&self.store.dir, operation, stamp.event) {
+                tracing::error!(sim = %self.store.sim, event = %stamp.event, %error, "what was purged could not be removed yet");
+            }
+        }
         if defines {
             // What is going on in the background finds out by itself that it is not wanted any more.
             let later = after.follow_params();
@@ -288,7 +314,7 @@ impl Sim {
             after.apply(new, stamp, number);
             if let Some(body) = &new.body {
                 let place = Place { operation: stamp.operation, number, bytes: u32::try_from(body.len()).unwrap_or(u32::MAX) };
-                self.store.bodies.keep(self.store.serial, &Version { id: new.version, event: stamp.event, place, change: new.change }, body);
+                self.store.bodies.keep(self.store.serial, &Version { id: new.version, event: stamp.event, place, change: new.change, modified_ms: 0 }, body);
             }
         }
         after
@@ -341,5 +367,14 @@ fn stored(new: &NewVersion, number: u32) -> StoredResource {
         version_id: new.version.0,
         change: new.change,
         bytes: new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX)),
+        last_updated: new.modified_ms.map(crate::clock::instant),
+        rewrites: match &new.rewrites {
+            Rewrites::Nothing => None,
+            Rewrites::History(before) | Rewrites::Purge(before) => {
+                Some(before.iter().map(|(operation, event)| format!("{}/{event}", operation.directory())).collect())
+            }
+        },
+        purges: matches!(new.rewrites, Rewrites::Purge(_)),
+        purged: false,
     }
 }

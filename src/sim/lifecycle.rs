@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::commit::Sim;
+use super::dispose;
 use super::log::RequestLog;
 use super::profile::{Profile, Settings};
 use super::registry::Shared;
 use super::snapshot::{Snapshot, Store};
 use crate::clock::{Clock, EventId};
-use crate::fhir::{Definitions, VersionId};
+use crate::fhir::{Definitions, VersionId, instant};
 use crate::index::{Committed, Entry, Payload, View};
 use crate::simdb::scan::{self, Damage};
 use crate::simdb::write::{prepare, replace_file};
@@ -301,7 +302,7 @@ impl Tail {
 
     fn of(snapshot: &Snapshot, last_id: EventId) -> Self {
         let mut events: Vec<String> = Vec::new();
-        for entry in snapshot.view.recent.versions().filter(|e| !e.again) {
+        for entry in snapshot.view.recent.pushed().filter(|e| !e.again) {
             let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
             if events.last() != Some(&name) {
                 events.push(name);
@@ -406,7 +407,12 @@ fn replay_event(snapshot: &mut Snapshot, event: EventId, operation: Operation, r
         let type_name = snapshot.definitions().resource_type(&stored.type_name).map_err(|f| damage(f.diagnostics))?;
         let id = stored.id.parse().map_err(|f: crate::fhir::Failure| damage(f.diagnostics))?;
         let place = Place { operation, number, bytes: stored.bytes };
-        let version = Version { id: VersionId(stored.version_id), event, place, change: stored.change };
+        if stored.purged {
+            continue;
+        }
+        let modified = stored.last_updated.as_deref().and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
+        let modified_ms = modified.unwrap_or(event.millis());
+        let version = Version { id: VersionId(stored.version_id), event, place, change: stored.change, modified_ms };
         let value = match &stored.file {
             None => Value::Null,
             Some(file) => {
@@ -414,10 +420,12 @@ fn replay_event(snapshot: &mut Snapshot, event: EventId, operation: Operation, r
                 serde_json::from_slice(&bytes).map_err(|e| damage(format!("{file}: {e}")))?
             }
         };
-        entries.push(Arc::new(snapshot.entry_of(type_name, &id, version, &value)) as Arc<Entry>);
+        let entry = Entry { rewrites: stored.rewrites.is_some(), ..snapshot.entry_of(type_name, &id, version, &value) };
+        entries.push(Arc::new(entry));
     }
     for entry in entries {
         snapshot.push(entry);
     }
-    Ok(())
+    // What a purge was about to remove when the last server ended.
+    dispose::superseded(&snapshot.store.dir, record).map_err(|e| damage(e.to_string()))
 }

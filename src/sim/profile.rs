@@ -57,6 +57,8 @@ pub struct Settings {
     pub client_ids: ClientIds,
     /// How many resources a conditional delete may delete.
     pub conditional_delete: ConditionalDelete,
+    /// Whether a Bundle of type history, posted, changes histories.
+    pub history_modifications: bool,
 }
 
 impl Settings {
@@ -81,6 +83,7 @@ impl Default for Settings {
             update_create: true,
             client_ids: ClientIds::default(),
             conditional_delete: ConditionalDelete::default(),
+            history_modifications: false,
         }
     }
 }

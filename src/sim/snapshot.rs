@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use serde_json::Value;
 
 use super::bodies::{Bodies, Body};
-use super::commit::{NewVersion, Stamp};
+use super::commit::{NewVersion, Rewrites, Stamp};
 use super::profile::Settings;
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
@@ -15,7 +15,7 @@ use crate::search::extract;
 use crate::search::extract::Origin;
 use crate::search::params::Params;
 use crate::simdb::{SimDir, SimId};
-use crate::version::{Change, Place, Version};
+use crate::version::{Place, Version};
 
 /// Most versions that may have been made since a moment that is looked back to.
 const MAX_CHANGED: usize = 50_000;
@@ -203,9 +203,9 @@ impl Snapshot {
 
     /// The index entry of a resource.
     pub(super) fn entry_of(&self, type_name: &'static str, id: &ResourceId, version: Version, value: &Value) -> Entry {
-        let gone = version.change == Change::Delete;
-        let keys = if gone { Arc::default() } else { Arc::new(extract(value, type_name, id, version.event.millis(), &self.origin())) };
-        Entry { uid: uid(type_name, id).into(), type_name, version, keys, again: false }
+        let gone = version.is_deletion();
+        let keys = if gone { Arc::default() } else { Arc::new(extract(value, type_name, id, version.modified_ms, &self.origin())) };
+        Entry { uid: uid(type_name, id).into(), type_name, version, keys, again: false, rewrites: false }
     }
 
     /// Takes in a change that is planned and not stored yet.
@@ -221,8 +221,10 @@ impl Snapshot {
     pub(super) fn apply(&mut self, new: &NewVersion, stamp: Stamp, number: u32) {
         let bytes = new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX));
         let place = Place { operation: stamp.operation, number, bytes };
-        let version = Version { id: new.version, event: stamp.event, place, change: new.change };
-        self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys: new.keys.clone(), again: false }));
+        let modified_ms = new.modified_ms.unwrap_or(stamp.event.millis());
+        let version = Version { id: new.version, event: stamp.event, place, change: new.change, modified_ms };
+        let (keys, rewrites) = (new.keys.clone(), new.rewrites != Rewrites::Nothing);
+        self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys, again: false, rewrites }));
     }
 
     /// Takes an entry in and counts it.

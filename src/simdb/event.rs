@@ -27,6 +27,18 @@ pub struct StoredResource {
     /// The file's length.
     #[serde(default)]
     pub bytes: u32,
+    /// Its last modification, where that is not the event's instant: in a rewritten history.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_updated: Option<String>,
+    /// Whether the history of the resource begins anew with this version; the folders that held it before, `PUT/2026_...`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rewrites: Option<Vec<String>>,
+    /// Whether the files of what it was before are removed.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub purges: bool,
+    /// Whether the file was there and was removed by a purge.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub purged: bool,
 }
 
 /// One exchange: request, response, and what it stored.

@@ -16,6 +16,7 @@ mod naive;
 mod operations;
 mod patches;
 mod recovery;
+mod rewriting;
 mod search;
 mod search_model;
 mod search_whole;

@@ -51,6 +51,18 @@ pub struct Entry {
     pub query: String,
 }
 
+impl<'a> RawEntry<'a> {
+    /// The entry.
+    pub fn value(&self) -> &'a Value {
+        self.value
+    }
+
+    /// Its resource as it came.
+    pub fn resource_text(&self) -> Option<&'a str> {
+        self.resource_text
+    }
+}
+
 /// The entries of a Bundle.
 pub fn split(content: &Content) -> Result<Vec<RawEntry<'_>>, Failure> {
     let text = content.text.strip_prefix('\u{feff}').unwrap_or(&content.text);

@@ -58,7 +58,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     }
     // The links repeat what was asked of the operation, not of the search that it makes.
     let links = call.parameters.iter().filter(|(name, _)| !matches!(name.as_str(), "_count" | "_cursor" | "_format" | "_pretty")).cloned().collect();
-    search::answered(&request, search, search::Shown { path, parameters: links }, snapshot, env)
+    search::answered(&request, &search, &search::Shown { path, parameters: links }, snapshot, env)
 }
 
 /// The time of care that is asked for.

@@ -41,7 +41,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let hits = last_of_each(page.hits, max);
     let page = Page { total: hits.len(), hits, last: None };
     let shown = search::Shown { path: "Observation/$lastn".to_owned(), parameters: call.parameters.clone() };
-    let text = search::whole(&request, &search, &page, shown, snapshot, env, &budget)?;
+    let text = search::whole(&request, &search, &page, &shown, snapshot, env, &budget)?;
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 

@@ -1,16 +1,18 @@
-//! `$meta`, <https://hl7.org/fhir/R4/resource-operation-meta.html>: profiles, tags and security labels of a resource, of a
-//! version, of a type, of everything.
+//! `$meta`, `$meta-add`, `$meta-delete`, <https://hl7.org/fhir/R4/resource-operation-meta.html>: profiles, tags and security
+//! labels of a resource, of a version, of a type, of everything; added and taken away without making a version.
 
 use serde_json::{Map, Value, json};
 
 use super::{Call, Level};
 use crate::fhir::definitions::ParamType;
-use crate::fhir::{Failure, Kind};
+use crate::fhir::subset::Subset;
+use crate::fhir::{Failure, Kind, raw};
+use crate::interaction::rewrite::{self, Rewritten};
 use crate::interaction::{Conditions, Done, Reply, read, vread};
 use crate::query::Query;
 use crate::search::Lookup;
 use crate::search::extract::type_term;
-use crate::sim::Snapshot;
+use crate::sim::{Rewrites, Snapshot};
 
 /// Answers with Parameters that return a Meta.
 ///
@@ -28,8 +30,80 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         }
         Level::Version(type_name, id, version) => vread::perform(type_name, id, version.parse()?, &none, snapshot)?,
     };
-    let resource: Value = stored.body.map(|b| serde_json::from_slice(&b)).transpose().map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?.unwrap_or_default();
+    let resource: Value =
+        stored.body.map(|b| serde_json::from_slice(&b)).transpose().map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?.unwrap_or_default();
     Ok(answer(resource.get("meta").unwrap_or(&json!({}))))
+}
+
+/// Adds to what a resource or a version has, or takes away from it; the version stays the one it is.
+///
+/// # Errors
+/// There is no such version; no meta is given.
+pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Failure> {
+    call.refuse_unknown(&[])?;
+    let (type_name, id, wanted) = match &call.level {
+        Level::Instance(type_name, id) => (*type_name, id, None),
+        Level::Version(type_name, id, version) => (*type_name, id, Some(version.parse()?)),
+        Level::System | Level::Type(_) => return Err(Failure::new(Kind::NotSupported, "meta is that of a resource: [type]/[id]/$meta-add")),
+    };
+    let given = given(call)?;
+    // Says what is missing, or deleted.
+    let none = Conditions::default();
+    match wanted {
+        Some(version) => vread::perform(type_name, id, version, &none, snapshot)?,
+        None => read::perform(type_name, id, &none, &Subset::All, snapshot)?,
+    };
+    let versions = snapshot.versions(type_name, id);
+    let changed = wanted.or_else(|| versions.first().map(|v| v.id));
+    let mut meta = json!({});
+    let mut history = Vec::with_capacity(versions.len());
+    for version in versions.iter().rev() {
+        let mut rewritten = Rewritten::of(type_name, version, snapshot)?;
+        if let Some(body) = rewritten.body.as_ref().filter(|_| Some(version.id) == changed) {
+            let text = std::str::from_utf8(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+            let (text, now) = with_meta(text, &given, adds)?;
+            (meta, rewritten.body) = (now, Some(text.into_bytes().into()));
+        }
+        history.push(rewritten);
+    }
+    let changes = rewrite::changes(type_name, id, history, Rewrites::History, snapshot)?;
+    Ok(Reply { changes, ..answer(&meta) })
+}
+
+/// The Meta that was sent.
+fn given(call: &Call) -> Result<Value, Failure> {
+    let sent = call.input.as_ref().map(|c| c.resource.value());
+    let parameters = sent.and_then(|p| p.get("parameter")?.as_array());
+    let meta = parameters.and_then(|all| all.iter().find(|p| p.get("name").and_then(Value::as_str) == Some("meta"))?.get("valueMeta"));
+    meta.filter(|m| m.is_object()).cloned().ok_or_else(|| {
+        Failure::new(Kind::Invalid, format!("{} needs Parameters with a parameter 'meta' and its valueMeta", call.definition.code)).at("Parameters.parameter")
+    })
+}
+
+/// What makes two tags, labels or profiles one.
+fn same(a: &Value, b: &Value) -> bool {
+    let part = |v: &Value, name: &str| v.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if a.is_string() { a == b } else { part(a, "system") == part(b, "system") && part(a, "code") == part(b, "code") }
+}
+
+/// A resource with another meta, and that meta; all else stays byte for byte.
+fn with_meta(text: &str, given: &Value, adds: bool) -> Result<(String, Value), Failure> {
+    let span = raw::member(text, 0, "meta").ok_or_else(|| Failure::new(Kind::Damaged, "the stored resource has no meta"))?;
+    let mut meta: Map<String, Value> = serde_json::from_str(&text[span.clone()]).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+    for name in ["profile", "security", "tag"] {
+        let wanted = given.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut there = meta.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        if adds {
+            let new: Vec<Value> = wanted.into_iter().filter(|w| !there.iter().any(|t| same(t, w))).collect();
+            there.extend(new);
+        } else {
+            there.retain(|t| !wanted.iter().any(|w| same(t, w)));
+        }
+        if there.is_empty() { _ = meta.shift_remove(name) } else { _ = meta.insert(name.to_owned(), there.into()) }
+    }
+    let meta = Value::Object(meta);
+    let text = raw::apply(text, vec![(span, raw::write(&meta, &[text]))]);
+    Ok((text, meta))
 }
 
 /// Parameters that return a Meta.
@@ -51,20 +125,18 @@ fn used(type_name: Option<&'static str>, snapshot: &Snapshot) -> Result<Value, F
             let Some(param) = snapshot.params().of(type_name).get(code) else { continue };
             let query = Query::and(vec![Query::term(&type_term(type_name)), Query::term(&param.key('!', ""))]);
             // A profile is a uri up to R4B and a reference since.
-            let classes: &[char] = match param.kind {
-                ParamType::Token => &['t'],
-                ParamType::Uri => &['l'],
-                _ => &['u'],
+            let class = match (member, param.kind) {
+                ("profile", ParamType::Uri) => 'l',
+                ("profile", _) => 'u',
+                _ => 't',
             };
-            for class in classes {
-                found.extend(lookup.terms(&query, &param.key(*class, ""))?);
-            }
+            found.extend(lookup.terms(&query, &param.key(class, ""))?);
         }
         found.sort_unstable();
         found.dedup();
         if !found.is_empty() {
-            let shown = |term: &Box<str>| if member == "profile" { json!(term) } else { coding(term) };
-            meta.insert(member.to_owned(), found.iter().map(shown).collect());
+            let shown = |term: &str| if member == "profile" { json!(term) } else { coding(term) };
+            meta.insert(member.to_owned(), found.iter().map(|term| shown(term)).collect());
         }
     }
     Ok(Value::Object(meta))

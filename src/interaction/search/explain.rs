@@ -119,7 +119,7 @@ fn parsed(stored: &Stored) -> Result<Value, Failure> {
 }
 
 fn keys_of(stored: &Stored, resource: &Value, id: &ResourceId, snapshot: &Snapshot) -> Keys {
-    extract::extract(resource, stored.type_name, id, stored.version.event.millis(), &snapshot.origin())
+    extract::extract(resource, stored.type_name, id, stored.version.modified_ms, &snapshot.origin())
 }
 
 fn param_env<'a>(snapshot: &'a Snapshot, now_ms: i64, lookup: &'a dyn Lookup) -> param::Env<'a> {

@@ -1,0 +1,128 @@
+//! A Bundle of type history, posted: versions of one resource that come back or are replaced. The newest becomes current.
+//! Only where the setting `historyModifications` allows it.
+
+use serde_json::Value;
+
+use super::super::rewrite::{self, Rewritten};
+use super::super::target::Target;
+use super::super::{Content, Done, Reply};
+use super::entry::{self, RawEntry};
+use crate::fhir::id::clip;
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, VersionId, instant, raw};
+use crate::sim::{Rewrites, Snapshot, Versioning};
+use crate::version::Change;
+
+/// Most entries of a Bundle of type history.
+const MAX_VERSIONS: usize = 100;
+
+/// A version that is to be there.
+struct Given {
+    type_name: &'static str,
+    id: ResourceId,
+    version: Option<VersionId>,
+    change: Change,
+    modified_ms: i64,
+    /// The resource as it came.
+    text: Option<String>,
+}
+
+/// Inserts or replaces versions; the answer has no body.
+///
+/// # Errors
+/// The setting does not allow it; an entry is broken, or of another resource.
+pub fn perform(content: &Content, snapshot: &Snapshot) -> Result<Reply, Failure> {
+    let settings = snapshot.settings();
+    if !settings.history_modifications || settings.versioning == Versioning::NoVersion {
+        let message =
+            "this simulator does not let its history be modified: its setting 'historyModifications' is false; with true it takes a Bundle of type history";
+        return Err(Failure::new(Kind::Forbidden, message).at("Bundle.type"));
+    }
+    let raw = entry::split(content)?;
+    if raw.len() > MAX_VERSIONS {
+        return Err(Failure::new(Kind::TooCostly, format!("the Bundle has {} versions; at most {MAX_VERSIONS} are accepted", raw.len())).at("Bundle.entry"));
+    }
+    let mut given = Vec::with_capacity(raw.len());
+    for (at, raw) in raw.iter().enumerate() {
+        let version = read(raw, snapshot.version()).map_err(|f| f.within(&super::named(at)))?;
+        if let Some(first) = given.first().filter(|f: &&Given| f.type_name != version.type_name || f.id != version.id) {
+            let message =
+                format!("{}/{} is another resource than {}/{}; a Bundle is of the history of one", version.type_name, version.id, first.type_name, first.id);
+            return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
+        }
+        given.push(version);
+    }
+    let Some(first) = given.first() else { return Ok(Reply::new(Done::Ok)) };
+    let (type_name, id) = (first.type_name, first.id.clone());
+    let history = merged(type_name, &id, given, snapshot)?;
+    Ok(Reply { changes: rewrite::changes(type_name, &id, history, Rewrites::History, snapshot)?, ..Reply::new(Done::Ok) })
+}
+
+fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {
+    let value = entry.value();
+    let text = |part: &str, name: &str| value.get(part).and_then(|p| p.get(name)).and_then(Value::as_str);
+    let url = text("request", "url").unwrap_or_default();
+    let named = match Target::parse(url.split('?').next().unwrap_or_default(), Definitions::of(fhir)) {
+        Ok(Target::Instance(type_name, id) | Target::Version(type_name, id, _)) => Some((type_name, id)),
+        _ => None,
+    };
+    let resource = value.get("resource").map(|r| Resource::from_value(r.clone(), fhir)).transpose()?;
+    let stated = resource.as_ref().and_then(|r| Some((r.type_name(), r.id()?.parse::<ResourceId>().ok()?)));
+    let (type_name, id) = match (named, stated) {
+        (Some(named), Some(stated)) if named != stated => {
+            return Err(Failure::new(Kind::Invalid, format!("request.url is '{}', but the resource is {}/{}", clip(url), stated.0, stated.1)));
+        }
+        (_, Some(one)) | (Some(one), None) => one,
+        (None, None) => return Err(Failure::new(Kind::Invalid, "neither request.url nor the resource says which resource this is a version of")),
+    };
+    let meta = |name: &str| resource.as_ref().and_then(|r| r.value().get("meta")?.get(name)?.as_str());
+    let when = meta("lastUpdated").or_else(|| text("response", "lastModified"));
+    let modified_ms = when.and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
+    let modified_ms = modified_ms.ok_or_else(|| Failure::new(Kind::Invalid, "meta.lastUpdated or response.lastModified with an instant is missing"))?;
+    let etag = text("response", "etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+    let change = match text("request", "method") {
+        Some("DELETE") => Change::Delete,
+        Some("POST") => Change::Create,
+        _ => Change::Update,
+    };
+    if (change == Change::Delete) == resource.is_some() {
+        return Err(Failure::new(Kind::Invalid, "a version has a resource, a deletion has none"));
+    }
+    Ok(Given {
+        type_name,
+        id,
+        version: meta("versionId").or(etag).and_then(|v| v.parse().ok()),
+        change,
+        modified_ms,
+        text: entry.resource_text().map(str::to_owned),
+    })
+}
+
+/// What is there and what is given, oldest first. A version that has the number or the instant of one that is there replaces
+/// it. The numbers stay if they ascend; else all are counted anew.
+fn merged(type_name: &'static str, id: &ResourceId, given: Vec<Given>, snapshot: &Snapshot) -> Result<Vec<Rewritten>, Failure> {
+    let mut all: Vec<(Rewritten, Option<String>)> = Vec::new();
+    for version in snapshot.versions(type_name, id) {
+        let replaced = given.iter().any(|g| g.version == Some(version.id) || g.modified_ms == version.modified_ms);
+        if !replaced {
+            all.push((Rewritten::of(type_name, &version, snapshot)?, None));
+        }
+    }
+    for new in given {
+        let version = new.version.unwrap_or_default();
+        all.push((Rewritten { version, change: new.change, modified_ms: new.modified_ms, body: None }, new.text));
+    }
+    all.sort_by_key(|(v, _)| v.modified_ms);
+    let ascending = all.windows(2).all(|w| w[0].0.version < w[1].0.version) && all.first().is_some_and(|(v, _)| v.version.0 > 0);
+    let numbered = (1..).zip(all).map(|(number, (mut version, text))| {
+        if !ascending {
+            version.version = VersionId(number);
+        }
+        let old = version.body.as_ref().and_then(|b| std::str::from_utf8(b).ok()).map(str::to_owned);
+        version.body = text.or(old).map(|text| {
+            let stamped = raw::with_identity(&text, id.as_str(), Some(&version.version.to_string()), &crate::clock::instant(version.modified_ms));
+            stamped.into_bytes().into()
+        });
+        version
+    });
+    Ok(numbered.collect())
+}

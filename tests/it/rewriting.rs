@@ -1,0 +1,169 @@
+//! What changes the history of a resource: meta operations, purges, and Bundles of type history.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, events, patient};
+
+fn history(fhir: &Client, id: &str) -> Vec<String> {
+    let bundle = fhir.get(&format!("/Patient/{id}/_history?_count=100")).expect(200).json();
+    let shown = |e: &Value| {
+        let family = e["resource"]["name"][0]["family"].as_str().unwrap_or("-");
+        let meta = &e["resource"]["meta"];
+        assert!(meta.is_null() || e["response"]["lastModified"] == meta["lastUpdated"], "{e}");
+        format!("{} {family} {}", e["response"]["etag"].as_str().unwrap().trim_start_matches("W/").trim_matches('"'), e["request"]["method"].as_str().unwrap())
+    };
+    bundle["entry"].as_array().into_iter().flatten().map(shown).collect()
+}
+
+/// Runs checks with everything recent, after an indexing of all, and after a restart.
+fn three_times(server: &mut TestServer, check: impl Fn(&TestServer, &str)) {
+    check(server, "recent");
+    server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    check(server, "committed");
+    server.kill();
+    server.restart();
+    check(server, "restarted");
+}
+
+#[test]
+fn meta_is_changed_without_making_a_version() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for family in ["One", "Two", "Three"] {
+        fhir.put("/Patient/p", &patient("p", family));
+    }
+    let before = fhir.get("/Patient/p").json();
+    let meta = |meta: Value| json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": meta}]});
+    let added = fhir
+        .post("/Patient/p/$meta-add", &meta(json!({"tag": [{"system": "s", "code": "new", "display": "New"}], "profile": ["http://x/p"]})))
+        .expect(200)
+        .json();
+    assert_eq!(added["parameter"][0]["valueMeta"]["tag"][0]["display"], "New");
+    fhir.post("/Patient/p/$meta-add", &meta(json!({"tag": [{"system": "s", "code": "new"}, {"code": "more"}]}))).expect(200);
+    fhir.post("/Patient/p/_history/2/$meta-add", &meta(json!({"security": [{"code": "R"}]}))).expect(200);
+    fhir.post("/Patient/p/$meta-delete", &meta(json!({"tag": [{"code": "more"}], "profile": ["http://x/none"]}))).expect(200);
+    three_times(&mut server, |server, when| {
+        let fhir = server.fhir("a__b");
+        let now = fhir.get("/Patient/p").expect(200);
+        assert_eq!(now.header("etag"), "W/\"3\"", "{when}");
+        let now = now.json();
+        assert_eq!(now["meta"]["lastUpdated"], before["meta"]["lastUpdated"], "{when}");
+        assert_eq!(now["meta"]["tag"], json!([{"system": "s", "code": "new", "display": "New"}]), "{when}");
+        assert_eq!(history(&fhir, "p"), ["3 Three PUT", "2 Two PUT", "1 One PUT"], "{when}");
+        assert_eq!(fhir.get("/Patient/p/_history/2").json()["meta"]["security"][0]["code"], "R", "{when}");
+        assert_eq!((fhir.ids("/Patient?_tag=s|new"), fhir.ids("/Patient?_tag=more"), fhir.ids("/Patient?_security=R")), (vec!["p".to_owned()], vec![], vec![]));
+        assert_eq!(fhir.get("/Patient/_history").json()["total"], 3, "{when}");
+        assert_eq!(fhir.get("/Patient").json()["total"], 1, "{when}");
+    });
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "Four")).expect(200);
+    assert_eq!(history(&fhir, "p")[0], "4 Four PUT");
+    fhir.post("/Patient/none/$meta-add", &meta(json!({}))).expect(404);
+    fhir.post("/Patient/p/_history/9/$meta-add", &meta(json!({}))).expect(404);
+    assert!(fhir.post("/Patient/p/$meta-add", &json!({"resourceType": "Parameters"})).expect(400).refusal().contains("a parameter 'meta' and its valueMeta"));
+    assert_eq!(fhir.get("/Patient/p/$meta-add").expect(405).header("allow"), "POST");
+}
+
+#[test]
+fn a_purge_leaves_the_current_version_and_no_trace_of_others() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for family in ["Secret", "Hidden", "Open"] {
+        fhir.put("/Patient/p", &patient("p", family));
+    }
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": patient("q", "Covert"), "request": {"method": "PUT", "url": "Patient/q"}},
+        {"resource": patient("r", "Other"), "request": {"method": "PUT", "url": "Patient/r"}}]});
+    fhir.post("", &bundle).expect(200);
+    fhir.delete("/Patient/q").expect(204);
+    let meta = json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"tag": [{"code": "t"}]}}]});
+    fhir.post("/Patient/p/$meta-add", &meta).expect(200);
+    let said = fhir.post("/Patient/p/$purge", &json!({"resourceType": "Parameters"})).expect(200).json();
+    assert_eq!(said["issue"][0]["diagnostics"], "2 superseded versions of Patient/p are removed; version 3 stays");
+    let said = fhir.send("POST", "/Patient/q/$expunge", &[], b"").expect(200).json();
+    assert_eq!(said["issue"][0]["diagnostics"], "Patient/q was deleted: all 2 versions are removed");
+    three_times(&mut server, |server, when| {
+        let fhir = server.fhir("a__b");
+        assert_eq!(history(&fhir, "p"), ["3 Open PUT"], "{when}");
+        fhir.get("/Patient/p/_history/1").expect(404);
+        fhir.get("/Patient/q").expect(404);
+        fhir.get("/Patient/q/_history").expect(404);
+        assert_eq!(fhir.get("/Patient/r").expect(200).json()["name"][0]["family"], "Other");
+        assert_eq!(fhir.get("/Patient").json()["total"], 2, "{when}");
+        assert_eq!(fhir.get("/_history").json()["total"], 2, "{when}");
+        assert_eq!(server.client().get("/api/sims/a__b").json().get("damagedEvents"), None, "{when}");
+        for operation in ["PUT", "TRANSACTION", "POST", "DELETE"] {
+            for folder in events(&server.simdb(), "a__b", operation) {
+                for file in std::fs::read_dir(folder).unwrap() {
+                    let path = file.unwrap().path();
+                    let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+                    assert!(!["Secret", "Hidden", "Covert"].iter().any(|word| text.contains(word)), "{when}: {}", path.display());
+                }
+            }
+        }
+    });
+    let fhir = server.fhir("a__b");
+    assert_eq!(fhir.put("/Patient/q", &patient("q", "Again")).expect(201).header("etag"), "W/\"1\"");
+    fhir.send("POST", "/Patient/none/$purge", &[], b"").expect(404);
+    let definition =
+        fhir.get("/metadata").json()["rest"][0]["operation"].as_array().unwrap().iter().find(|o| o["name"] == "purge").unwrap()["definition"].clone();
+    let definition = fhir.get(&format!("/{}", definition.as_str().unwrap().split("/fhir/").nth(1).unwrap())).expect(200).json();
+    assert_eq!((&definition["resourceType"], &definition["code"], &definition["affectsState"]), (&json!("OperationDefinition"), &json!("purge"), &json!(true)));
+}
+
+#[test]
+fn a_bundle_of_type_history_inserts_and_replaces_versions() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "Now")).expect(201);
+    let version = |family: &str, when: &str| {
+        let mut resource = patient("p", family);
+        resource["meta"] = json!({"lastUpdated": when});
+        json!({"resource": resource, "request": {"method": "PUT", "url": "Patient/p"}, "response": {"status": "200"}})
+    };
+    let bundle = |entries: Vec<Value>| json!({"resourceType": "Bundle", "type": "history", "entry": entries});
+    let gone = json!({"request": {"method": "DELETE", "url": "Patient/p"}, "response": {"status": "204", "lastModified": "2011-01-01T00:00:00Z"}});
+    let sent = bundle(vec![version("Newer", "2012-01-01T00:00:00Z"), version("Old", "2010-01-01T00:00:00Z"), gone.clone()]);
+    assert!(fhir.post("", &sent).expect(403).refusal().contains("its setting 'historyModifications' is false"));
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"historyModifications":true}}"#).expect(200);
+    let done = fhir.post("/", &sent).expect(200);
+    assert_eq!(done.text(), "");
+    let mut other = version("X", "2010-01-01T00:00:00Z");
+    other["resource"]["id"] = "x".into();
+    for (entries, said) in [
+        (vec![other.clone()], "request.url is 'Patient/p', but the resource is Patient/x"),
+        (
+            vec![version("A", "2010-01-01T00:00:00Z"), json!({"resource": patient("x", "X"), "response": {"lastModified": "2010-01-01T00:00:00Z"}})],
+            "Bundle.entry[1]: Patient/x is another resource than Patient/p",
+        ),
+        (vec![json!({"resource": patient("p", "X")})], "meta.lastUpdated or response.lastModified with an instant is missing"),
+        (vec![version("X", "yesterday")], "with an instant is missing"),
+        (vec![json!({"response": {"lastModified": "2010-01-01T00:00:00Z"}})], "neither request.url nor the resource says"),
+        (vec![version("X", "2010-01-01T00:00:00Z"); 101], "at most 100 are accepted"),
+    ] {
+        let refused = fhir.post("", &bundle(entries)).refusal();
+        assert!(refused.contains(said), "{refused}");
+    }
+    three_times(&mut server, |server, when| {
+        let fhir = server.fhir("a__b");
+        assert_eq!(history(&fhir, "p"), ["4 Now PUT", "3 Newer PUT", "2 - DELETE", "1 Old PUT"], "{when}");
+        assert_eq!(fhir.get("/Patient/p/_history/1").json()["meta"]["lastUpdated"], "2010-01-01T00:00:00.000Z", "{when}");
+        fhir.get("/Patient/p/_history/2").expect(410);
+        assert_eq!(fhir.get("/Patient/p/_history?_since=2011-06-01").json()["total"], 2, "{when}");
+        assert_eq!(fhir.get("/Patient/p/_history?_at=2011-03").json()["total"], 0, "{when}");
+        assert_eq!(fhir.get("/Patient/p/_history?_at=2012-03").json()["total"], 1, "{when}");
+    });
+    // Replaced by its number, and by its instant; and the newest is current.
+    let fhir = server.fhir("a__b");
+    let mut numbered = version("Replaced", "2010-01-01T00:00:00Z");
+    numbered["resource"]["meta"]["versionId"] = "1".into();
+    fhir.post("", &bundle(vec![numbered, version("Newest", "2099-01-01T00:00:00Z")])).expect(200);
+    assert_eq!(history(&fhir, "p"), ["5 Newest PUT", "4 Now PUT", "3 Newer PUT", "2 - DELETE", "1 Replaced PUT"]);
+    assert_eq!(fhir.ids("/Patient?family=newest"), ["p"]);
+    assert_eq!(fhir.ids("/Patient?_lastUpdated=gt2098"), ["p"]);
+    // One that is not there yet may come whole.
+    let mut new = version("Q", "2001-01-01T00:00:00Z");
+    new["resource"]["id"] = "q".into();
+    new["request"]["url"] = "Patient/q".into();
+    fhir.post("", &bundle(vec![new])).expect(200);
+    assert_eq!(history(&fhir, "q"), ["1 Q PUT"]);
+}
