@@ -130,7 +130,7 @@ def elements(found, out):
             bound = ""
             b = el.get("binding", {})
             target = b.get("valueSet") or b.get("valueSetUri") or b.get("valueSetReference", {}).get("reference")
-            if b.get("strength") == "required" and target and types == "code":
+            if b.get("strength") == "required" and target and types in ("code", "Coding", "CodeableConcept"):
                 url = target.split("|")[0]
                 groups = codes_of(url, valuesets, systems)
                 if groups and sum(len(c) for _, c in groups) <= MOST_CODES:

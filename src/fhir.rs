@@ -11,6 +11,7 @@ pub mod raw;
 pub mod reference;
 pub mod resource;
 pub mod subset;
+pub mod validate;
 
 pub use definitions::{Definitions, FhirVersion};
 pub use failure::{Failure, Kind};
