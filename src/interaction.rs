@@ -17,13 +17,17 @@ pub mod read;
 mod rewrite;
 pub mod search;
 pub mod status;
+mod structure;
 pub mod target;
 pub mod update;
 pub mod vread;
 pub mod whom;
 
+use serde_json::Value;
+
 use crate::fhir::subset::Subset;
-use crate::fhir::{Failure, Resource, ResourceId, VersionId};
+use crate::fhir::validate::Issue;
+use crate::fhir::{Failure, Resource, ResourceId, VersionId, outcome};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot, Stamp, Versioning};
 use crate::version::{Operation, Version};
@@ -162,6 +166,8 @@ pub struct Reply {
     pub changes: Vec<NewVersion>,
     /// What a person should know; shown in an OperationOutcome.
     pub notes: Vec<String>,
+    /// What is wrong with the content, where it is stored all the same.
+    pub issues: Vec<Issue>,
 }
 
 /// The outcome in one word.
@@ -214,12 +220,22 @@ impl Subject {
 
 impl Reply {
     fn new(done: Done) -> Self {
-        Self { done, body: None, subject: None, changes: Vec::new(), notes: Vec::new() }
+        Self { done, body: None, subject: None, changes: Vec::new(), notes: Vec::new(), issues: Vec::new() }
+    }
+
+    /// What happened, as an OperationOutcome.
+    #[must_use]
+    pub fn outcome(&self) -> Value {
+        let mut outcome = outcome::informational("information", "informational", &self.said());
+        if let Value::Array(all) = &mut outcome["issue"] {
+            let found = outcome::of_issues(&self.issues, None);
+            all.extend(found["issue"].as_array().into_iter().flatten().cloned());
+        }
+        outcome
     }
 
     /// What happened, for a person.
-    #[must_use]
-    pub fn said(&self) -> Vec<String> {
+    fn said(&self) -> Vec<String> {
         if !self.notes.is_empty() {
             return self.notes.clone();
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::validate::Issue;
+
 /// What kind of refusal it is. Each has a stable id that a client's test may assert on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -124,12 +126,14 @@ pub struct Failure {
     pub expression: Option<String>,
     /// For [`Kind::MethodNotAllowed`]: what is allowed.
     pub allow: Option<&'static str>,
+    /// What is wrong, one by one, where that is several things.
+    pub issues: Vec<Issue>,
 }
 
 impl Failure {
     /// A refusal of `kind`.
     pub fn new(kind: Kind, diagnostics: impl Into<String>) -> Self {
-        Self { kind, diagnostics: diagnostics.into(), expression: None, allow: None }
+        Self { kind, diagnostics: diagnostics.into(), expression: None, allow: None, issues: Vec::new() }
     }
 
     /// The same, naming the element.
@@ -143,6 +147,9 @@ impl Failure {
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {
         self.diagnostics = format!("{parent}: {}", self.diagnostics);
+        for issue in &mut self.issues {
+            issue.move_into(&format!("{parent}.resource"));
+        }
         self.expression = Some(match self.expression {
             Some(inner) if inner.starts_with("http.") => parent.to_owned(),
             Some(inner) => match inner.split_once('.') {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::validate::Issue;
 use super::{Failure, FhirVersion, Kind};
 
 /// The code system of the failure ids in `issue.details.coding`.
@@ -15,6 +16,9 @@ pub fn of_failure(failure: &Failure, version: FhirVersion) -> Value {
         (FhirVersion::Stu3, Kind::MultipleMatches) => "duplicate",
         _ => failure.kind.issue_code(),
     };
+    if !failure.issues.is_empty() {
+        return of_issues(&failure.issues, Some(failure.kind));
+    }
     let severity = if matches!(failure.kind, Kind::Internal | Kind::Storage | Kind::Damaged) { "fatal" } else { "error" };
     let mut issue = json!({
         "severity": severity,
@@ -26,6 +30,19 @@ pub fn of_failure(failure: &Failure, version: FhirVersion) -> Value {
         issue.insert("expression".into(), json!([expression]));
     }
     json!({"resourceType": "OperationOutcome", "issue": [issue]})
+}
+
+/// The OperationOutcome of what is wrong with a resource; `kind` is that of the refusal it leads to.
+#[must_use]
+pub fn of_issues(issues: &[Issue], kind: Option<Kind>) -> Value {
+    let shown = |issue: &Issue| {
+        let mut details = json!({"text": issue.message});
+        if let Some(kind) = kind {
+            details["coding"] = json!([{"system": CODES, "code": kind.id()}]);
+        }
+        json!({"severity": issue.severity.code(), "code": issue.code, "details": details, "diagnostics": issue.message, "expression": [issue.expression]})
+    };
+    json!({"resourceType": "OperationOutcome", "issue": issues.iter().map(shown).collect::<Value>()})
 }
 
 /// An OperationOutcome of messages that refuse nothing.

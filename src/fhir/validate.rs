@@ -63,6 +63,16 @@ pub struct Issue {
     pub message: String,
 }
 
+impl Issue {
+    /// The same of a resource that is the element `parent` of another: `Bundle.entry[7].resource`.
+    pub fn move_into(&mut self, parent: &str) {
+        self.expression = match self.expression.split_once('.') {
+            Some((_, rest)) => format!("{parent}.{rest}"),
+            None => parent.to_owned(),
+        };
+    }
+}
+
 /// What is wrong with the structure of `resource`, in document order, at most [`MAX_ISSUES`].
 #[must_use]
 pub fn validate(resource: &Value, definitions: &'static Definitions) -> Vec<Issue> {

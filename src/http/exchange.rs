@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::negotiate::{Format, Prefer};
 use super::respond::{Answer, http_date};
 use crate::clock::EventId;
+use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
 use crate::sim::log::Waiting;
@@ -94,6 +95,7 @@ impl Call {
             request: RequestRecord { method: self.method.to_owned(), url: self.url.clone(), headers: self.headers.clone(), body: None, body_bytes: 0 },
             response: ResponseRecord { status: answer.status, duration_us: self.elapsed_us(), headers, body: None },
             resources: Vec::new(),
+            issues: Vec::new(),
         }
     }
 
@@ -112,9 +114,10 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     let profile = sim.profile();
     let outcome = sim.exchange(call.operation, |snapshot, stamp| {
         let performed = call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
+        let issues = performed.as_ref().map_or_else(|_| Vec::new(), |reply| reply.issues.clone());
         let (answer, changes) = render(call, performed, snapshot.version());
         let draft = Draft {
-            record: call.record(&answer),
+            record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
             request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
             response_body: answer.body.clone().map(|body| ("response_body.json", body)),
             changes,
@@ -171,6 +174,15 @@ fn record_read(sim: &Arc<Sim>, event: EventId, call: &Call, answer: &Answer) {
     });
 }
 
+/// What is wrong with the content, for the record.
+fn issues_of(issues: &[Issue]) -> Vec<Value> {
+    if issues.is_empty() {
+        return Vec::new();
+    }
+    let mut outcome = outcome::of_issues(issues, None);
+    outcome["issue"].as_array_mut().map(std::mem::take).unwrap_or_default()
+}
+
 fn render(call: &Call, performed: Result<Reply, Failure>, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
     match performed {
         Ok(reply) => success(call, reply, version),
@@ -206,7 +218,7 @@ enum Shown {
 }
 
 fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
-    let said = || Some(Shown::Json(outcome::informational("information", "informational", &reply.said()).to_string().into_bytes().into()));
+    let said = || Some(Shown::Json(reply.outcome().to_string().into_bytes().into()));
     if reply.done == Done::NotModified {
         return None;
     }

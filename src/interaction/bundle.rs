@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, patch, perform, search, status, update};
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
+use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot};
@@ -214,11 +215,13 @@ struct Plan<'a> {
     /// The resources that a transaction has written.
     written: FxHashSet<(&'static str, ResourceId)>,
     answers: Vec<String>,
+    /// What is wrong with what the entries store.
+    issues: Vec<Issue>,
 }
 
 impl<'a> Plan<'a> {
     fn new(snapshot: &Snapshot, env: &'a Env<'a>, entries: usize) -> Self {
-        Self { working: snapshot.clone(), env, changes: Vec::new(), written: FxHashSet::default(), answers: vec![String::new(); entries] }
+        Self { working: snapshot.clone(), env, changes: Vec::new(), written: FxHashSet::default(), answers: vec![String::new(); entries], issues: Vec::new() }
     }
 
     /// Performs every entry of some methods; the first failure ends it.
@@ -290,7 +293,13 @@ impl<'a> Plan<'a> {
 
     fn answer(&mut self, at: usize, method: Method, reply: Result<Reply, Failure>) {
         self.answers[at] = match reply {
-            Ok(reply) => success(&reply, method == Method::Get, self.env),
+            Ok(reply) => {
+                self.issues.extend(reply.issues.iter().cloned().map(|mut issue| {
+                    issue.move_into(&format!("{}.resource", named(at)));
+                    issue
+                }));
+                success(&reply, method == Method::Get, self.env)
+            }
             Err(failure) => refusal(&failure, &self.working),
         };
     }
@@ -304,7 +313,7 @@ impl<'a> Plan<'a> {
         }
         text.push('}');
         let body: Body = text.into_bytes().into();
-        Reply { body: Some(body), changes: self.changes, ..Reply::new(Done::Ok) }
+        Reply { body: Some(body), changes: self.changes, issues: self.issues, ..Reply::new(Done::Ok) }
     }
 }
 
@@ -328,8 +337,8 @@ fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
         response.extend(subject.etag().map(|etag| format!("\"etag\":{}", quote(&etag))));
         response.push(format!("\"lastModified\":\"{}\"", crate::clock::instant(subject.modified_ms)));
     }
-    if env.returns == Return::Outcome && !is_read {
-        response.push(format!("\"outcome\":{}", outcome::informational("information", "informational", &reply.said())));
+    if (env.returns == Return::Outcome || !reply.issues.is_empty()) && !is_read {
+        response.push(format!("\"outcome\":{}", reply.outcome()));
     }
     parts.push(format!("\"response\":{{{}}}", response.join(",")));
     format!("{{{}}}", parts.join(","))

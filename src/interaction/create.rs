@@ -1,7 +1,7 @@
 //! Create, <https://hl7.org/fhir/R4/http.html#create>, also conditional.
 
 use super::whom::the_one;
-use super::{Conditions, Content, Done, Env, Reply, Subject};
+use super::{Conditions, Content, Done, Env, Reply, Subject, structure};
 use crate::fhir::{Failure, ResourceId, VersionId, raw};
 use crate::search::{custom, extract};
 use crate::sim::{NewVersion, Snapshot, Versioning};
@@ -44,6 +44,7 @@ pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<
 /// It defines a search parameter that cannot be searched by.
 pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let type_name = content.type_name;
+    let issues = structure::check(content.resource.value(), snapshot)?;
     if type_name == "SearchParameter" {
         custom::read(content.resource.value(), snapshot.definitions())?;
     }
@@ -53,7 +54,7 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     let subject = Subject { type_name, id: id.clone(), version: shown, modified_ms: env.stamp.event.millis() };
     let keys = extract(content.resource.value(), type_name, &id, env.stamp.event.millis(), &snapshot.origin());
     let new = NewVersion::content(type_name, id, version, change, body.clone(), keys);
-    Ok(Reply { body: Some(body), subject: Some(subject), changes: vec![new], ..Reply::new(Done::Ok) })
+    Ok(Reply { body: Some(body), subject: Some(subject), changes: vec![new], issues, ..Reply::new(Done::Ok) })
 }
 
 /// What `If-None-Exist` finds: nothing, or the one resource that makes the create unnecessary.

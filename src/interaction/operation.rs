@@ -4,6 +4,7 @@ pub mod everything;
 pub mod lastn;
 pub mod meta;
 pub mod purge;
+pub mod validate;
 
 use serde_json::{Value, json};
 
@@ -79,16 +80,19 @@ pub enum Name {
     MetaDelete,
     /// Superseded versions are removed.
     Purge,
+    /// What is wrong with a resource.
+    Validate,
 }
 
 /// All of them.
-pub const ALL: [Definition; 8] = [
+pub const ALL: [Definition; 9] = [
     operation(Name::Everything, "$everything", "ti", &["Patient"], false, "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
     operation(Name::Everything, "$everything", "i", &["Encounter"], false, "http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
     operation(Name::Lastn, "$lastn", "t", &["Observation"], false, "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
     operation(Name::Meta, "$meta", "stiv", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-meta"),
     operation(Name::MetaAdd, "$meta-add", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-add"),
     operation(Name::MetaDelete, "$meta-delete", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete"),
+    operation(Name::Validate, "$validate", "ti", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-validate"),
     operation(Name::Purge, "$purge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
     operation(Name::Purge, "$expunge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
 ];
@@ -237,5 +241,6 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
         Name::MetaAdd => meta::change(call, true, snapshot),
         Name::MetaDelete => meta::change(call, false, snapshot),
         Name::Purge => purge::perform(call, snapshot, env),
+        Name::Validate => validate::perform(call, snapshot),
     }
 }

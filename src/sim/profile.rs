@@ -49,6 +49,8 @@ pub fn known_type(name: &str) -> Result<&'static str, Failure> {
 pub struct Settings {
     /// Which exchanges become event folders.
     pub record: Record,
+    /// What becomes of content that is not as the specification has it.
+    pub validation: Validation,
     /// What of versions clients see and must say.
     pub versioning: Versioning,
     /// Whether an update of an unknown id creates.
@@ -79,6 +81,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             record: Record::default(),
+            validation: Validation::default(),
             versioning: Versioning::default(),
             update_create: true,
             client_ids: ClientIds::default(),
@@ -97,6 +100,19 @@ pub enum Record {
     Writes,
     /// Reads and searches too.
     All,
+}
+
+/// What becomes of content whose structure is not as the specification has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Validation {
+    /// It is stored, and nobody looks.
+    #[default]
+    Off,
+    /// It is stored, and what is wrong is said.
+    Warn,
+    /// It is refused.
+    Strict,
 }
 
 /// The codes of <http://hl7.org/fhir/versioning-policy>.

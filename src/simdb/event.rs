@@ -66,6 +66,10 @@ pub struct EventRecord {
     pub response: ResponseRecord,
     /// What was stored.
     pub resources: Vec<StoredResource>,
+    /// What is wrong with the content, where the simulator looks at it and stores it all the same: issues as an
+    /// OperationOutcome has them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub issues: Vec<Value>,
 }
 
 /// The request of an exchange.

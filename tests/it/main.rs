@@ -23,3 +23,4 @@ mod search_whole;
 mod sims;
 mod support;
 mod tidy;
+mod validation;

@@ -239,5 +239,6 @@ pub fn record() -> EventRecord {
         request: RequestRecord { method: String::new(), url: String::new(), headers: serde_json::Map::new(), body: None, body_bytes: 0 },
         response: ResponseRecord { status: 200, duration_us: 0, headers: serde_json::Map::new(), body: None },
         resources: Vec::new(),
+        issues: Vec::new(),
     }
 }

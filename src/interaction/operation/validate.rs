@@ -1,0 +1,94 @@
+//! `$validate`, <https://hl7.org/fhir/R4/resource-operation-validate.html>: the structure, by the definition tables; profiles
+//! and invariants are not looked at, and the answer says so.
+
+use serde_json::{Value, json};
+
+use super::{Call, Level};
+use crate::fhir::id::clip;
+use crate::fhir::validate::{Issue, Severity, validate};
+use crate::fhir::{Failure, Kind, outcome};
+use crate::interaction::{Conditions, Done, Reply, not_found, read};
+use crate::sim::Snapshot;
+
+/// Answers with an OperationOutcome.
+///
+/// # Errors
+/// There is nothing to validate; `mode` is unknown.
+pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
+    call.refuse_unknown(&["mode", "profile", "usageContext"])?;
+    let mode = call.get("mode").unwrap_or("");
+    if !matches!(mode, "" | "create" | "update" | "delete" | "profile") {
+        return Err(Failure::new(Kind::BadValue, format!("mode '{}' is not create, update, delete or profile", clip(mode))));
+    }
+    let Some(type_name) = call.level.type_name() else {
+        return Err(Failure::new(Kind::NotSupported, "$validate is of a type or a resource: [type]/$validate"));
+    };
+    if mode == "delete" {
+        return deletion(call, snapshot);
+    }
+    let resource = resource(call, snapshot)?;
+    let mut issues = Vec::new();
+    let stated = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
+    if stated != type_name {
+        issues.push(error("invalid", "resourceType", format!("the URL says {type_name}, but resourceType is '{}'", clip(stated))));
+    }
+    let id = resource.get("id").and_then(Value::as_str);
+    if let (Level::Instance(_, expected), "update") = (&call.level, mode)
+        && id != Some(expected.as_str())
+    {
+        issues.push(error("value", &format!("{type_name}.id"), format!("the URL says '{expected}', but id is {}", id.unwrap_or("missing"))));
+    }
+    issues.extend(validate(&resource, snapshot.definitions()));
+    let clean = issues.is_empty();
+    let mut answer = outcome::of_issues(&issues, None);
+    let mut say = |code: &str, text: String| {
+        if let Value::Array(all) = &mut answer["issue"] {
+            all.push(json!({"severity": "information", "code": code, "details": {"text": text}, "diagnostics": text}));
+        }
+    };
+    if let Some(profile) = call.get("profile") {
+        say("not-supported", format!("profile '{}' was not looked at: this server validates the structure that the specification defines", clip(profile)));
+    }
+    if clean {
+        say("informational", "no problem found: names, cardinalities, types, formats and required codes are as the specification has them".to_owned());
+    }
+    Ok(answered(&answer))
+}
+
+fn answered(outcome: &Value) -> Reply {
+    Reply { body: Some(outcome.to_string().into_bytes().into()), ..Reply::new(Done::Ok) }
+}
+
+fn error(code: &'static str, expression: &str, message: String) -> Issue {
+    Issue { severity: Severity::Error, code, expression: expression.to_owned(), message }
+}
+
+/// The resource that was sent, by itself or as a parameter; else the one that is stored.
+fn resource(call: &Call, snapshot: &Snapshot) -> Result<Value, Failure> {
+    if let Some(input) = &call.input {
+        if input.resource.type_name() != "Parameters" || call.level.type_name() == Some("Parameters") {
+            return Ok(input.resource.value().clone());
+        }
+        let parameters = input.resource.value().get("parameter").and_then(Value::as_array).into_iter().flatten();
+        let sent = parameters.filter(|p| p.get("name").and_then(Value::as_str) == Some("resource")).find_map(|p| p.get("resource"));
+        if let Some(sent) = sent {
+            return Ok(sent.clone());
+        }
+    }
+    let Level::Instance(type_name, id) = &call.level else {
+        return Err(Failure::new(Kind::Invalid, "$validate needs a resource: as the body, or as the parameter 'resource' of Parameters"));
+    };
+    let version = snapshot.latest(type_name, id).ok_or_else(|| not_found(type_name, id))?;
+    let body = read::of_version(type_name, id, &version, &Conditions::default(), snapshot)?.body.unwrap_or_default();
+    serde_json::from_slice(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
+}
+
+/// Whether the resource could be deleted.
+fn deletion(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
+    let Level::Instance(type_name, id) = &call.level else {
+        return Err(Failure::new(Kind::Invalid, "mode delete is of a resource: [type]/[id]/$validate?mode=delete"));
+    };
+    let version = snapshot.latest(type_name, id).filter(|v| !v.is_deletion()).ok_or_else(|| not_found(type_name, id))?;
+    let text = format!("{type_name}/{id}, at version {}, may be deleted", version.id);
+    Ok(answered(&outcome::informational("information", "informational", &[text])))
+}

@@ -1,0 +1,103 @@
+//! The setting `validation` and `$validate`.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, only_event};
+
+fn server(validation: &str) -> (TestServer, Client) {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"validation": validation}})).expect(201);
+    let fhir = server.fhir("a__b");
+    (server, fhir)
+}
+
+/// What CamCOPS sends, and more that is wrong.
+fn wrong() -> Value {
+    json!({"resourceType": "Observation", "statu": "final", "status": "finished", "code": {}, "note": [{"authorString": "a", "authorReference": {"reference": "Patient/1"}, "text": ""}],
+        "effectiveDateTime": "2024-02-30", "valueQuantity": {"value": "1"}})
+}
+
+fn issues(outcome: &Value) -> Vec<String> {
+    let shown = |i: &Value| format!("{} {} {}", i["severity"].as_str().unwrap(), i["code"].as_str().unwrap(), i["expression"][0].as_str().unwrap_or("-"));
+    outcome["issue"].as_array().unwrap().iter().map(shown).collect()
+}
+
+const FOUND: [&str; 7] = [
+    "error structure Observation.statu",
+    "error code-invalid Observation.status",
+    "error structure Observation.code",
+    "error structure Observation.note[0].author",
+    "error value Observation.note[0].text",
+    "error value Observation.effective",
+    "error structure Observation.value.value",
+];
+
+fn sorted<T: Into<String>>(all: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut all: Vec<String> = all.into_iter().map(Into::into).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn by_default_anything_that_has_a_type_is_stored() {
+    let (server, fhir) = server("off");
+    let made = fhir.post("/Observation", &wrong()).expect(201).json();
+    assert_eq!(made["statu"], "final");
+    let record: Value = serde_json::from_slice(&std::fs::read(only_event(&server.simdb(), "a__b", "POST").join("event.json")).unwrap()).unwrap();
+    assert_eq!(record.get("issues"), None);
+}
+
+#[test]
+fn with_warn_it_is_stored_and_what_is_wrong_is_said() {
+    let (server, fhir) = server("warn");
+    let said = fhir.send("POST", "/Observation", &[("prefer", "return=OperationOutcome")], wrong().to_string().as_bytes()).expect(201).json();
+    assert_eq!(issues(&said)[0], "information informational -");
+    assert_eq!(sorted(issues(&said)[1..].to_vec()), sorted(FOUND));
+    let record: Value = serde_json::from_slice(&std::fs::read(only_event(&server.simdb(), "a__b", "POST").join("event.json")).unwrap()).unwrap();
+    assert_eq!(record["issues"].as_array().unwrap().len(), FOUND.len());
+    let bundle =
+        json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": wrong(), "request": {"method": "POST", "url": "Observation"}}]});
+    let answer = fhir.post("", &bundle).expect(200).json();
+    assert_eq!(answer["entry"][0]["response"]["outcome"]["issue"].as_array().unwrap().len(), FOUND.len() + 1);
+    let record: Value = serde_json::from_slice(&std::fs::read(only_event(&server.simdb(), "a__b", "TRANSACTION").join("event.json")).unwrap()).unwrap();
+    assert!(record["issues"].to_string().contains("Bundle.entry[0].resource.statu"));
+}
+
+#[test]
+fn with_strict_it_is_refused_with_all_that_is_wrong() {
+    let (_server, fhir) = server("strict");
+    let refused = fhir.post("/Observation", &wrong()).expect(422).json();
+    assert_eq!(sorted(issues(&refused)), sorted(FOUND));
+    assert_eq!(refused["issue"][0]["details"]["coding"][0]["code"], "unprocessable");
+    let right = json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}});
+    fhir.put("/Observation/o", &right).expect(201);
+    let patch = br#"[{"op":"remove","path":"/status"}]"#;
+    let refused = fhir.send("PATCH", "/Observation/o", &[("content-type", "application/json-patch+json")], patch).expect(422).json();
+    assert_eq!(issues(&refused), ["error required Observation"]);
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": right, "request": {"method": "POST", "url": "Observation"}}, {"resource": wrong(), "request": {"method": "POST", "url": "Observation"}}]});
+    let refused = fhir.post("", &bundle).expect(422).json();
+    assert!(issues(&refused).contains(&"error value Bundle.entry[1].resource.effective".to_owned()), "{refused}");
+    assert_eq!(fhir.get("/Observation").json()["total"], 1);
+}
+
+#[test]
+fn validate_tells_and_stores_nothing() {
+    let (server, fhir) = server("off");
+    let told = |path: &str, body: &Value| fhir.post(path, body).expect(200).json();
+    assert_eq!(sorted(issues(&told("/Observation/$validate", &wrong()))), sorted(FOUND));
+    let within = json!({"resourceType": "Parameters", "parameter": [{"name": "mode", "valueCode": "create"}, {"name": "resource", "resource": wrong()}]});
+    assert_eq!(sorted(issues(&told("/Observation/$validate", &within))), sorted(FOUND));
+    let right = json!({"resourceType": "Patient", "id": "p", "active": true});
+    let clean = told("/Patient/$validate", &right);
+    assert!(clean["issue"].as_array().unwrap().len() == 1 && clean["issue"][0]["severity"] == "information", "{clean}");
+    assert_eq!(issues(&told("/Group/$validate", &right))[0], "error invalid resourceType");
+    assert!(told("/Patient/$validate?profile=http://x/p", &right).to_string().contains("profile 'http://x/p' was not looked at"));
+    fhir.put("/Patient/p", &right).expect(201);
+    assert_eq!(fhir.get("/Patient/p/$validate").expect(200).json()["issue"][0]["severity"], "information");
+    assert_eq!(issues(&told("/Patient/q/$validate?mode=update", &right))[0], "error value Patient.id");
+    assert!(fhir.get("/Patient/p/$validate?mode=delete").expect(200).text().contains("may be deleted"));
+    fhir.get("/Patient/none/$validate?mode=delete").expect(404);
+    assert!(fhir.get("/Patient/$validate").expect(400).refusal().contains("$validate needs a resource"));
+    assert!(fhir.post("/Patient/$validate?mode=guess", &right).expect(400).refusal().contains("mode 'guess'"));
+    assert!(crate::support::events(&server.simdb(), "a__b", "POST").is_empty(), "what is not stored is no event");
+}
