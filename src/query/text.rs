@@ -126,6 +126,8 @@ pub fn strings_of(resource: &Value, field: TextField, found: &mut dyn FnMut(&str
         && let Value::Object(members) = resource
     {
         members.iter().filter(|(name, _)| !matches!(name.as_str(), "text" | "resourceType")).for_each(|(_, value)| strings_in(value, found));
+        let aside = resource.get("text").and_then(Value::as_object).into_iter().flatten().filter(|(name, _)| *name != "div");
+        aside.for_each(|(_, value)| strings_in(value, found));
     }
 }
 
@@ -150,11 +152,33 @@ pub fn without_markup(div: &str) -> String {
     }
     out.push_str(rest);
     if out.contains('&') {
-        for (entity, letter) in [("&nbsp;", " "), ("&#160;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
+        out = numbered(&out);
+        for (entity, letter) in [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
             out = out.replace(entity, letter);
         }
     }
     out
+}
+
+/// The text with `&#233;` and `&#xE9;` as the characters they are.
+fn numbered(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("&#") {
+        let (before, reference) = rest.split_at(start);
+        out.push_str(before);
+        let end = reference.find(';').filter(|end| *end <= 10);
+        let digits = end.map_or("", |end| &reference[2..end]);
+        let number = digits.strip_prefix(['x', 'X']).map_or_else(|| digits.parse().ok(), |hex| u32::from_str_radix(hex, 16).ok());
+        if let (Some(c), Some(end)) = (number.and_then(char::from_u32), end) {
+            out.push(c);
+            rest = &reference[end + 1..];
+        } else {
+            out.push_str("&#");
+            rest = &reference[2..];
+        }
+    }
+    out + rest
 }
 
 /// The words of a text.

@@ -219,10 +219,9 @@ impl<'a> Compiler<'a> {
         let modified = |modifier| param::modified_query(param, modifier, &escaped, &self.env);
         Ok(match relation {
             Relation::Eq if param.kind == ParamType::String => Query::term(&param.key('s', &crate::query::text::normalise(value))),
-            Relation::Ne if param.kind == ParamType::String => Query::negate(Query::term(&param.key('s', &crate::query::text::normalise(value)))),
             // A token, a unit or a composite is written with its bars.
             Relation::Eq | Relation::Re => param::value_query(param, value, &self.env)?,
-            Relation::Ne => Query::negate(param::value_query(param, value, &self.env)?),
+            Relation::Ne => self.unequal(param, value)?,
             Relation::Sw if param.kind == ParamType::String => text()?,
             Relation::Sw => Query::prefix(&param.key(class_of(param), value)),
             Relation::Co | Relation::Ew if param.kind == ParamType::String => param::string::part(param, &escaped, relation == Relation::Ew, &self.env),
@@ -240,6 +239,29 @@ impl<'a> Compiler<'a> {
             Relation::In => modified(Modifier::In)?,
             Relation::Ni => Query::negate(modified(Modifier::In)?),
         })
+    }
+
+    /// `ne`: one of the values is another, <https://hl7.org/fhir/R4/search_filter.html>; so both `eq` and `ne` may hold.
+    fn unequal(&self, param: &Arc<Param>, value: &str) -> Result<Query, Failure> {
+        let equal = || param::value_query(param, value, &self.env);
+        let (origin, parameter) = (self.env.origin.owned(), param.clone());
+        let check = match param.kind {
+            ParamType::Date | ParamType::Number | ParamType::Quantity => return param::value_query(param, &format!("ne{value}"), &self.env),
+            ParamType::Composite | ParamType::Special => return Ok(Query::negate(equal()?)),
+            ParamType::String => {
+                let (wanted, texts) = (crate::query::text::normalise(value), param.key('s', ""));
+                self.env.on_values(param, move |found| extract::keys_of(&parameter, found, &origin.borrow()).terms_with(&texts).any(|text| text != wanted))
+            }
+            ParamType::Token => param::token::unequal(param, value, &self.env),
+            ParamType::Reference | ParamType::Uri => {
+                let equal = equal()?;
+                self.env.on_values(param, move |found| {
+                    let origin = origin.borrow();
+                    found.iter().any(|node| !equal.matches_alone(&extract::keys_of(&parameter, std::slice::from_ref(node), &origin)))
+                })
+            }
+        };
+        Ok(Query::Verify(Box::new(Query::term(&param.key('!', ""))), check))
     }
 
     fn chain(&self, param: &Arc<Param>, condition: &Condition, targets: &[&'static str], then: &Condition) -> Result<Query, Failure> {
@@ -274,8 +296,13 @@ impl<'a> Compiler<'a> {
             Ok(Reached { uids: self.env.lookup.terms(&inner, &param.key('r', ""))?, urls, inner })
         })?;
         let ids = reached.uids.iter().filter_map(|uid| uid.strip_prefix(type_name)?.strip_prefix('/')).map(Into::into).collect();
-        let bare = reached.urls.iter().map(|url| url.split('|').next().unwrap_or_default().into()).collect();
-        Ok(Query::or(vec![ids_of(type_name, ids), Query::terms_of(&format!("{type_name}/url\u{1f}l"), bare)]))
+        let (versioned, bare): (Vec<&str>, Vec<&str>) = reached.urls.iter().map(|url| &**url).partition(|url| url.contains('|'));
+        let mut any = vec![ids_of(type_name, ids), Query::terms_of(&format!("{type_name}/url\u{1f}l"), bare.into_iter().map(Into::into).collect())];
+        // A canonical with a version means that version.
+        any.extend(versioned.into_iter().filter_map(|url| url.split_once('|')).map(|(url, version)| {
+            Query::and(vec![Query::term(&format!("{type_name}/url\u{1f}l{url}")), Query::term(&format!("{type_name}/version\u{1f}c{version}"))])
+        }));
+        Ok(Query::or(any))
     }
 
     fn once(&self, condition: &Condition, make: impl FnOnce() -> Result<Reached, Failure>) -> Result<Arc<Reached>, Failure> {

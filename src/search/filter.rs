@@ -194,7 +194,12 @@ impl<'t> Parser<'t> {
         if negated {
             return Err(self.bad("expected '(' after 'not'"));
         }
-        self.comparison(reader)
+        let mut condition = self.comparison(reader)?;
+        // Nothing is there also where the path leads nowhere.
+        if matches!(condition, Condition::Chain { .. }) && asks_for_nothing(&mut condition) {
+            return Ok(Condition::Not(Box::new(condition)));
+        }
+        Ok(condition)
     }
 
     /// A path, a relation, a value.
@@ -291,5 +296,18 @@ impl<'t> Parser<'t> {
         let value = self.rest()[..length].to_owned();
         self.at += length;
         Ok(value)
+    }
+}
+
+/// Whether the path asks that nothing be at its end, `pr false`; then it asks for something from now on.
+fn asks_for_nothing(condition: &mut Condition) -> bool {
+    match condition {
+        Condition::Chain { then, .. } => asks_for_nothing(then),
+        Condition::All(parts) => parts.last_mut().is_some_and(asks_for_nothing),
+        Condition::Relation { relation: Relation::Pr, value, .. } if value == "false" => {
+            "true".clone_into(value);
+            true
+        }
+        _ => false,
     }
 }

@@ -108,7 +108,7 @@ pub fn modified_query(param: &Arc<Param>, modifier: Modifier, value: &str, env: 
         ParamType::Token => token::modified(param, modifier, value, env),
         ParamType::String => string::modified(param, modifier, value, env),
         ParamType::Reference => reference::modified(param, modifier, value, env),
-        ParamType::Uri => uri::modified(param, modifier, value),
+        ParamType::Uri => uri::modified(param, modifier, value, env),
         ParamType::Date | ParamType::Number | ParamType::Quantity | ParamType::Composite | ParamType::Special => value_query(param, value, env),
     }
 }

@@ -43,7 +43,9 @@ impl Param {
         let name: Box<str> = format!("{type_name}/{}", def.code).into();
         let mut components = Vec::new();
         for (number, (id, expression)) in def.components.iter().enumerate() {
-            let Some(part) = definitions.search_param(id) else { return Err(BadPath { at: 0, reason: format!("unknown component '{id}'") }) };
+            // STU3 names some components by the type and the code of a parameter that has another id.
+            let by_code = || id.split_once('-').and_then(|(of, code)| definitions.search_params(of).find(|p| p.code == code));
+            let Some(part) = definitions.search_param(id).or_else(by_code) else { return Err(BadPath { at: 0, reason: format!("unknown component '{id}'") }) };
             components.push(Arc::new(Self {
                 code: part.code.into(),
                 kind: part.kind,

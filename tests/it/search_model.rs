@@ -1,77 +1,30 @@
 //! Random searches on simulators and on the plain matcher of [`crate::naive`]: with everything recent, everything flushed, and mixed.
 //!
-//! `NAIVE_SEED` tries other data and other searches than the usual ones; `NAIVE_QUERIES` sets how many.
+//! `NAIVE_SEED` tries other data and other searches than the usual ones; `NAIVE_QUERIES` sets how many. `NAIVE_SHOW` prints what
+//! came of each feature, and `NAIVE_ALL` tries also what the server is known to answer otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fhirsim::fhir::FhirVersion;
 use serde_json::Value;
 
+mod query;
 mod report;
 mod world;
 
-use crate::naive::ask::{Asking, Case};
-use crate::naive::features::{FEATURES, Feature};
+use crate::naive::ask::Asking;
+use crate::naive::features::{Feature, features};
 use crate::naive::generate::resources;
 use crate::naive::rng::Rng;
-use crate::naive::{Resources, id_of};
-use world::{World, worlds};
+use crate::naive::{Resources, compartment, id_of, include};
+use query::{Query, query};
+use world::{Answer, World, worlds};
 
-/// Searches of one run.
+/// Searches of one run; other versions than R4 differ in little but names of elements.
 const QUERIES: usize = 10_000;
-
-/// A search and what it tries.
-#[derive(Clone, Debug)]
-pub struct Query {
-    type_name: &'static str,
-    cases: Vec<Case>,
-    tries: Vec<Feature>,
-    sort: Option<&'static str>,
-}
-
-impl Query {
-    fn parameters(&self) -> Vec<(String, String)> {
-        self.cases.iter().map(|case| (case.key.clone(), case.value.clone())).collect()
-    }
-
-    /// The same with one parameter only, or with one of its values.
-    fn parts(&self) -> Vec<Self> {
-        let one = |case: Case, tried: Feature| Self { type_name: self.type_name, cases: vec![case], tries: vec![tried], sort: None };
-        let cases = self.cases.iter().zip(&self.tries);
-        let values = cases.clone().flat_map(|(case, tried)| {
-            let each = crate::naive::split(&case.value, ',').into_iter().map(|value| Case { value, ..case.clone() });
-            each.map(|case| one(case, *tried)).collect::<Vec<_>>()
-        });
-        values.chain(cases.map(|(case, tried)| one(case.clone(), *tried))).collect()
-    }
-
-    fn text(&self) -> String {
-        let parameters: Vec<String> = self.parameters().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        format!("{}?{}{}", self.type_name, parameters.join("&"), self.sort.map(|s| format!("&_sort={s}")).unwrap_or_default())
-    }
-}
-
-/// A search that tries the feature, and perhaps others besides.
-fn query(asking: &mut Asking, feature: Feature, on: &[Feature]) -> Query {
-    let first = std::iter::repeat_with(|| asking.case(feature, None)).take(1000).flatten().next();
-    let first = first.unwrap_or_else(|| panic!("no case of {feature:?} comes about"));
-    let mut made = Query { type_name: first.type_name, cases: vec![first], tries: vec![feature], sort: None };
-    let more = *asking.rng.pick(&[0, 0, 0, 0, 0, 1, 1, 2]);
-    for _ in 0..more {
-        let other = *asking.rng.pick(on);
-        if let Some(case) = asking.case(other, Some(made.type_name)) {
-            made.cases.push(case);
-            made.tries.push(other);
-        }
-    }
-    if asking.rng.chance(10) {
-        let sorts: &[&str] = &["_id", "-_id", "_lastUpdated", "-_lastUpdated", "gender,_id", "birthdate,-_id"];
-        let known = if made.type_name == "Patient" { sorts } else { &sorts[..4] };
-        made.sort = Some(*asking.rng.pick(known));
-    }
-    made
-}
+const QUERIES_OF_OTHERS: usize = 1_500;
 
 /// What came of the searches that try a feature.
 #[derive(Debug, Default)]
@@ -94,21 +47,24 @@ struct Findings {
 }
 
 impl Findings {
-    fn count(&mut self, query: &Query, expected: usize, of: usize) {
-        let tally = self.tallies.entry(query.tries[0]).or_default();
+    /// Counts what a search finds, or brings along, of all that it could.
+    fn count(&mut self, query: &Query, found: usize, of: usize, matches: usize) {
+        let tally = self.tallies.entry(query.feature).or_default();
         tally.searches += 1;
-        tally.telling += usize::from(expected > 0 && expected < of);
-        tally.empty += usize::from(expected == 0);
-        self.sorted += usize::from(query.sort.is_some() && expected > 1);
-        self.several += usize::from(query.cases.len() > 1 && expected > 0);
+        tally.telling += usize::from(found > 0 && found < of);
+        tally.empty += usize::from(found == 0);
+        self.sorted += usize::from(query.sort.is_some() && matches > 1);
+        self.several += usize::from(query.cases.len() > 1 && matches > 0);
     }
 
     /// Fails if too little was tried to prove anything.
-    fn assert_that_they_tell(&self, queries: usize) {
-        for feature in FEATURES {
+    fn assert_that_they_tell(&self, on: &[Feature], queries: usize) {
+        for feature in on {
             let tally = &self.tallies[feature];
-            let enough = queries / FEATURES.len() * 9 / 10;
-            assert!(tally.searches >= enough && tally.telling * 5 >= tally.searches && tally.empty * 50 >= tally.searches, "{feature:?}: {tally:?}");
+            let enough = queries / on.len() * 9 / 10;
+            // Of a few dozen searches, by chance none may be empty.
+            let both_ways = tally.searches < 100 || tally.empty * 50 >= tally.searches;
+            assert!(tally.searches >= enough && tally.telling * 5 >= tally.searches && both_ways, "{feature:?}: {tally:?}");
         }
         let telling: usize = self.tallies.values().map(|tally| tally.telling).sum();
         assert!(telling * 2 > queries, "only {telling} searches find some, but not all");
@@ -126,18 +82,15 @@ struct Trial<'t> {
 impl Trial<'_> {
     fn expected(&self, query: &Query) -> Vec<&Value> {
         let parameters = query.parameters();
-        self.resources.of_type(query.type_name).filter(|resource| self.resources.meets(resource, &parameters)).collect()
+        let within = |resource: &Value| query.compartment.as_ref().is_none_or(|(t, id)| compartment::holds(self.resources, (t, id), resource));
+        self.resources.of_type(query.type_name).filter(|resource| within(resource) && self.resources.meets(resource, &parameters)).collect()
     }
 
     fn check(&self, query: &Query, paged: bool) {
         let expected = self.expected(query);
-        let of = self.resources.of_type(query.type_name).count();
-        let count = if paged { 7 } else { 1000 };
-        {
-            let mut findings = self.findings.lock().unwrap();
-            findings.count(query, expected.len(), of);
-            findings.paged += usize::from(paged && expected.len() > count);
-        }
+        // What comes along depends on the page.
+        let count = if paged && query.includes.is_empty() { 7 } else { 1000 };
+        self.count(query, &expected, count);
         for world in self.worlds {
             if let Some(difference) = self.difference(world, query, &expected, count) {
                 self.keep(world, query, difference);
@@ -145,7 +98,18 @@ impl Trial<'_> {
         }
     }
 
-    /// What the server answers otherwise than the model: ids, their order, and the total.
+    fn count(&self, query: &Query, expected: &[&Value], count: usize) {
+        let (found, of) = if query.includes.is_empty() {
+            (expected.len(), self.resources.of_type(query.type_name).count())
+        } else {
+            (include::included(self.resources, expected, &query.includes).len(), self.resources.all().count() - expected.len())
+        };
+        let mut findings = self.findings.lock().unwrap();
+        findings.count(query, found, of, expected.len());
+        findings.paged += usize::from(expected.len() > count);
+    }
+
+    /// What the server answers otherwise than the model: ids, their order, the total, and what comes along.
     fn difference(&self, world: &World, query: &Query, expected: &[&Value], count: usize) -> Option<String> {
         let mut expected = expected.to_vec();
         world.order(&mut expected, query.sort);
@@ -155,7 +119,7 @@ impl Trial<'_> {
             Err(refusal) => return Some(refusal),
         };
         if answer.ids == wanted && answer.total == wanted.len() as u64 {
-            return None;
+            return self.other_company(query, &expected, answer);
         }
         let (there, here): (BTreeSet<&str>, BTreeSet<&str>) = (answer.ids.iter().map(String::as_str).collect(), wanted.iter().copied().collect());
         if there == here {
@@ -163,18 +127,27 @@ impl Trial<'_> {
         }
         let shown = |ids: &BTreeSet<&str>, others: &BTreeSet<&str>| {
             let only: Vec<&Value> = ids.difference(others).filter_map(|id| self.resources.get(query.type_name, id)).collect();
-            report::shown(&only, query)
+            report::shown(self.resources.table, &only, query)
         };
         Some(format!("expected only:{}\n got only:{}", shown(&here, &there), shown(&there, &here)))
+    }
+
+    /// What comes along otherwise than in the model: nothing comes twice, and nothing that is a match.
+    fn other_company(&self, query: &Query, expected: &[&Value], mut answer: Answer) -> Option<String> {
+        answer.included.sort();
+        let wanted: Vec<_> = include::included(self.resources, expected, &query.includes).into_iter().collect();
+        let only = |a: &[include::Key], b: &[include::Key]| a.iter().filter(|key| !b.contains(key)).map(|(t, id)| format!(" {t}/{id}")).collect::<String>();
+        let (missing, more) = (only(&wanted, &answer.included), only(&answer.included, &wanted));
+        (answer.included != wanted).then(|| format!("of {} matches, missing:{missing}\n more:{more}", expected.len()))
     }
 
     /// Keeps the smallest part of the search that differs, once for each kind.
     fn keep(&self, world: &World, query: &Query, difference: String) {
         let smaller = query.parts().into_iter().find_map(|part| self.difference(world, &part, &self.expected(&part), 1000).map(|d| (part, d)));
         let (query, difference) = smaller.unwrap_or_else(|| (query.clone(), difference));
-        let keys: Vec<String> = query.cases.iter().map(|case| case.key.clone()).collect();
-        let kind = (query.tries[0], format!("{} {} {}", world.name, query.type_name, keys.join(" ")));
-        let text = format!("{}, {:?}: {}\n {difference}", world.name, query.tries, query.text());
+        let keys: Vec<&str> = query.cases.iter().map(|(_, case)| case.key.as_str()).chain(query.includes.iter().map(|(_, value)| value.as_str())).collect();
+        let kind = (query.feature, format!("{} {} {}", world.name, query.type_name, keys.join(" ")));
+        let text = format!("{}, {:?}: {}\n {difference}", world.name, query.feature, query.text());
         self.findings.lock().unwrap().differences.entry(kind).or_insert(text);
     }
 }
@@ -185,16 +158,30 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn searches_agree_with_the_plain_matcher() {
+    searches_agree(FhirVersion::R4, QUERIES);
+}
+
+#[test]
+fn searches_of_stu3_agree_with_the_plain_matcher() {
+    searches_agree(FhirVersion::Stu3, QUERIES_OF_OTHERS);
+}
+
+#[test]
+fn searches_of_r5_agree_with_the_plain_matcher() {
+    searches_agree(FhirVersion::R5, QUERIES_OF_OTHERS);
+}
+
+fn searches_agree(version: FhirVersion, usual: usize) {
     let seed = setting("NAIVE_SEED").unwrap_or(1);
-    let count = setting("NAIVE_QUERIES").map_or(QUERIES, |n| usize::try_from(n).unwrap());
+    let count = setting("NAIVE_QUERIES").map_or(usual, |n| usize::try_from(n).unwrap());
     let mut rng = Rng::new(seed);
-    let all = resources(&mut rng);
-    let worlds = worlds(&all, &mut rng);
-    let resources = Resources::of(&all);
+    let all = resources(&mut rng, version);
+    let worlds = worlds(&all, version, &mut rng);
+    let resources = Resources::of(&all, version);
     let trial = Trial { resources: &resources, worlds: &worlds, findings: Mutex::default() };
-    let on = FEATURES;
-    let mut asking = Asking { rng, resources: &resources, on };
-    let queries: Vec<Query> = (0..count).map(|n| query(&mut asking, on[n % on.len()], on)).collect();
+    let on = features(version);
+    let mut asking = Asking { rng, resources: &resources, on: &on };
+    let queries: Vec<Query> = (0..count).map(|n| query(&mut asking, on[n % on.len()])).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -207,6 +194,11 @@ fn searches_agree_with_the_plain_matcher() {
         }
     });
     let findings = trial.findings.into_inner().unwrap();
-    assert!(findings.differences.is_empty(), "seed {seed}: {}", report::summary(&findings.differences));
-    findings.assert_that_they_tell(count);
+    if std::env::var_os("NAIVE_SHOW").is_some() {
+        for (feature, tally) in &findings.tallies {
+            println!("{version:?} {feature:?}: {tally:?}");
+        }
+    }
+    assert!(findings.differences.is_empty(), "{version:?}, seed {seed}: {}", report::summary(&findings.differences));
+    findings.assert_that_they_tell(&on, count);
 }

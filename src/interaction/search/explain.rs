@@ -238,7 +238,7 @@ fn texts(field: TextField, text: &Text, resource: &Value, type_name: &str) -> Ve
         let words = if path == div { words(&without_markup(value)) } else { words(value) };
         let counts = match field {
             TextField::Narrative => path == div,
-            TextField::Content => path == div || !path[type_name.len()..].starts_with(".text.") && !path.ends_with(".resourceType"),
+            TextField::Content => !path.ends_with(".resourceType"),
         };
         if counts {
             found.push((path.to_owned(), Value::from(value), text.matches(&[words])));

@@ -12,7 +12,7 @@ use super::super::terminology::{self, Members};
 use super::{Env, bad_value, split_unescaped, string, unescape};
 use crate::fhir::Failure;
 use crate::query::text::{Text, normalise, words};
-use crate::query::{KeysBuilder, Query};
+use crate::query::{Check, KeysBuilder, Query};
 
 /// What a value holds, piece by piece.
 enum Piece<'a> {
@@ -223,6 +223,31 @@ pub fn code_text(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Query {
         keys.terms_with(&name).any(|code| code.to_lowercase().starts_with(&wanted))
     });
     Query::Verify(Box::new(Query::prefix(&param.key('c', ""))), check)
+}
+
+/// One of the codes is another than `value`, which is written as a search would.
+#[must_use]
+pub fn unequal(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Check {
+    let parts: Vec<String> = split_unescaped(value, '|').iter().map(|part| unescape(part)).collect();
+    let origin = env.origin.owned();
+    env.on_values(param, move |found| {
+        let origin = origin.borrow();
+        let is = |system: Option<&str>, code: Option<&str>| match &parts[..] {
+            [wanted] => code == Some(wanted),
+            [wanted, none] if none.is_empty() => system == Some(wanted),
+            [wanted, rest @ ..] => system.unwrap_or("") == wanted && code == Some(rest.join("|").as_str()),
+            [] => false,
+        };
+        found.iter().any(|node| {
+            let mut another = false;
+            each(node, &mut |piece| match piece {
+                Piece::Pair(system, code) if system.is_some() || code.is_some() => another |= !is(system, code),
+                Piece::Code(code) => another |= !is(None, Some(code)) && !systems(node, code, &origin).any(|system| is(Some(system), Some(code))),
+                Piece::Pair(..) | Piece::Text(_) | Piece::Typed(..) => {}
+            });
+            another
+        })
+    })
 }
 
 /// One of the codes is among `members`.

@@ -1,12 +1,15 @@
 //! URI parameters, <https://hl7.org/fhir/R4/search.html#uri>: the whole URI, case and all.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::super::params::Param;
 use super::super::parse::Modifier;
 use super::super::path::Node;
-use super::{bad_value, unescape};
+use super::{Env, bad_value, unescape};
 use crate::fhir::Failure;
+use crate::query::text::normalise;
 use crate::query::{KeysBuilder, Query};
 
 /// Adds the key of a value; returns whether it was a URI.
@@ -26,7 +29,7 @@ pub fn query(param: &Param, value: &str) -> Query {
 ///
 /// # Errors
 /// `:above` and `:below` of what has no hierarchy, a URN.
-pub fn modified(param: &Param, modifier: Modifier, value: &str) -> Result<Query, Failure> {
+pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     let url = unescape(value);
     match modifier {
         Modifier::Above | Modifier::Below if !url.contains("://") => {
@@ -41,7 +44,12 @@ pub fn modified(param: &Param, modifier: Modifier, value: &str) -> Result<Query,
             above.push(url.as_str().into());
             Ok(Query::terms_of(&param.key('l', ""), above))
         }
-        Modifier::Contains => Ok(Query::TermContains { prefix: param.key('l', "").into(), part: url.into(), at_end: false }),
+        // Without case and accents, as of strings, <https://hl7.org/fhir/R5/search.html#modifiers>.
+        Modifier::Contains => {
+            let wanted = normalise(&url);
+            let holds = move |found: &[Node<'_>]| found.iter().filter_map(|n| n.value.as_str()).any(|text| normalise(text).contains(&wanted));
+            Ok(Query::Verify(Box::new(Query::prefix(&param.key('l', ""))), env.on_values(param, holds)))
+        }
         _ => Ok(query(param, value)),
     }
 }

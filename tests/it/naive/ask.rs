@@ -5,9 +5,13 @@ use serde_json::Value;
 use super::Resources;
 use super::features::Feature;
 use super::rng::Rng;
-use super::table::{COMPOSITES, Found, Kind, PARAMETERS, Parameter, at, found};
+use super::table::{Found, Kind, Parameter, at};
 
+mod filter;
+mod include;
 mod values;
+mod whole;
+mod words;
 
 /// One parameter of a search on a type.
 #[derive(Clone, Debug)]
@@ -33,7 +37,11 @@ const CHAINS: &[(&str, &str, &str)] = &[
     ("Patient", "organization", "Organization"),
     ("Patient", "link:Patient", "Patient"),
     ("Organization", "partof", "Organization"),
+    ("Encounter", "location", "Location"),
+    ("Location", "partof", "Location"),
     ("Group", "member:Patient", "Patient"),
+    ("List", "item:Patient", "Patient"),
+    ("QuestionnaireResponse", "questionnaire", "Questionnaire"),
 ];
 
 /// What may stand at the end of a chain, as far as it is switched on.
@@ -76,7 +84,12 @@ const REVERSE: &[(&str, &str, &str)] = &[
     ("Organization", "Organization", "partof"),
     ("Practitioner", "Patient", "general-practitioner"),
     ("Practitioner", "Observation", "performer"),
+    ("Location", "Encounter", "location"),
+    ("Patient", "List", "item"),
 ];
+
+/// The one that refers by URL.
+const REVERSE_CANONICAL: (&str, &str, &str) = ("Questionnaire", "QuestionnaireResponse", "questionnaire");
 
 /// Makes cases.
 pub struct Asking<'a> {
@@ -92,13 +105,23 @@ impl<'a> Asking<'a> {
         match feature {
             F::Or => self.list(wanted),
             F::Escape => self.one_of(&[F::StringBegin, F::StringExact, F::Token], wanted).filter(|c| c.value.contains('\\')),
-            F::Composite => self.composite(wanted),
+            F::Composite | F::CompositeOfCode | F::CompositeOfReference => self.composite(feature, wanted),
             F::Chain => self.chain(wanted, &self.inner()),
             F::ChainAnyType => self.chain_of_any_type(wanted),
             F::ChainTwo => self.chain(wanted, &[F::Chain]),
-            F::Has => self.has(wanted, &self.inner()),
-            F::HasNested => self.has(wanted, &[F::Has]),
+            F::Has => self.has(wanted, REVERSE, &self.inner()),
+            F::HasNested => self.has(wanted, REVERSE, &[F::Has]),
+            F::HasCanonical => self.has(wanted, &[REVERSE_CANONICAL], &[F::Reference, F::Missing]),
+            F::ChainCanonical => self.chain_of_canonical(wanted),
             F::ChainHas => self.chain(wanted, &[F::Has]),
+            F::Id => Some(self.ids(wanted)),
+            F::LastUpdated => Some(self.last_updated(wanted)),
+            F::List => Some(self.list_of_resources(wanted)),
+            F::In => self.member(wanted),
+            F::Text | F::TextByNumber | F::Content => self.words(feature, wanted),
+            F::Filter | F::FilterUnequal | F::FilterLogic | F::FilterChain | F::FilterChainNothing => self.filter(feature, wanted),
+            // These say nothing of a single resource.
+            F::Compartment | F::Include | F::IncludeIterate | F::RevInclude | F::RevIncludeCanonical => None,
             _ => self.plain(feature, wanted),
         }
     }
@@ -115,7 +138,7 @@ impl<'a> Asking<'a> {
 
     /// A parameter of the resource itself.
     fn plain(&mut self, feature: Feature, wanted: Option<&str>) -> Option<Case> {
-        let fitting: Vec<&'static Parameter> = PARAMETERS.iter().filter(|p| values::fits(p, feature)).collect();
+        let fitting: Vec<&'static Parameter> = self.resources.table.parameters().filter(|p| p.type_name != "Resource" && values::fits(p, feature)).collect();
         let of_type: Vec<&'static Parameter> = fitting.iter().copied().filter(|p| wanted.is_none_or(|t| t == p.type_name)).collect();
         if of_type.is_empty() {
             return None;
@@ -126,7 +149,8 @@ impl<'a> Asking<'a> {
             return Some(Case { type_name, key: format!("{name}:missing"), value: self.rng.pick(&["true", "false"]).to_string() });
         }
         // Now and then a value of another parameter, which mostly misses; but a type must be one that is allowed there.
-        let source = if feature != Feature::ReferenceType && self.rng.chance(12) { *self.rng.pick(&fitting) } else { parameter };
+        let typed = matches!(feature, Feature::ReferenceType | Feature::ReferenceAbove | Feature::ReferenceBelow);
+        let source = if !typed && self.rng.chance(12) { *self.rng.pick(&fitting) } else { parameter };
         let sample = self.sample(source)?;
         let (modifier, value) = values::value(self, feature, &sample)?;
         Some(Case { type_name, key: format!("{name}{modifier}"), value })
@@ -134,7 +158,7 @@ impl<'a> Asking<'a> {
 
     /// A value that some resource has.
     fn sample(&mut self, parameter: &Parameter) -> Option<Found<'a>> {
-        let all: Vec<Found> = self.resources.of_type(parameter.type_name).flat_map(|r| found(r, parameter.name)).collect();
+        let all: Vec<Found> = self.resources.of_type(parameter.type_name).flat_map(|r| self.resources.table.found(r, parameter.name)).collect();
         if all.is_empty() { None } else { Some(*self.rng.pick(&all)) }
     }
 
@@ -152,22 +176,36 @@ impl<'a> Asking<'a> {
     }
 
     /// Both parts from one place, mostly.
-    fn composite(&mut self, wanted: Option<&str>) -> Option<Case> {
-        let type_name = wanted.is_none_or(|t| t == "Observation").then_some("Observation")?;
-        let composite = self.rng.pick(COMPOSITES);
+    fn composite(&mut self, feature: Feature, wanted: Option<&str>) -> Option<Case> {
+        let kind = |name: &str| match name {
+            "location-period" => Feature::CompositeOfReference,
+            name if name.starts_with("code-") => Feature::CompositeOfCode,
+            _ => Feature::Composite,
+        };
+        let composites = self.resources.table.composites().filter(|c| kind(c.name) == feature);
+        let fitting: Vec<_> = composites.filter(|c| wanted.is_none_or(|t| t == c.type_name)).collect();
+        if fitting.is_empty() {
+            return None;
+        }
+        let composite = *self.rng.pick(&fitting);
         let resources = self.resources;
-        let places: Vec<&Value> = resources.of_type(type_name).flat_map(|r| composite.contexts.iter().flat_map(|context| at(r, context))).collect();
+        let places: Vec<&Value> = resources.of_type(composite.type_name).flat_map(|r| composite.contexts.iter().flat_map(|context| at(r, context))).collect();
         let mut place = *self.rng.pick(&places);
         let mut parts = Vec::new();
         for (kind, path, shape) in composite.parts {
             let value = *at(place, path).first()?;
-            let feature = if kind == Kind::Token { Feature::Token } else { *self.rng.pick(&[Feature::QuantityNumber, Feature::QuantityUcum]) };
+            let feature = *self.rng.pick(match kind {
+                Kind::Token => &[Feature::Token],
+                Kind::Reference => &[Feature::Reference],
+                Kind::Date => &[Feature::DateEquality, Feature::DateOrder],
+                _ => &[Feature::QuantityNumber, Feature::QuantityUcum],
+            });
             parts.push(values::value(self, feature, &Found { value, shape })?.1);
             if self.rng.chance(20) {
                 place = *self.rng.pick(&places);
             }
         }
-        Some(Case { type_name, key: composite.name.to_owned(), value: parts.join("$") })
+        Some(Case { type_name: composite.type_name, key: composite.name.to_owned(), value: parts.join("$") })
     }
 
     fn chain(&mut self, wanted: Option<&str>, inner: &[Feature]) -> Option<Case> {
@@ -178,6 +216,13 @@ impl<'a> Asking<'a> {
         let (type_name, head, target) = **self.rng.pick(&fitting);
         let rest = self.one_of(inner, Some(target))?;
         Some(Case { type_name, key: format!("{head}.{}", rest.key), value: rest.value })
+    }
+
+    /// To every version of what the URL names.
+    fn chain_of_canonical(&mut self, wanted: Option<&str>) -> Option<Case> {
+        let type_name = wanted.is_none_or(|t| t == "QuestionnaireResponse").then_some("QuestionnaireResponse")?;
+        let rest = self.one_of(&[Feature::StringBegin, Feature::Token, Feature::Uri, Feature::Missing], Some("Questionnaire"))?;
+        Some(Case { type_name, key: format!("questionnaire.{}", rest.key), value: rest.value })
     }
 
     /// `identifier` is what both Patient and Group have.
@@ -193,8 +238,8 @@ impl<'a> Asking<'a> {
         wanted.is_none_or(|w| w == type_name).then(|| Case { type_name, key: format!("subject.identifier{modifier}"), value })
     }
 
-    fn has(&mut self, wanted: Option<&str>, inner: &[Feature]) -> Option<Case> {
-        let fitting: Vec<_> = REVERSE.iter().filter(|(t, ..)| wanted.is_none_or(|w| w == *t)).collect();
+    fn has(&mut self, wanted: Option<&str>, reverse: &[(&'static str, &str, &str)], inner: &[Feature]) -> Option<Case> {
+        let fitting: Vec<_> = reverse.iter().filter(|(t, ..)| wanted.is_none_or(|w| w == *t)).collect();
         if fitting.is_empty() {
             return None;
         }

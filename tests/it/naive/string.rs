@@ -11,6 +11,7 @@ pub fn matches(found: &Found, modifier: Option<&str>, wanted: &str) -> bool {
         None => plain(text).starts_with(&plain(wanted)),
         Some("exact") => *text == wanted,
         Some("contains") => plain(text).contains(&plain(wanted)),
+        Some("text") => words(text).contains(&plain(wanted)),
         Some(other) => panic!("the model lacks :{other} of a string"),
     })
 }
@@ -23,6 +24,11 @@ pub fn texts<'r>(found: &Found<'r>) -> Vec<&'r str> {
         _ => return found.value.as_str().into_iter().collect(),
     };
     parts.iter().flat_map(|part| super::table::at(found.value, part)).filter_map(Value::as_str).collect()
+}
+
+/// The words of a text, plain.
+pub fn words(text: &str) -> Vec<String> {
+    plain(text).split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// Lower case, without marks.

@@ -9,6 +9,7 @@ pub fn matches(found: &Found, modifier: Option<&str>, wanted: &str) -> bool {
     match modifier {
         None => pairs(found).iter().any(|pair| is(pair, wanted)),
         Some("text") => texts(found).iter().any(|text| string::plain(text).starts_with(&string::plain(&unescape(wanted)))),
+        Some("code-text") => pairs(found).iter().any(|(_, code)| string::plain(code).starts_with(&string::plain(&unescape(wanted)))),
         Some("of-type") => of_type(found.value, wanted),
         Some(other) => panic!("the model lacks :{other} of a token"),
     }
@@ -17,7 +18,7 @@ pub fn matches(found: &Found, modifier: Option<&str>, wanted: &str) -> bool {
 /// A system, if there is one, and a code.
 pub type Pair = (Option<String>, String);
 
-fn is((system, code): &Pair, wanted: &str) -> bool {
+pub fn is((system, code): &Pair, wanted: &str) -> bool {
     let parts: Vec<String> = split(wanted, '|').iter().map(|part| unescape(part)).collect();
     match &parts[..] {
         [any] => code == any,
@@ -37,6 +38,10 @@ pub fn pairs(found: &Found) -> Vec<Pair> {
         Shape::Deceased => {
             let dead = value.get("deceasedDateTime").is_some() || value.get("deceasedBoolean") == Some(&Value::Bool(true));
             vec![(None, dead.to_string())]
+        }
+        Shape::DeceasedOrNot => {
+            let said = value.get("deceasedDateTime").is_some() || value.get("deceasedBoolean").is_some();
+            vec![(None, said.to_string())]
         }
         Shape::Coding => pair(value, "code").into_iter().collect(),
         Shape::Concept => at(value, "coding").into_iter().filter_map(|coding| pair(coding, "code")).collect(),

@@ -1,5 +1,6 @@
 //! URIs: equal, or one above the other, by whole segments.
 
+use super::string;
 use super::table::Found;
 
 pub fn matches(found: &Found, modifier: Option<&str>, wanted: &str) -> bool {
@@ -8,6 +9,7 @@ pub fn matches(found: &Found, modifier: Option<&str>, wanted: &str) -> bool {
         None => there == wanted,
         Some("below") => contains(wanted, there),
         Some("above") => contains(there, wanted),
+        Some("contains") => string::plain(there).contains(&string::plain(wanted)),
         Some(other) => panic!("the model lacks :{other} of a uri"),
     }
 }

@@ -15,19 +15,24 @@ use fhirsim::version::Operation;
 use serde_json::Value;
 
 use super::Query;
-use crate::naive::generate::{COUNTS, STRANGERS, resource};
+use crate::naive::generate::{COUNTS, STRANGERS, predecessor, resource};
+use crate::naive::include::Key;
 use crate::naive::rng::Rng;
-use crate::naive::{BASE, id_of, type_of};
+use crate::naive::{BASE, id_of, key_of, type_of};
 
 /// Ten years after most of the dates.
 const NOW_MS: i64 = 1_900_000_000_000;
+/// When what does not say when it is written is written, at first: before everything else.
+const BEFORE_MS: i64 = 1_600_000_000_000;
 
 /// A simulator, and when each of its resources was last written.
 pub struct World {
     pub name: &'static str,
+    version: FhirVersion,
     registry: Arc<Registry>,
     id: SimId,
-    written: BTreeMap<(String, String), usize>,
+    clock: Arc<AtomicI64>,
+    written: BTreeMap<Key, usize>,
     writes: usize,
     _dir: tempfile::TempDir,
 }
@@ -36,17 +41,19 @@ pub struct World {
 pub struct Answer {
     pub ids: Vec<String>,
     pub total: u64,
+    /// What came along, in order, of all pages.
+    pub included: Vec<Key>,
 }
 
 impl World {
-    fn new(name: &'static str) -> Self {
+    fn new(name: &'static str, version: FhirVersion) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let tick = AtomicI64::new(1_700_000_000_000);
-        let clock = Clock::from_fn(move || tick.fetch_add(1, Ordering::Relaxed));
-        let (registry, _) = Registry::open(dir.path(), Durability::Process, clock).unwrap();
+        let clock = Arc::new(AtomicI64::new(BEFORE_MS));
+        let ticking = clock.clone();
+        let (registry, _) = Registry::open(dir.path(), Durability::Process, Clock::from_fn(move || ticking.fetch_add(1, Ordering::Relaxed))).unwrap();
         let id: SimId = "a__b".parse().unwrap();
-        registry.create(&id, &Wanted::default()).unwrap();
-        Self { name, registry, id, written: BTreeMap::new(), writes: 0, _dir: dir }
+        registry.create(&id, &Wanted { fhir_version: Some(version), ..Wanted::default() }).unwrap();
+        Self { name, version, registry, id, clock, written: BTreeMap::new(), writes: 0, _dir: dir }
     }
 
     fn sim(&self) -> Arc<Sim> {
@@ -68,12 +75,15 @@ impl World {
     }
 
     fn put(&mut self, content: &Value) {
+        if let Some(when) = content["meta"]["lastUpdated"].as_str() {
+            self.clock.store(chrono::DateTime::parse_from_rfc3339(when).unwrap().timestamp_millis(), Ordering::Relaxed);
+        }
         let text = content.to_string();
-        let resource = Resource::parse(text.as_bytes(), FhirVersion::R4).unwrap();
+        let resource = Resource::parse(text.as_bytes(), self.version).unwrap();
         let content_of = Content { type_name: static_name(type_of(content)), resource, text };
         self.write(&Interaction::Update(Whom::Id(id_of(content).parse().unwrap()), content_of, Conditions::default()));
         self.writes += 1;
-        self.written.insert((type_of(content).to_owned(), id_of(content).to_owned()), self.writes);
+        self.written.insert(key_of(content), self.writes);
     }
 
     fn delete(&self, content: &Value) {
@@ -81,8 +91,9 @@ impl World {
     }
 
     /// One page, or what refuses it.
-    fn page(&self, type_name: &'static str, parameters: Vec<(String, String)>) -> Result<Value, String> {
-        let request = Interaction::Search(search::Request { type_name: Some(type_name), compartment: None, parameters, strict: true });
+    fn page(&self, query: &Query, parameters: Vec<(String, String)>) -> Result<Value, String> {
+        let compartment = query.compartment.as_ref().map(|(type_name, id)| (*type_name, id.parse().unwrap()));
+        let request = Interaction::Search(search::Request { type_name: Some(query.type_name), compartment, parameters, strict: true });
         let snapshot = self.sim().snapshot();
         let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
         let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
@@ -93,16 +104,18 @@ impl World {
     /// The whole answer, by pages of this size.
     pub fn search(&self, query: &Query, count: usize) -> Result<Answer, String> {
         let mut parameters = query.parameters();
+        parameters.extend(query.includes.iter().cloned());
         parameters.extend(query.sort.map(|sort| ("_sort".to_owned(), sort.to_owned())));
         parameters.push(("_count".to_owned(), count.to_string()));
         let mut all: Option<Answer> = None;
         loop {
-            let page = self.page(query.type_name, parameters)?;
+            let page = self.page(query, parameters)?;
             let total = page["total"].as_u64().unwrap();
-            let answer = all.get_or_insert(Answer { ids: Vec::new(), total });
+            let answer = all.get_or_insert(Answer { ids: Vec::new(), total, included: Vec::new() });
             let found = crate::support::ids(&page);
             assert!(found.len() <= count && total == answer.total, "{page}");
             answer.ids.extend(found);
+            answer.included.extend(included(&page));
             match crate::support::link(&page, "next") {
                 Some(url) => parameters = form_urlencoded::parse(url.split_once('?').unwrap().1.as_bytes()).into_owned().collect(),
                 None => return Ok(all.unwrap()),
@@ -112,7 +125,7 @@ impl World {
 
     /// The order of an answer: the newest first, or as asked.
     pub fn order(&self, ids: &mut [&Value], sort: Option<&str>) {
-        let when = |r: &Value| self.written[&(type_of(r).to_owned(), id_of(r).to_owned())];
+        let when = |r: &Value| self.written[&key_of(r)];
         let missing_last = |r: &Value, name: &str| (r[name].as_str().is_none(), r[name].as_str().unwrap_or("").to_owned());
         match sort {
             None | Some("-_lastUpdated") => ids.sort_by_key(|r| std::cmp::Reverse(when(r))),
@@ -134,19 +147,25 @@ fn static_name(type_name: &str) -> &'static str {
     COUNTS.iter().find(|(known, _)| *known == type_name).unwrap().0
 }
 
+/// What came along with a page.
+fn included(page: &Value) -> Vec<Key> {
+    let entries = page["entry"].as_array().into_iter().flatten();
+    entries.filter(|entry| entry["search"]["mode"] == "include").map(|entry| key_of(&entry["resource"])).collect()
+}
+
 /// Three simulators with the same content.
-pub fn worlds(all: &[Value], rng: &mut Rng) -> [World; 3] {
-    let [mut recent, mut flushed, mut mixed] = ["recent", "flushed", "mixed"].map(World::new);
+pub fn worlds(all: &[Value], version: FhirVersion, rng: &mut Rng) -> [World; 3] {
+    let [mut recent, mut flushed, mut mixed] = ["recent", "flushed", "mixed"].map(|name| World::new(name, version));
     for content in all {
         recent.put(content);
         flushed.put(content);
     }
     flushed.flush();
-    let strangers: Vec<Value> = COUNTS.iter().flat_map(|(t, _)| STRANGERS.map(|n| (*t, n))).map(|(t, n)| resource(rng, t, n)).collect();
+    let numbered = COUNTS.iter().filter(|(_, count)| *count > 0).flat_map(|(t, _)| STRANGERS.map(|n| (*t, n)));
+    let strangers: Vec<Value> = numbered.map(|(t, n)| resource(rng, version, t, n)).collect();
     // What some of them were before, and what is deleted later, go to the disk first.
     for (n, content) in all.iter().enumerate().filter(|(n, _)| n % 3 == 0) {
-        let number = id_of(content)[1..].parse().unwrap();
-        mixed.put(&resource(rng, type_of(content), number));
+        mixed.put(&predecessor(rng, version, content));
         if let Some(stranger) = strangers.get(n / 3) {
             mixed.put(stranger);
         }

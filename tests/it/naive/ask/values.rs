@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::Asking;
 use crate::naive::features::Feature;
+use crate::naive::generate::codes;
 use crate::naive::quantity::{CURRENCY, UCUM};
 use crate::naive::rng::Rng;
-use crate::naive::table::{Found, Kind, Parameter, Shape, at, found};
+use crate::naive::table::{Found, Kind, Parameter, Shape, at};
 use crate::naive::{BASE, near, reference, string, token};
 
 /// A modifier with its colon, or nothing, and a value.
@@ -17,26 +18,31 @@ pub fn fits(parameter: &Parameter, feature: Feature) -> bool {
     use Feature as F;
     let shaped = |shapes: &[Shape]| parameter.elements.iter().all(|(_, shape)| shapes.contains(shape));
     match feature {
-        F::StringBegin | F::StringExact | F::StringContains => parameter.kind == Kind::String,
+        F::StringBegin | F::StringExact | F::StringContains | F::StringText => parameter.kind == Kind::String,
         F::Token | F::TokenNot => parameter.kind == Kind::Token,
         F::TokenText => shaped(&[Shape::Concept, Shape::Coding, Shape::Identifier]),
+        F::TokenIn | F::TokenNotIn | F::TokenAbove | F::TokenBelow | F::TokenCodeText => shaped(&[Shape::Concept, Shape::Coding]),
         F::TokenOfType => shaped(&[Shape::Identifier]),
         F::DateEquality | F::DateOrder | F::DateApproximate => parameter.kind == Kind::Date,
         F::NumberEquality | F::NumberOrder | F::NumberApproximate => parameter.kind == Kind::Number,
         F::QuantityNumber | F::MissingQuantity => parameter.kind == Kind::Quantity,
         F::QuantityUnit | F::QuantityUcum => shaped(&[Shape::Quantity]),
         F::QuantityMoney => shaped(&[Shape::Money]),
-        F::Uri | F::UriBelow | F::UriAbove => parameter.kind == Kind::Uri,
+        F::Uri | F::UriBelow | F::UriAbove | F::UriContains | F::UriContainsAnyCase => parameter.kind == Kind::Uri,
         F::Reference | F::ReferenceType => shaped(&[Shape::Reference, Shape::ToPatient]),
-        F::ReferenceIdentifier => shaped(&[Shape::Reference]),
+        F::ReferenceIdentifier | F::ReferenceText => shaped(&[Shape::Reference]),
+        F::ReferenceAbove | F::ReferenceBelow => ["organization", "service-provider", "location"].contains(&parameter.name),
         F::Canonical => shaped(&[Shape::Canonical]),
+        // The other canonical references here have no version.
+        F::CanonicalBelow => parameter.name == "questionnaire" && shaped(&[Shape::Canonical]),
         // Whether a death that is not recorded, a position or a reference whose type nobody knows is a value is open.
         F::Missing => {
-            !matches!(parameter.kind, Kind::Quantity | Kind::Near) && !shaped(&[Shape::Deceased]) && !shaped(&[Shape::ToPatient]) && !shaped(&[Shape::Concept])
+            let open = [Shape::Deceased, Shape::DeceasedOrNot, Shape::ToPatient, Shape::Concept];
+            !matches!(parameter.kind, Kind::Quantity | Kind::Near) && !shaped(&open)
         }
         F::MissingCode => parameter.elements.iter().any(|(_, shape)| *shape == Shape::Concept),
         F::Near => parameter.kind == Kind::Near,
-        F::Or | F::Escape | F::Composite | F::Chain | F::ChainAnyType | F::ChainTwo | F::Has | F::HasNested | F::ChainHas => false,
+        _ => false,
     }
 }
 
@@ -49,10 +55,16 @@ pub fn value(asking: &mut Asking, feature: Feature, found: &Found) -> Option<Ask
         F::StringBegin => bare(beginning(rng, found)?),
         F::StringExact => Some((":exact".to_owned(), exact(rng, found)?)),
         F::StringContains => Some((":contains".to_owned(), inside(rng, found)?)),
+        F::StringText => Some((":text".to_owned(), word(rng, found)?)),
         F::Token => bare(token_value(rng, found)?),
         F::TokenNot => Some((":not".to_owned(), token_value(rng, found)?)),
         F::TokenText => Some((":text".to_owned(), token_text(rng, found)?)),
         F::TokenOfType => Some((":of-type".to_owned(), of_type(found.value)?)),
+        F::TokenIn => Some((":in".to_owned(), value_set(asking))),
+        F::TokenNotIn => Some((":not-in".to_owned(), value_set(asking))),
+        F::TokenAbove => Some((":above".to_owned(), part_of_body(rng))),
+        F::TokenBelow => Some((":below".to_owned(), part_of_body(rng))),
+        F::TokenCodeText => Some((":code-text".to_owned(), code_beginning(rng, found)?)),
         F::DateEquality => bare(prefixed(rng, &["", "eq", "ne"], date)),
         F::DateOrder => bare(prefixed(rng, &["gt", "lt", "ge", "le", "sa", "eb"], date)),
         F::DateApproximate => bare(rng.pick(&["ap1950", "ap1950-03", "ap1900"]).to_string()),
@@ -63,9 +75,15 @@ pub fn value(asking: &mut Asking, feature: Feature, found: &Found) -> Option<Ask
         F::Uri => Some((String::new(), escape(found.value.as_str()?))),
         F::UriBelow => Some((":below".to_owned(), above(rng, found.value.as_str()?)?)),
         F::UriAbove => Some((":above".to_owned(), below(rng, found.value.as_str()?)?)),
+        F::UriContains => Some((":contains".to_owned(), uri_part(rng, found.value.as_str()?))).filter(|(_, part)| !part.contains(BOTH_CASES)),
+        F::UriContainsAnyCase => Some((":contains".to_owned(), uri_part(rng, found.value.as_str()?).to_uppercase())),
         F::Reference => bare(to(rng, found)?),
         F::ReferenceType => reference::local(found).map(|(type_name, id)| (format!(":{type_name}"), id.to_owned())),
         F::ReferenceIdentifier => by_identifier(rng, found),
+        F::ReferenceText => Some((":text".to_owned(), display_beginning(rng, found)?)),
+        F::ReferenceAbove => Some((":above".to_owned(), to(rng, found)?)),
+        F::ReferenceBelow => Some((":below".to_owned(), whole(asking, found)?)),
+        F::CanonicalBelow => Some((":below".to_owned(), canonical(rng, found.value.as_str()?))),
         F::Canonical => bare(canonical(rng, found.value.as_str()?)),
         F::Near => around(asking, found).map(|value| (String::new(), value)),
         _ => None,
@@ -151,6 +169,47 @@ fn of_type(identifier: &Value) -> Option<String> {
     let coding = *at(identifier, "type.coding").first()?;
     let parts = [&coding["system"], &coding["code"], &identifier["value"]];
     Some(parts.map(|part| escape(part.as_str().unwrap())).join("|"))
+}
+
+/// One word of the text.
+fn word(rng: &mut Rng, found: &Found) -> Option<String> {
+    let words = string::words(&words(rng, found)?);
+    let word = rng.pick(&words).clone();
+    Some(if rng.chance(50) { word.to_uppercase() } else { word })
+}
+
+/// By URL, by URL and version, or by id.
+fn value_set(asking: &mut Asking) -> String {
+    let id = *asking.rng.pick(codes::value_sets(asking.resources.table.0));
+    match asking.rng.below(4) {
+        0 => format!("ValueSet/{id}"),
+        1 => format!("{}|1.0", codes::url(id)),
+        _ => codes::url(id),
+    }
+}
+
+fn part_of_body(rng: &mut Rng) -> String {
+    format!("{}|{}", codes::BODY, rng.pick(&["body", "limb", "limb", "arm", "leg", "hand", "finger", "foot", "head", "eye", "brain"]))
+}
+
+fn code_beginning(rng: &mut Rng, found: &Found) -> Option<String> {
+    let pairs = token::pairs(found);
+    let code = (!pairs.is_empty()).then(|| rng.pick(&pairs).1.clone())?;
+    let part = cut(rng, &code, 0);
+    Some(escape(&disguised(rng, &part)))
+}
+
+fn display_beginning(rng: &mut Rng, found: &Found) -> Option<String> {
+    let part = cut(rng, found.value["display"].as_str()?, 0);
+    (!part.is_empty()).then(|| escape(&disguised(rng, &part)))
+}
+
+/// The letters that the URLs here have in both cases.
+const BOTH_CASES: [char; 6] = ['c', 'C', 'f', 'F', 's', 'S'];
+
+fn uri_part(rng: &mut Rng, url: &str) -> String {
+    let from = rng.below(url.len());
+    escape(&cut(rng, url, from))
 }
 
 fn prefixed(rng: &mut Rng, prefixes: &[&str], value: impl Fn(&mut Rng) -> String) -> String {
@@ -273,6 +332,16 @@ fn to(rng: &mut Rng, found: &Found) -> Option<String> {
     })
 }
 
+/// What is referred to, or what that is a part of.
+fn whole(asking: &mut Asking, found: &Found) -> Option<String> {
+    let resources = asking.resources;
+    let upper = reference::targets(resources, found).first().map(|target| resources.table.found(target, "partof")).unwrap_or_default();
+    if upper.is_empty() || asking.rng.chance(30) {
+        return to(&mut asking.rng, found);
+    }
+    to(&mut asking.rng, &upper[0])
+}
+
 fn by_identifier(rng: &mut Rng, found: &Found) -> Option<Asked> {
     let value = found.value.get("identifier")?;
     Some((":identifier".to_owned(), token_value(rng, &Found { value, shape: Shape::Identifier })?))
@@ -280,7 +349,7 @@ fn by_identifier(rng: &mut Rng, found: &Found) -> Option<Asked> {
 
 fn canonical(rng: &mut Rng, there: &str) -> String {
     let url = there.split('|').next().unwrap();
-    format!("{url}{}", rng.pick(&["", "|1.0", "|2", "|1"]))
+    format!("{url}{}", rng.pick(&["", "|1.0", "|2", "|1", "|1.1"]))
 }
 
 /// Around a position or north or south of it, but never so that the shape of the earth decides.
@@ -289,7 +358,7 @@ fn around(asking: &mut Asking, place: &Found) -> Option<String> {
     let shift = *asking.rng.pick(&[1.0, 1.0, 0.9, 0.2]);
     let latitude = place.value["latitude"].to_string().parse::<f64>().unwrap() * shift;
     let text = format!("{latitude:.3}|{}|{distance}", place.value["longitude"]);
-    let places = asking.resources.of_type("Location").flat_map(|location| found(location, "near"));
+    let places = asking.resources.of_type("Location").flat_map(|location| asking.resources.table.found(location, "near"));
     let close_call = places.into_iter().any(|other| near::is_close_call(&other, &text));
     (!close_call).then_some(text)
 }
