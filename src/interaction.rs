@@ -11,6 +11,7 @@ pub mod create;
 pub mod definition;
 pub mod delete;
 pub mod history;
+mod integrity;
 pub mod operation;
 pub mod patch;
 pub mod read;
@@ -56,10 +57,8 @@ pub enum Interaction {
     Update(Whom, Content, Conditions),
     /// Change part of a resource.
     Patch(&'static str, Whom, Patch, Conditions),
-    /// Delete a resource.
-    Delete(&'static str, ResourceId, Conditions),
-    /// Delete what a search of a type, or of all, finds.
-    DeleteMatching(Option<&'static str>, String, Conditions),
+    /// Delete a resource, or what a search finds.
+    Delete(delete::Request),
     /// An operation.
     Operation(operation::Call),
     /// A Bundle of independent requests.
@@ -100,7 +99,7 @@ impl Interaction {
             Self::Create(..) => "create",
             Self::Update(..) => "update",
             Self::Patch(..) => "patch",
-            Self::Delete(..) | Self::DeleteMatching(..) => "delete",
+            Self::Delete(_) => "delete",
             Self::Operation(call) => call.definition.code,
             Self::Batch(_) => "batch",
             Self::Transaction(_) => "transaction",
@@ -116,7 +115,7 @@ impl Interaction {
             Self::Create(..) | Self::Restore(_) => Operation::Post,
             Self::Update(..) => Operation::Put,
             Self::Patch(..) => Operation::Patch,
-            Self::Delete(..) | Self::DeleteMatching(..) => Operation::Delete,
+            Self::Delete(_) => Operation::Delete,
             Self::Operation(call) => call.filed_under(),
             Self::Batch(_) => Operation::Batch,
             Self::Transaction(_) => Operation::Transaction,
@@ -250,11 +249,21 @@ impl Reply {
     }
 }
 
-/// Plans an interaction.
+/// Plans an interaction; with references that lead to something, where the simulator asks for that.
 ///
 /// # Errors
 /// Why it is refused; nothing is to be stored then.
 pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let reply = plan(interaction, snapshot, env)?;
+    // Bundles have looked at it themselves, entry by entry or as a whole.
+    if !matches!(interaction, Interaction::Batch(_) | Interaction::Transaction(_)) {
+        integrity::check(&reply.changes, snapshot).map_err(|(_, failure)| failure)?;
+    }
+    Ok(reply)
+}
+
+/// Plans an interaction whose references may still come to lead to something.
+fn plan(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     match interaction {
         Interaction::Read(type_name, id, conditions, subset) => read::perform(type_name, id, conditions, subset, snapshot),
         Interaction::Vread(type_name, id, version, conditions) => vread::perform(type_name, id, *version, conditions, snapshot),
@@ -264,8 +273,7 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
         Interaction::Create(content, conditions) => create::perform(content, conditions, snapshot, env),
         Interaction::Update(whom, content, conditions) => update::perform(whom, content, conditions, snapshot, env),
         Interaction::Patch(type_name, whom, patch, conditions) => patch::perform(type_name, whom, patch, conditions, snapshot, env),
-        Interaction::DeleteMatching(type_name, query, conditions) => delete::matching(*type_name, query, conditions, snapshot, env),
-        Interaction::Delete(type_name, id, conditions) => delete::perform(type_name, id, conditions, snapshot),
+        Interaction::Delete(request) => delete::perform(request, snapshot, env),
         Interaction::Operation(call) => operation::perform(call, snapshot, env),
         Interaction::Batch(content) => bundle::batch(content, snapshot, env),
         Interaction::Restore(content) => bundle::restore::perform(content, snapshot),

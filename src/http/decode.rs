@@ -13,6 +13,7 @@ use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
 use crate::interaction::conditions::Tag;
+use crate::interaction::delete::{self, Which};
 use crate::interaction::operation::{self, Definition};
 use crate::interaction::search::Request as SearchRequest;
 use crate::interaction::target::pairs;
@@ -73,12 +74,12 @@ impl Parts<'_> {
             Target::Type(type_name) if method == Method::PATCH && !self.query.is_empty() => {
                 Ok(Interaction::Patch(type_name, self.matching(), self.patch()?, conditions))
             }
-            Target::Instance(type_name, id) if method == Method::DELETE => Ok(Interaction::Delete(type_name, id, conditions)),
+            Target::Instance(type_name, id) if method == Method::DELETE => self.deletion(Which::Instance(type_name, id), conditions),
             Target::Type(type_name) if method == Method::DELETE && !self.query.is_empty() => {
-                Ok(Interaction::DeleteMatching(Some(type_name), self.request.query_string().to_owned(), conditions))
+                self.deletion(Which::Matching(Some(type_name), self.request.query_string().to_owned()), conditions)
             }
             Target::System if method == Method::DELETE && !self.query.is_empty() => {
-                Ok(Interaction::DeleteMatching(None, self.request.query_string().to_owned(), conditions))
+                self.deletion(Which::Matching(None, self.request.query_string().to_owned()), conditions)
             }
             Target::Operation(level, name) if is_read || method == Method::POST => {
                 let definition = Definition::find(&name, &level)?;
@@ -90,6 +91,10 @@ impl Parts<'_> {
             }
             other => Err(self.not_allowed(&other)),
         }
+    }
+
+    fn deletion(&self, which: Which, conditions: Conditions) -> Result<Interaction, Failure> {
+        delete::Request::new(which, conditions, self.request.query_string()).map(Interaction::Delete)
     }
 
     /// The resource that the condition in the URL finds.

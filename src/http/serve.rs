@@ -83,7 +83,7 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
             | Interaction::Operation(_),
         ) => true,
         Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
-        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(..) | Interaction::DeleteMatching(..)) | Err(_) => {
+        Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(_)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
         }
         Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,

@@ -9,7 +9,7 @@ pub mod restore;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, patch, perform, search, status, update};
+use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, update};
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
@@ -68,6 +68,8 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     for methods in &ORDER[1..] {
         plan.each(&mut entries, methods, &mut identities)?;
     }
+    // Only now is everything there that the entries may refer to.
+    integrity::check(&plan.changes, snapshot).map_err(|(change, failure)| failure.within(&named(plan.made_by[change])))?;
     Ok(plan.finish("transaction-response"))
 }
 
@@ -214,6 +216,8 @@ struct Plan<'a> {
     changes: Vec<NewVersion>,
     /// The resources that a transaction has written.
     written: FxHashSet<(&'static str, ResourceId)>,
+    /// The entry that made each change.
+    made_by: Vec<usize>,
     answers: Vec<String>,
     /// What is wrong with what the entries store.
     issues: Vec<Issue>,
@@ -221,7 +225,15 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(snapshot: &Snapshot, env: &'a Env<'a>, entries: usize) -> Self {
-        Self { working: snapshot.clone(), env, changes: Vec::new(), written: FxHashSet::default(), answers: vec![String::new(); entries], issues: Vec::new() }
+        Self {
+            working: snapshot.clone(),
+            env,
+            changes: Vec::new(),
+            written: FxHashSet::default(),
+            made_by: Vec::new(),
+            answers: vec![String::new(); entries],
+            issues: Vec::new(),
+        }
     }
 
     /// Performs every entry of some methods; the first failure ends it.
@@ -230,10 +242,11 @@ impl<'a> Plan<'a> {
             let known = self.changes.len();
             let reply = match identities.get_mut(at).and_then(Option::take) {
                 Some(identity) => self.act(entry, identity),
-                None => entry.interaction(self.working.version()).and_then(|i| self.perform(&i)),
+                None => entry.interaction(self.working.version()).and_then(|i| self.planned(&i)),
             };
             // Conditions may lead to what another entry writes, too.
             let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
+            self.made_by.resize(self.changes.len(), at);
             self.answer(at, entry.method, Ok(reply));
         }
         Ok(())
@@ -262,8 +275,15 @@ impl<'a> Plan<'a> {
         Ok(self.take(reply))
     }
 
+    /// Performs an entry that stands by itself.
     fn perform(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
         let reply = perform(interaction, &self.working, self.env)?;
+        Ok(self.take(reply))
+    }
+
+    /// Performs an entry of a transaction.
+    fn planned(&mut self, interaction: &Interaction) -> Result<Reply, Failure> {
+        let reply = plan(interaction, &self.working, self.env)?;
         Ok(self.take(reply))
     }
 

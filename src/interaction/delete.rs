@@ -1,7 +1,7 @@
 //! Delete, <https://hl7.org/fhir/R4/http.html#delete>, also conditional. Deleting what is not there succeeds and changes
 //! nothing.
 
-use super::{Conditions, Done, Env, Reply, search};
+use super::{Conditions, Done, Env, Reply, integrity, search};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind, ResourceId};
 use crate::sim::{ConditionalDelete, NewVersion, Snapshot};
@@ -9,11 +9,63 @@ use crate::sim::{ConditionalDelete, NewVersion, Snapshot};
 /// Most resources that one conditional delete deletes.
 pub const MAX_DELETED: usize = 10_000;
 
-/// Deletes a resource; its history stays.
+/// What is to be deleted.
+#[derive(Debug)]
+pub struct Request {
+    /// Which.
+    pub which: Which,
+    /// What must hold.
+    pub conditions: Conditions,
+    /// Whether what refers to it is deleted, too.
+    pub cascade: bool,
+}
+
+/// Which resources.
+#[derive(Debug)]
+pub enum Which {
+    /// One.
+    Instance(&'static str, ResourceId),
+    /// What a search of a type, or of all, finds.
+    Matching(Option<&'static str>, String),
+}
+
+impl Request {
+    /// A deletion as the query of its URL, `_cascade=delete`, says it.
+    ///
+    /// # Errors
+    /// `_cascade` says something else.
+    pub fn new(which: Which, conditions: Conditions, query: &str) -> Result<Self, Failure> {
+        let said = super::target::pairs(query).into_iter().find(|(name, _)| name == CASCADE).map(|(_, value)| value);
+        let cascade = match said.as_deref() {
+            None | Some("none") => false,
+            Some("delete") => true,
+            Some(other) => return Err(Failure::new(Kind::BadValue, format!("_cascade '{}' is not delete or none", clip(other)))),
+        };
+        Ok(Self { which, conditions, cascade })
+    }
+}
+
+/// The parameter that asks for what refers to a resource to be deleted with it.
+const CASCADE: &str = "_cascade";
+
+/// Deletes; the history stays.
 ///
 /// # Errors
-/// `If-Match` does not hold.
-pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
+/// A precondition does not hold; a condition that cannot be read, or that matches several where only one may be deleted.
+pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+    let mut reply = match &request.which {
+        Which::Instance(type_name, id) => instance(type_name, id, &request.conditions, snapshot)?,
+        Which::Matching(type_name, query) => matching(*type_name, query, &request.conditions, snapshot, env)?,
+    };
+    if request.cascade {
+        let before = reply.changes.len();
+        integrity::cascade(&mut reply.changes, snapshot)?;
+        reply.notes.push(format!("{} resources that refer to it, directly or by others, are deleted, too", reply.changes.len() - before));
+    }
+    Ok(reply)
+}
+
+fn instance(type_name: &'static str, id: &ResourceId, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
     let current = snapshot.latest(type_name, id);
     conditions.require_match(&format!("{type_name}/{id}"), current.as_ref())?;
     let mut reply = Reply::new(Done::Deleted);
@@ -30,12 +82,10 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
     Ok(reply)
 }
 
-/// Deletes what a search finds: one resource, or if the simulator's settings say so all, at most `_count` of them.
-///
-/// # Errors
-/// Several match and only one may; `If-Match` does not hold; a condition that cannot be read.
-pub fn matching(type_name: Option<&'static str>, query: &str, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
+/// One resource, or if the simulator's settings say so all that match, at most `_count` of them.
+fn matching(type_name: Option<&'static str>, query: &str, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let limit = limit(query)?;
+    let query = &condition(query);
     let (total, found) = search::matching(type_name, query, "conditional delete", limit.unwrap_or(MAX_DELETED).min(MAX_DELETED), snapshot, env)?;
     if total > 1 && snapshot.settings().conditional_delete == ConditionalDelete::Single {
         let message = format!(
@@ -60,6 +110,11 @@ pub fn matching(type_name: Option<&'static str>, query: &str, conditions: &Condi
         n => format!("{n} of {total} resources that match are deleted; their history is kept"),
     });
     Ok(reply)
+}
+
+/// The condition without what is none.
+fn condition(query: &str) -> String {
+    query.split('&').filter(|pair| pair.split('=').next() != Some(CASCADE)).collect::<Vec<_>>().join("&")
 }
 
 /// `_count` of a conditional delete.

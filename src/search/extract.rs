@@ -6,6 +6,7 @@ use super::param;
 use super::params::{Param, Params};
 use super::path::{Node, Ty};
 use crate::fhir::definitions::ParamType;
+use crate::fhir::reference::Reference;
 use crate::fhir::{Definitions, FhirVersion, ResourceId};
 use crate::query::{Keys, KeysBuilder};
 
@@ -68,6 +69,30 @@ pub fn contains_term(type_name: &str) -> String {
     format!("_contains\u{1f}{type_name}")
 }
 
+/// The term that all resources have which refer to `uid`, `Patient/123`, in whatever element.
+#[must_use]
+pub fn refers_term(uid: &str) -> String {
+    format!("_refers\u{1f}{uid}")
+}
+
+/// Calls `found` with every literal reference in a resource. What a Bundle holds is not the simulator's.
+pub fn references<'v>(resource: &'v Value, type_name: &str, found: &mut dyn FnMut(&'v str)) {
+    if type_name != "Bundle" {
+        references_in(resource, found);
+    }
+}
+
+fn references_in<'v>(value: &'v Value, found: &mut dyn FnMut(&'v str)) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, value)| match value {
+            Value::String(text) if key == "reference" => found(text),
+            _ => references_in(value, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| references_in(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 /// The keys of a resource of type `type_name` with the id and the instant (milliseconds) it is stored with.
 #[must_use]
 pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_updated_ms: i64, origin: &Origin<'_>) -> Keys {
@@ -78,6 +103,11 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
             keys.term(&[&contains_term(name)]);
         }
     }
+    references(resource, type_name, &mut |text| {
+        if let Reference::Local { type_name, id, .. } = Reference::parse(origin.local_part(text).unwrap_or(text), origin.definitions()) {
+            keys.term(&[&refers_term(""), type_name, "/", id]);
+        }
+    });
     for param in &origin.params.of(type_name).list {
         match &*param.code {
             // What is stored differs from what was sent in these two.

@@ -59,6 +59,8 @@ pub struct Settings {
     pub client_ids: ClientIds,
     /// How many resources a conditional delete may delete.
     pub conditional_delete: ConditionalDelete,
+    /// Whether references must lead to something.
+    pub referential_integrity: Integrity,
     /// Whether a Bundle of type history, posted, changes histories.
     pub history_modifications: bool,
 }
@@ -86,6 +88,7 @@ impl Default for Settings {
             update_create: true,
             client_ids: ClientIds::default(),
             conditional_delete: ConditionalDelete::default(),
+            referential_integrity: Integrity::default(),
             history_modifications: false,
         }
     }
@@ -151,6 +154,17 @@ pub enum ClientIds {
     NonNumeric,
     /// None.
     Off,
+}
+
+/// Whether references must lead to something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Integrity {
+    /// They need not.
+    #[default]
+    Off,
+    /// They must.
+    On,
 }
 
 /// The codes of <http://hl7.org/fhir/conditional-delete-status>.

@@ -219,3 +219,63 @@ fn prefer_says_what_the_entries_of_an_answer_carry() {
     let minimal = asked("return=minimal");
     assert!(minimal.get("resource").is_none() && minimal["response"].get("outcome").is_none());
 }
+
+#[test]
+fn references_lead_to_something_where_the_setting_says_so() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let observation = |id: &str, subject: Value| json!({"resourceType": "Observation", "id": id, "subject": subject});
+    fhir.put("/Observation/free", &observation("free", json!({"reference": "Patient/none"}))).expect(201);
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"referentialIntegrity":"on"}}"#).expect(200);
+    let refused = fhir.put("/Observation/o", &observation("o", json!({"reference": "Patient/none"}))).expect(422).refusal();
+    assert!(refused.contains("there is no Patient/none, which is referred to"), "{refused}");
+    for exempt in [
+        json!({"identifier": {"value": "1"}}),
+        json!({"reference": "http://else.where/fhir/Patient/1"}),
+        json!({"reference": "#p"}),
+        json!({"reference": "Observation/o"}),
+    ] {
+        let status = fhir.put("/Observation/o", &observation("o", exempt.clone())).status;
+        assert!(status == 200 || status == 201, "{exempt}");
+    }
+    fhir.put("/Patient/p", &with_id(patient("p", "P"), "p")).expect(201);
+    fhir.put("/Observation/o", &observation("o", json!({"reference": format!("{}/Patient/p", server.fhir("a__b").base())}))).expect(200);
+    fhir.put("/Provenance/v", &json!({"resourceType": "Provenance", "id": "v", "extension": [{"url": "u", "valueReference": {"reference": "Observation/o"}}]}))
+        .expect(201);
+    let bundle = |entries: Vec<Value>| json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    let delete = |url: &str| json!({"request": {"method": "DELETE", "url": url}});
+    let put = |resource: Value| {
+        let url = format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap());
+        json!({"resource": resource, "request": {"method": "PUT", "url": url}})
+    };
+    for when in ["recent", "committed"] {
+        let refused = fhir.delete("/Patient/p").expect(409).refusal();
+        assert!(refused.contains("Patient/p cannot be deleted: Observation/o refer to it"), "{when}: {refused}");
+        // By an extension, which is no search parameter.
+        assert!(fhir.delete("/Observation/o").expect(409).refusal().contains("Provenance/v"), "{when}");
+        let refused = fhir.post("", &bundle(vec![put(with_id(patient("q", "Q"), "q")), delete("Patient/p")])).expect(409).refusal();
+        assert!(refused.contains("Bundle.entry[1]: Patient/p cannot be deleted"), "{when}: {refused}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+    // Together, and in whatever order, it is well.
+    let circle = vec![
+        put(json!({"resourceType": "Encounter", "id": "e", "subject": {"reference": "Patient/r"}})),
+        put(json!({"resourceType": "Patient", "id": "r", "link": [{"other": {"reference": "Patient/s"}}]})),
+        put(json!({"resourceType": "Patient", "id": "s", "link": [{"other": {"reference": "Patient/r"}}]})),
+    ];
+    fhir.post("", &bundle(circle)).expect(200);
+    let refused = fhir.post(
+        "",
+        &bundle(vec![put(observation("x", json!({"reference": "Patient/p"}))), delete("Observation/o"), delete("Provenance/v"), delete("Patient/p")]),
+    );
+    assert!(refused.refusal().contains("Bundle.entry[0]: there is no Patient/p"), "{}", refused.refusal());
+    fhir.post("", &bundle(vec![delete("Encounter/e"), delete("Patient/r"), delete("Patient/s")])).expect(200);
+    let batch = json!({"resourceType": "Bundle", "type": "batch", "entry": [delete("Patient/p"), put(with_id(patient("t", "T"), "t"))]});
+    let answer = fhir.post("", &batch).expect(200).json();
+    assert_eq!((&answer["entry"][0]["response"]["status"], &answer["entry"][1]["response"]["status"]), (&json!("409 Conflict"), &json!("201 Created")));
+    fhir.delete("/Patient/p?_cascade=maybe").expect(400);
+    let said = fhir.send("DELETE", "/Patient/p?_cascade=delete", &[("prefer", "return=OperationOutcome")], b"").expect(200).text().to_owned();
+    assert!(said.contains("2 resources that refer to it, directly or by others, are deleted, too"), "{said}");
+    assert_eq!(fhir.get("/?_type=Provenance,Observation").json()["total"], 1, "the one that dangled before is left");
+    fhir.delete("/Patient?family=t&_cascade=delete").expect(204);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fhirsim::clock::Clock;
 use fhirsim::fhir::{FhirVersion, Resource, ResourceId};
-use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, perform, search};
+use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, delete, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim};
 use fhirsim::simdb::SimId;
@@ -187,7 +187,11 @@ fn run(steps: &[Step], flush_at: impl Fn(usize) -> bool) {
             }
             Step::Delete(id) => {
                 let id: ResourceId = format!("p{id}").parse().unwrap();
-                world.write(&Interaction::Delete("Patient", id.clone(), Conditions::default()));
+                world.write(&Interaction::Delete(delete::Request {
+                    which: delete::Which::Instance("Patient", id.clone()),
+                    conditions: Conditions::default(),
+                    cascade: false,
+                }));
                 model.remove(id.as_str());
             }
             Step::Flush => world.registry.flush(&world.id).unwrap(),

@@ -171,6 +171,10 @@ impl Client {
         Ok(Reply { status: response.status().as_u16(), headers, bytes: response.body_mut().read_to_vec()? })
     }
 
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     pub fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], b"")
     }

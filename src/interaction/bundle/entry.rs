@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::conditions::{Conditions, Tag};
+use super::super::delete::{self, Which};
 use super::super::target::{Target, pairs};
 use super::super::{Content, Interaction, Patch, Whom, history, operation, search};
 use super::MAX_ENTRIES;
@@ -138,6 +139,7 @@ impl Entry {
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
         let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict: false });
         let conditional = !self.query.is_empty();
+        let deletion = |which| delete::Request::new(which, self.conditions.clone(), &self.query).map(Interaction::Delete);
         let matching = || Whom::Where(self.query.clone());
         match (self.method, &self.target) {
             (Method::Post, Target::Type(_)) => Ok(Interaction::Create(content()?, conditions)),
@@ -149,8 +151,8 @@ impl Entry {
             (Method::Patch, Target::Type(type_name)) if conditional => {
                 Ok(Interaction::Patch(type_name, matching(), Patch::of_entry(&content()?, version)?, conditions))
             }
-            (Method::Delete, Target::Instance(type_name, id)) => Ok(Interaction::Delete(type_name, id.clone(), conditions)),
-            (Method::Delete, Target::Type(type_name)) if conditional => Ok(Interaction::DeleteMatching(Some(type_name), self.query.clone(), conditions)),
+            (Method::Delete, Target::Instance(type_name, id)) => deletion(Which::Instance(type_name, id.clone())),
+            (Method::Delete, Target::Type(type_name)) if conditional => deletion(Which::Matching(Some(type_name), self.query.clone())),
             (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, Subset::of_read(&pairs(&self.query))?)),
             (Method::Get, Target::Version(type_name, id, version)) => Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions)),
             (Method::Get, target) if let Some(of) = target.history() => Ok(Interaction::History(history::Request { of, parameters: pairs(&self.query) })),

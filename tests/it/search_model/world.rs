@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use fhirsim::clock::Clock;
 use fhirsim::fhir::{FhirVersion, Resource};
-use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, perform, search};
+use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, delete, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim, Stamp};
 use fhirsim::simdb::SimId;
@@ -87,7 +87,11 @@ impl World {
     }
 
     fn delete(&self, content: &Value) {
-        self.write(&Interaction::Delete(static_name(type_of(content)), id_of(content).parse().unwrap(), Conditions::default()));
+        self.write(&Interaction::Delete(delete::Request {
+            which: delete::Which::Instance(static_name(type_of(content)), id_of(content).parse().unwrap()),
+            conditions: Conditions::default(),
+            cascade: false,
+        }));
     }
 
     /// One page, or what refuses it.

@@ -1,0 +1,118 @@
+//! Referential integrity, where the setting asks for it: what is stored refers to nothing that is not there, and what others
+//! refer to is not deleted. And the cascade, which deletes those others, too.
+//!
+//! Logical references, those within the resource and those to elsewhere are exempt,
+//! <https://hl7.org/fhir/R4/http.html#delete>.
+
+use rustc_hash::FxHashSet;
+use serde_json::Value;
+
+use super::delete::MAX_DELETED;
+use super::search;
+use crate::fhir::reference::Reference;
+use crate::fhir::{Failure, Kind, ResourceId};
+use crate::query::Query;
+use crate::search::extract::{references, refers_term};
+use crate::sim::{Integrity, NewVersion, Snapshot};
+
+/// Most referrers that a refusal names.
+const MAX_NAMED: usize = 5;
+
+/// Refuses changes after which a reference leads to nothing; says which of them is to blame.
+///
+/// # Errors
+/// [`Kind::Conflict`]: a deletion; [`Kind::Unprocessable`]: a reference that dangles.
+pub(super) fn check(changes: &[NewVersion], snapshot: &Snapshot) -> Result<(), (usize, Failure)> {
+    if snapshot.settings().referential_integrity == Integrity::Off {
+        return Ok(());
+    }
+    // Of a resource that is written several times the last counts.
+    let mut made: FxHashSet<String> = FxHashSet::default();
+    let mut gone: FxHashSet<String> = FxHashSet::default();
+    for change in changes {
+        let uid = format!("{}/{}", change.type_name, change.id);
+        if change.body.is_some() {
+            gone.remove(&uid);
+            made.insert(uid);
+        } else {
+            made.remove(&uid);
+            gone.insert(uid);
+        }
+    }
+    for (at, change) in changes.iter().enumerate() {
+        let failed = |failure| (at, failure);
+        match &change.body {
+            Some(body) => refers_to_something(change.type_name, body, &made, &gone, snapshot).map_err(failed)?,
+            None => is_referred_to_by_nobody(change, &made, &gone, snapshot).map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
+fn refers_to_something(type_name: &'static str, body: &[u8], made: &FxHashSet<String>, gone: &FxHashSet<String>, snapshot: &Snapshot) -> Result<(), Failure> {
+    let value: Value = serde_json::from_slice(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+    let (origin, definitions) = (snapshot.origin(), snapshot.definitions());
+    let mut dangling = None;
+    references(&value, type_name, &mut |text| {
+        let Reference::Local { type_name, id, .. } = Reference::parse(origin.local_part(text).unwrap_or(text), definitions) else { return };
+        let uid = format!("{type_name}/{id}");
+        let is_there = |id: &str| {
+            let (Some(type_name), Ok(id)) = (definitions.find_resource_type(type_name), id.parse::<ResourceId>()) else { return false };
+            snapshot.latest(type_name, &id).is_some_and(|v| !v.is_deletion())
+        };
+        if !made.contains(&uid) && (gone.contains(&uid) || !is_there(id)) {
+            dangling.get_or_insert(uid);
+        }
+    });
+    let Some(uid) = dangling else { return Ok(()) };
+    let message = format!("there is no {uid}, which is referred to; store it first, or both in one transaction (setting referentialIntegrity)");
+    Err(Failure::new(Kind::Unprocessable, message).at(format!("{type_name}.descendants().where(reference = '{uid}')")))
+}
+
+fn is_referred_to_by_nobody(change: &NewVersion, made: &FxHashSet<String>, gone: &FxHashSet<String>, snapshot: &Snapshot) -> Result<(), Failure> {
+    let uid = format!("{}/{}", change.type_name, change.id);
+    // What is written in the same exchange is checked by itself.
+    let stays = |other: &String| *other != uid && !made.contains(other) && !gone.contains(other);
+    let mut named: Vec<String> = referrers(&uid, MAX_NAMED + made.len() + gone.len() + 1, snapshot)?.into_iter().filter(stays).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let more = if named.len() > MAX_NAMED { " and others" } else { "" };
+    named.truncate(MAX_NAMED);
+    let message = format!(
+        "{uid} cannot be deleted: {}{more} refer to it; delete or change these first, or all together with _cascade=delete (setting referentialIntegrity)",
+        named.join(", ")
+    );
+    Err(Failure::new(Kind::Conflict, message))
+}
+
+/// Some of the resources that refer to another.
+fn referrers(uid: &str, most: usize, snapshot: &Snapshot) -> Result<Vec<String>, Failure> {
+    let (_, found) = snapshot.matching(&Query::term(&refers_term(uid)), most, &snapshot.budget())?;
+    found.iter().map(|stored| Ok(format!("{}/{}", stored.type_name, search::id_of(stored)?))).collect()
+}
+
+/// Adds to `changes`, which are deletions, those of all that refers to what is deleted, and to that again.
+///
+/// # Errors
+/// They are too many.
+pub(super) fn cascade(changes: &mut Vec<NewVersion>, snapshot: &Snapshot) -> Result<(), Failure> {
+    let mut gone: FxHashSet<String> = changes.iter().map(|c| format!("{}/{}", c.type_name, c.id)).collect();
+    let mut at = 0;
+    while let Some(change) = changes.get(at) {
+        let uid = format!("{}/{}", change.type_name, change.id);
+        at += 1;
+        let (_, found) = snapshot.matching(&Query::term(&refers_term(&uid)), MAX_DELETED + 1, &snapshot.budget())?;
+        for stored in &found {
+            let id = search::id_of(stored)?;
+            if gone.insert(format!("{}/{id}", stored.type_name)) {
+                changes.push(NewVersion::deletion(stored.type_name, id, stored.version.id.next()));
+            }
+        }
+        if changes.len() > MAX_DELETED {
+            let message = format!("the cascade would delete more than {MAX_DELETED} resources; delete some of them first");
+            return Err(Failure::new(Kind::TooCostly, message));
+        }
+    }
+    Ok(())
+}
