@@ -1,5 +1,6 @@
 //! Operations, <https://hl7.org/fhir/R4/operations.html>: one table of them, one file each.
 
+pub mod diff;
 pub mod everything;
 pub mod lastn;
 pub mod meta;
@@ -82,10 +83,12 @@ pub enum Name {
     Purge,
     /// What is wrong with a resource.
     Validate,
+    /// What changed between two versions.
+    Diff,
 }
 
 /// All of them.
-pub const ALL: [Definition; 9] = [
+pub const ALL: [Definition; 10] = [
     operation(Name::Everything, "$everything", "ti", &["Patient"], false, "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
     operation(Name::Everything, "$everything", "i", &["Encounter"], false, "http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
     operation(Name::Lastn, "$lastn", "t", &["Observation"], false, "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
@@ -93,6 +96,7 @@ pub const ALL: [Definition; 9] = [
     operation(Name::MetaAdd, "$meta-add", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-add"),
     operation(Name::MetaDelete, "$meta-delete", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete"),
     operation(Name::Validate, "$validate", "ti", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-validate"),
+    operation(Name::Diff, "$diff", "i", &[], false, "OperationDefinition/fhirsim-diff"),
     operation(Name::Purge, "$purge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
     operation(Name::Purge, "$expunge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
 ];
@@ -241,6 +245,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
         Name::MetaAdd => meta::change(call, true, snapshot),
         Name::MetaDelete => meta::change(call, false, snapshot),
         Name::Purge => purge::perform(call, snapshot, env),
+        Name::Diff => diff::perform(call, snapshot),
         Name::Validate => validate::perform(call, snapshot),
     }
 }

@@ -1,6 +1,7 @@
 //! Patch, <https://hl7.org/fhir/R4/http.html#patch>: JSON Patch, JSON Merge Patch and FHIRPath Patch, also conditional. What
 //! comes of it is stored as an update would be.
 
+pub mod diff;
 mod element;
 pub mod fhirpath;
 pub mod json;

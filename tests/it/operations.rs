@@ -130,3 +130,56 @@ fn operations_are_listed_and_others_refused_in_words() {
     assert!(fhir.get("/Patient/1/$everthing").expect(400).refusal().contains("did you mean '$everything'?"));
     fhir.put("/Patient/1/$everything", &json!({"resourceType": "Patient"})).expect(405);
 }
+
+#[test]
+fn a_diff_is_the_patch_that_makes_one_version_the_other() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let mut rng = crate::naive::rng::Rng::new(7);
+    let plain = |resource: &Value| {
+        let mut resource = resource.clone();
+        let meta = resource["meta"].as_object_mut().unwrap();
+        meta.remove("versionId");
+        meta.remove("lastUpdated");
+        resource
+    };
+    let patient = |rng: &mut crate::naive::rng::Rng| {
+        let mut made = crate::naive::generate::resource(rng, fhirsim::fhir::FhirVersion::R4, "Patient", 1);
+        made["_birthDate"] = json!({"extension": [{"url": "u", "valueString": "e"}]});
+        made["contact"] = json!([{"name": {"text": "x"}, "telecom": [{"value": "1"}]}, {"gender": "male"}]);
+        made["contained"] = json!([{"resourceType": "Group", "id": "g"}]);
+        // Of a random member some go.
+        for key in ["_birthDate", "contact", "contained", "name", "identifier"] {
+            if rng.chance(40) {
+                made.as_object_mut().unwrap().remove(key);
+            }
+        }
+        made
+    };
+    fhir.put("/Patient/r1", &patient(&mut rng)).expect(201);
+    let mut telling = 0;
+    for _ in 0..150 {
+        let before = fhir.get("/Patient/r1").json();
+        let wanted = plain(&fhir.put("/Patient/r1", &patient(&mut rng)).expect(200).json());
+        let patch = fhir.get("/Patient/r1/$diff").expect(200).json();
+        if plain(&before) == wanted {
+            assert_eq!(patch.get("parameter"), None);
+            continue;
+        }
+        fhir.put("/Patient/r1", &before).expect(200);
+        let patched = fhir.send("PATCH", "/Patient/r1", &[], patch.to_string().as_bytes());
+        assert_eq!(patched.status, 200, "{}\n{patch}\n{before}\n{wanted}", patched.text());
+        let patched = plain(&patched.json());
+        let differs: Vec<&String> =
+            wanted.as_object().unwrap().keys().chain(patched.as_object().unwrap().keys()).filter(|k| wanted[*k] != patched[*k]).collect();
+        assert!(differs.is_empty(), "{differs:?}\n{patch}\n{before}\n{wanted}\n{patched}");
+        telling += 1;
+    }
+    assert!(telling > 100);
+    let explicit = fhir.get("/Patient/r1/$diff?from=2&to=1").expect(200).json();
+    assert_eq!(explicit["resourceType"], "Parameters");
+    fhir.get("/Patient/r1/$diff?from=9999").expect(404);
+    fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u"})).expect(201);
+    fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u", "unknown": 1})).expect(200);
+    assert!(fhir.get("/Patient/u/$diff").expect(422).refusal().contains("has 'unknown', which the definitions do not know"));
+}

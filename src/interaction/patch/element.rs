@@ -36,7 +36,9 @@ pub fn set(object: &mut Map<String, Value>, key: &str, content: Content, instead
         object.shift_remove(&sibling(old));
     }
     object.shift_remove(&sibling(key));
-    if !content.value.is_null() {
+    if content.value.is_null() {
+        object.shift_remove(key);
+    } else {
         match at {
             Some(at) if !object.contains_key(key) => _ = object.shift_insert(at.min(object.len()), key.to_owned(), content.value),
             _ => _ = object.insert(key.to_owned(), content.value),

@@ -157,8 +157,25 @@ impl Target<'_> {
         let compiled = Path::compile(path, self.type_name, self.definitions).map_err(|e| e.to_string())?;
         let mut nodes = Vec::new();
         compiled.evaluate(self.resource, self.type_name, &mut nodes);
+        if nodes.is_empty() {
+            return self.without_value(path);
+        }
         let place = |value| Place::of(self.resource, value).ok_or_else(|| "the path makes a value instead of leading to an element".to_owned());
         nodes.iter().map(|node| Ok(Found { place: place(node.value)?, ty: node.ty })).collect()
+    }
+
+    /// A primitive that has no value, only an id or extensions: it is where its sibling is.
+    fn without_value(&self, path: &str) -> Result<Vec<Found>, String> {
+        let Some((above, name)) = path.rsplit_once('.').filter(|(_, name)| name.bytes().all(|b| b.is_ascii_alphanumeric())) else { return Ok(Vec::new()) };
+        let compiled = Path::compile(above, self.type_name, self.definitions).map_err(|e| e.to_string())?;
+        let mut parents = Vec::new();
+        compiled.evaluate(self.resource, self.type_name, &mut parents);
+        let found = parents.iter().filter_map(|parent| {
+            let element = self.element(parent.ty, name).ok()?;
+            let key = present(parent.value.as_object()?, element, name)?;
+            Some(Found { place: Place::of(self.resource, parent.value)?.then(Down::Key(key)), ty: Ty::named("Element") })
+        });
+        Ok(found.collect())
     }
 
     fn one(&self, path: &str) -> Result<Found, String> {
