@@ -12,6 +12,7 @@ pub mod reference;
 pub mod resource;
 pub mod subset;
 pub mod validate;
+pub mod xml;
 
 pub use definitions::{Definitions, FhirVersion};
 pub use failure::{Failure, Kind};

@@ -328,6 +328,11 @@ impl Definitions {
         &self.resource_types
     }
 
+    /// All types, in no order.
+    pub fn types(&self) -> impl Iterator<Item = &TypeDef> {
+        self.types.values()
+    }
+
     /// A type by its name.
     #[must_use]
     pub fn type_def(&self, name: &str) -> Option<&TypeDef> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
-use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId};
+use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
 use crate::interaction::conditions::Tag;
 use crate::interaction::delete::{self, Which};
 use crate::interaction::operation::{self, Definition};
@@ -29,8 +29,8 @@ pub struct Parts<'a> {
     pub query: Vec<(String, String)>,
     /// The body.
     pub body: &'a Bytes,
-    /// The body as JSON, where that was read aside because it is large.
-    pub parsed: Option<Result<Value, Failure>>,
+    /// The body as a resource, where that was read aside because it is large.
+    pub parsed: Option<Result<Read, Failure>>,
     /// The simulator's version.
     pub version: FhirVersion,
     /// What the client prefers.
@@ -111,9 +111,7 @@ impl Parts<'_> {
             "application/json-patch+json" => Patch::json(body()?),
             "application/merge-patch+json" => Patch::merge(body()?),
             // An array can only be a JSON Patch, which says so.
-            _ if !is_array && sent(self.request, self.version)? == Sent::Json => {
-                Patch::fhirpath(&Content { type_name: "Parameters", resource: self.resource()?, text: text_of(self.body) })
-            }
+            _ if !is_array && matches!(sent(self.request, self.version)?, Sent::Json | Sent::Xml) => Patch::fhirpath(&self.input()?),
             _ => {
                 let message = format!(
                     "Content-Type '{}' is not supported here{}; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
@@ -177,49 +175,45 @@ impl Parts<'_> {
                 let form = std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the form is not UTF-8"))?;
                 self.query.extend(pairs(form));
             }
-            Sent::Json => return Err(not_a_form(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))),
+            Sent::Json | Sent::Xml => return Err(not_a_form(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))),
             Sent::Other(content_type) => return Err(not_a_form(&content_type)),
         }
         Ok(self.search(type_name, compartment))
     }
 
-    fn resource(&mut self) -> Result<Resource, Failure> {
-        match self.parsed.take() {
-            Some(value) => Resource::from_value(value?, self.version),
-            None => Resource::parse(self.body, self.version),
-        }
+    /// The resource in the body, which is JSON or XML.
+    fn resource(&mut self, sent: &Sent) -> Result<Content, Failure> {
+        let read = self.parsed.take().unwrap_or_else(|| Read::of(self.body, sent, self.version))?;
+        let text = read.converted.unwrap_or_else(|| text_of(self.body));
+        let resource = Resource::from_value(read.value, self.version)?;
+        Ok(Content { type_name: resource.type_name(), resource, text })
     }
 
     /// The resource that an operation is given.
     fn input(&mut self) -> Result<Content, Failure> {
         match sent(self.request, self.version)? {
-            Sent::Json => {}
-            Sent::Form => return Err(unsupported("application/x-www-form-urlencoded")),
-            Sent::Other(content_type) => return Err(unsupported(&content_type)),
+            sent @ (Sent::Json | Sent::Xml) => self.resource(&sent),
+            Sent::Form => Err(unsupported("application/x-www-form-urlencoded")),
+            Sent::Other(content_type) => Err(unsupported(&content_type)),
         }
-        let resource = self.resource()?;
-        Ok(Content { type_name: resource.type_name(), text: text_of(self.body), resource })
     }
 
     /// The resource in the body; for a Binary, the body itself.
     fn content(&mut self, type_name: &'static str, id: Option<&ResourceId>) -> Result<Content, Failure> {
         match sent(self.request, self.version)? {
-            Sent::Json if type_name != "Binary" || self.looks_like_resource() => {
-                let resource = self.resource()?;
-                Ok(Content { type_name, resource, text: text_of(self.body) })
-            }
-            Sent::Json => self.binary(text(self.request, header::CONTENT_TYPE).unwrap_or("application/octet-stream"), id),
+            sent @ (Sent::Json | Sent::Xml) if type_name != "Binary" || self.looks_like_resource(&sent) => Ok(Content { type_name, ..self.resource(&sent)? }),
+            Sent::Json | Sent::Xml => self.binary(text(self.request, header::CONTENT_TYPE).unwrap_or("application/octet-stream"), id),
             Sent::Other(content_type) if type_name == "Binary" => self.binary(&content_type, id),
             Sent::Form => Err(unsupported("application/x-www-form-urlencoded")),
             Sent::Other(content_type) => Err(unsupported(&content_type)),
         }
     }
 
-    /// JSON that is posted to `/Binary` is a Binary resource if it says so, and else content that happens to be JSON; but
+    /// What is posted to `/Binary` is a Binary resource if it says so, and else content that happens to be JSON or XML; but
     /// a FHIR media type always means a resource.
-    fn looks_like_resource(&self) -> bool {
+    fn looks_like_resource(&self, sent: &Sent) -> bool {
         let fhir = text(self.request, header::CONTENT_TYPE).is_none_or(|t| t.contains("fhir"));
-        fhir || Resource::parse(self.body, self.version).is_ok()
+        fhir || Read::of(self.body, sent, self.version).is_ok_and(|read| Resource::from_value(read.value, self.version).is_ok())
     }
 
     fn binary(&self, content_type: &str, id: Option<&ResourceId>) -> Result<Content, Failure> {
@@ -232,19 +226,14 @@ impl Parts<'_> {
     }
 
     fn bundle(&mut self) -> Result<Interaction, Failure> {
-        match sent(self.request, self.version)? {
-            Sent::Json => {}
-            Sent::Form => return Err(unsupported("application/x-www-form-urlencoded")),
-            Sent::Other(content_type) => return Err(unsupported(&content_type)),
-        }
-        let resource = self.resource()?;
+        let content = self.input()?;
+        let resource = &content.resource;
         if resource.type_name() != "Bundle" {
             let message =
                 format!("the endpoint itself takes a Bundle of type batch or transaction, but resourceType is '{0}'; POST it to /{0}", resource.type_name());
             return Err(Failure::new(Kind::Invalid, message).at("resourceType"));
         }
         let kind = resource.value().get("type").and_then(Value::as_str).map(str::to_owned);
-        let content = Content { type_name: "Bundle", text: text_of(self.body), resource };
         match kind.as_deref() {
             Some("transaction") => Ok(Interaction::Transaction(content)),
             Some("batch") => Ok(Interaction::Batch(content)),
@@ -255,6 +244,29 @@ impl Parts<'_> {
                 Err(Failure::new(Kind::Invalid, message).at("Bundle.type"))
             }
         }
+    }
+}
+
+/// A body that was read: as a value, and as JSON where it was something else.
+pub struct Read {
+    value: Value,
+    converted: Option<String>,
+}
+
+impl Read {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn of(body: &[u8], sent: &Sent, version: FhirVersion) -> Result<Self, Failure> {
+        if *sent != Sent::Xml {
+            return Ok(Self { value: json::parse(body)?, converted: None });
+        }
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err(Failure::new(Kind::Malformed, "the body is empty; a FHIR resource in XML was expected"));
+        }
+        let converted = xml::from_xml(body, version)?;
+        Ok(Self { value: json::parse(converted.as_bytes())?, converted: Some(converted) })
     }
 }
 

@@ -99,6 +99,11 @@ impl Call {
         }
     }
 
+    /// The name of the answer's file in an event folder.
+    fn answer_file(&self) -> &'static str {
+        if self.format.media_type.is_xml() { "response_body.xml" } else { "response_body.json" }
+    }
+
     fn elapsed_us(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
@@ -119,7 +124,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
         let draft = Draft {
             record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
             request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
-            response_body: answer.body.clone().map(|body| ("response_body.json", body)),
+            response_body: answer.body.clone().map(|body| (call.answer_file(), body)),
             changes,
         };
         (draft, answer)
@@ -165,10 +170,11 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
 
 /// Writes the folder of a read off the request's path.
 fn record_read(sim: &Arc<Sim>, event: EventId, call: &Call, answer: &Answer) {
-    let (sim, record, asked, file, answered) = (sim.clone(), call.record(answer), call.body.clone(), call.body_file, answer.body.clone());
+    let (sim, record, asked, file) = (sim.clone(), call.record(answer), call.body.clone(), call.body_file);
+    let (answered, answer_file) = (answer.body.clone(), call.answer_file());
     actix_web::rt::task::spawn_blocking(move || {
         let asked = (!asked.is_empty()).then_some((file, &asked[..]));
-        if let Err(error) = sim.record_read(event, record, asked, answered.as_deref()) {
+        if let Err(error) = sim.record_read(event, record, asked, answered.as_deref().map(|body| (answer_file, body))) {
             tracing::error!(sim = %sim.id(), %event, %error, "a read could not be recorded");
         }
     });
@@ -184,13 +190,12 @@ fn issues_of(issues: &[Issue]) -> Vec<Value> {
 }
 
 fn render(call: &Call, performed: Result<Reply, Failure>, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
-    match performed {
-        Ok(reply) => success(call, reply, version),
-        Err(failure) => (Answer::refusal(&failure, version, &call.format), Vec::new()),
-    }
+    // What cannot be answered is not stored either.
+    let answered = performed.and_then(|reply| success(call, reply, version));
+    answered.unwrap_or_else(|failure| (Answer::refusal(&failure, version, &call.format), Vec::new()))
 }
 
-fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> (Answer, Vec<NewVersion>) {
+fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> Result<(Answer, Vec<NewVersion>), Failure> {
     let mut headers = Vec::new();
     if let Some(subject) = &reply.subject {
         headers.extend(subject.etag().map(|etag| ("etag", etag)));
@@ -205,26 +210,26 @@ fn success(call: &Call, mut reply: Reply, version: FhirVersion) -> (Answer, Vec<
     let status = status::of_success(reply.done, body.is_some());
     let answer = Answer { status, headers, body: None };
     let answer = match body {
-        Some(Shown::Json(body)) => answer.with_json(body, version, &call.format),
+        Some(Shown::Resource(body)) => answer.with_resource(&body, version, &call.format)?,
         Some(Shown::Raw(content_type, bytes)) => raw_answer(answer, content_type, bytes),
         None => answer,
     };
-    (answer, changes)
+    Ok((answer, changes))
 }
 
 enum Shown {
-    Json(crate::sim::bodies::Body),
+    Resource(crate::sim::bodies::Body),
     Raw(String, Vec<u8>),
 }
 
 fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
-    let said = || Some(Shown::Json(reply.outcome().to_string().into_bytes().into()));
+    let said = || Some(Shown::Resource(reply.outcome().to_string().into_bytes().into()));
     if reply.done == Done::NotModified {
         return None;
     }
     match call.operation {
-        Operation::Get => reply.body.clone().map(|body| native(call, &body, version).unwrap_or(Shown::Json(body))),
-        Operation::Transaction | Operation::Batch => reply.body.clone().map(Shown::Json),
+        Operation::Get => reply.body.clone().map(|body| native(call, &body, version).unwrap_or(Shown::Resource(body))),
+        Operation::Transaction | Operation::Batch => reply.body.clone().map(Shown::Resource),
         Operation::Delete => match call.prefer.returns {
             Return::Unsaid | Return::Minimal => None,
             Return::Representation | Return::Outcome => said(),
@@ -232,7 +237,7 @@ fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
         Operation::Post | Operation::Put | Operation::Patch => match call.prefer.returns {
             Return::Minimal => None,
             Return::Outcome => said(),
-            Return::Unsaid | Return::Representation => reply.body.clone().map(Shown::Json),
+            Return::Unsaid | Return::Representation => reply.body.clone().map(Shown::Resource),
         },
     }
 }

@@ -21,7 +21,7 @@ pub struct Format {
     pub is_explicit: bool,
 }
 
-/// The media types of FHIR JSON.
+/// The media types of FHIR JSON and FHIR XML.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
     /// `application/fhir+json`.
@@ -31,6 +31,12 @@ pub enum Media {
     Json,
     /// `text/json`.
     TextJson,
+    /// `application/fhir+xml`.
+    FhirXml,
+    /// `application/xml`.
+    Xml,
+    /// `text/xml`.
+    TextXml,
 }
 
 impl Media {
@@ -41,7 +47,16 @@ impl Media {
             Self::FhirJson => "application/fhir+json",
             Self::Json => "application/json",
             Self::TextJson => "text/json",
+            Self::FhirXml => "application/fhir+xml",
+            Self::Xml => "application/xml",
+            Self::TextXml => "text/xml",
         }
+    }
+
+    /// Whether it is FHIR XML.
+    #[must_use]
+    pub fn is_xml(self) -> bool {
+        matches!(self, Self::FhirXml | Self::Xml | Self::TextXml)
     }
 
     fn parse(essence: &str) -> Option<Self> {
@@ -49,6 +64,9 @@ impl Media {
             "application/fhir+json" | "application/json+fhir" | "json" => Some(Self::FhirJson),
             "application/json" => Some(Self::Json),
             "text/json" => Some(Self::TextJson),
+            "application/fhir+xml" | "application/xml+fhir" | "xml" => Some(Self::FhirXml),
+            "application/xml" => Some(Self::Xml),
+            "text/xml" => Some(Self::TextXml),
             _ => None,
         }
     }
@@ -86,6 +104,8 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
     if accept.trim().is_empty() || accept == "*/*" {
         return Ok(format);
     }
+    // A browser takes any XML; a person who looks at an answer is better off with JSON.
+    let is_browser = accept.contains("text/html");
     let mut other_version = None;
     let mut best: Option<(f32, Format)> = None;
     for range in accept.split(',') {
@@ -103,6 +123,7 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
         let media = match essence {
             "*/*" | "application/*" => Some(Media::FhirJson),
             "text/*" => Some(Media::TextJson),
+            "application/xml" | "text/xml" if is_browser => None,
             _ => Media::parse(essence),
         };
         let Some(media_type) = media.filter(|_| quality > 0.0) else { continue };
@@ -133,7 +154,7 @@ fn check_version(named: &str, version: FhirVersion) -> Result<(), Failure> {
 }
 
 fn not_acceptable(what: &str, value: &str) -> Failure {
-    let message = format!("{what} '{}' asks for a format that is not supported; use application/fhir+json", clip(value));
+    let message = format!("{what} '{}' asks for a format that is not supported; use application/fhir+json or application/fhir+xml", clip(value));
     Failure::new(Kind::NotAcceptable, message).at(format!("http.{what}"))
 }
 
@@ -142,6 +163,8 @@ fn not_acceptable(what: &str, value: &str) -> Failure {
 pub enum Sent {
     /// A resource in JSON.
     Json,
+    /// A resource in XML.
+    Xml,
     /// A form.
     Form,
     /// Something else, of this media type.
@@ -156,18 +179,18 @@ pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure
     let Some(content_type) = text(request, header::CONTENT_TYPE) else { return Ok(Sent::Json) };
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    if Media::parse(essence).is_some() {
+    if let Some(media) = Media::parse(essence) {
         for (name, v) in parts.filter_map(|p| p.split_once('=')) {
             let v = v.trim_matches('"');
             if name.eq_ignore_ascii_case("fhirVersion") {
                 check_version(v, version).map_err(|f| f.at("http.Content-Type"))?;
             }
             if name.eq_ignore_ascii_case("charset") && !["utf-8", "utf8", "us-ascii"].contains(&v.to_ascii_lowercase().as_str()) {
-                let message = format!("charset={} is not supported; FHIR JSON is sent as UTF-8", clip(v));
+                let message = format!("charset={} is not supported; FHIR is sent as UTF-8", clip(v));
                 return Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"));
             }
         }
-        return Ok(Sent::Json);
+        return Ok(if media.is_xml() { Sent::Xml } else { Sent::Json });
     }
     if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(Sent::Form);
@@ -175,10 +198,10 @@ pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure
     Ok(Sent::Other(content_type.to_owned()))
 }
 
-/// The refusal of a body that is not FHIR JSON.
+/// The refusal of a body that is no FHIR.
 #[must_use]
 pub fn unsupported(content_type: &str) -> Failure {
-    let message = format!("Content-Type '{}' is not supported here; send application/fhir+json", clip(content_type));
+    let message = format!("Content-Type '{}' is not supported here; send application/fhir+json or application/fhir+xml", clip(content_type));
     Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
 }
 

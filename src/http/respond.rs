@@ -6,7 +6,7 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 
 use super::negotiate::Format;
-use crate::fhir::{Failure, FhirVersion, outcome, raw};
+use crate::fhir::{Definitions, Failure, FhirVersion, outcome, raw, xml};
 use crate::interaction::status;
 use crate::sim::bodies::Body;
 
@@ -29,12 +29,28 @@ impl Answer {
         if let Some(allow) = failure.allow {
             answer.headers.push(("allow", allow.to_owned()));
         }
-        answer.with_json(outcome::of_failure(failure, version).to_string().into_bytes().into(), version, format)
+        let body: Body = outcome::of_failure(failure, version).to_string().into_bytes().into();
+        // What a client sent and a refusal quotes may be more than XML can say.
+        answer.clone().with_resource(&body, version, format).unwrap_or_else(|_| answer.with_json(body, version, &Format::default()))
+    }
+
+    /// The same with a resource, which is JSON, in the format that is asked for.
+    ///
+    /// # Errors
+    /// [`crate::fhir::Kind::NotAcceptable`]: it holds what XML cannot say.
+    pub fn with_resource(mut self, body: &Body, version: FhirVersion, format: &Format) -> Result<Self, Failure> {
+        if !format.media_type.is_xml() {
+            return Ok(self.with_json(body.clone(), version, format));
+        }
+        let json = std::str::from_utf8(body).unwrap_or_default();
+        let text = xml::to_xml(json, Definitions::of(version))?;
+        self.headers.push(("content-type", content_type(version, format)));
+        self.body = Some(if format.pretty { xml::pretty(&text) } else { text }.into_bytes().into());
+        Ok(self)
     }
 
     /// The same with a body of FHIR JSON.
-    #[must_use]
-    pub fn with_json(mut self, body: Body, version: FhirVersion, format: &Format) -> Self {
+    fn with_json(mut self, body: Body, version: FhirVersion, format: &Format) -> Self {
         self.headers.push(("content-type", content_type(version, format)));
         self.body = Some(if format.pretty { pretty(&body) } else { body });
         self

@@ -10,13 +10,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
 use super::context::SimContext;
-use super::decode::Parts;
+use super::decode::{Parts, Read};
 use super::exchange::{Call, Outcome, exchange};
-use super::negotiate::{self, Format};
+use super::negotiate::{self, Format, Sent};
 use super::respond::{self, Answer};
 use super::{App, body, routes};
 use crate::fhir::definitions::ParamType;
-use crate::fhir::{Failure, FhirVersion, Kind, json};
+use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::operation::Definition;
 use crate::interaction::search::Request;
 use crate::interaction::target::pairs;
@@ -47,7 +47,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(bytes) => (bytes, None),
         Err(partial) => (partial.bytes, Some(partial.failure)),
     };
-    let parsed = if body.len() > INLINE_BYTES { parse_aside(body.clone()).await } else { None };
+    let parsed = if body.len() > INLINE_BYTES { read_aside(&request, context.snapshot().version(), body.clone()).await } else { None };
     let call = call(&request, &context, body, parsed, broken, started);
     let (method, name, request_id) = (call.method, call.name(), request_id(&request));
     let is_head = *request.method() == Method::HEAD;
@@ -102,9 +102,10 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
     })
 }
 
-/// Reads a large body as JSON off the serving thread.
-async fn parse_aside(body: Bytes) -> Option<Result<Value, Failure>> {
-    web::block(move || json::parse(&body)).await.ok()
+/// Reads a large body off the serving thread, if it is a resource.
+async fn read_aside(request: &HttpRequest, version: FhirVersion, body: Bytes) -> Option<Result<Read, Failure>> {
+    let sent = negotiate::sent(request, version).ok().filter(|sent| matches!(sent, Sent::Json | Sent::Xml))?;
+    web::block(move || Read::of(&body, &sent, version)).await.ok()
 }
 
 /// Up to how many values of a parameter are few.
@@ -133,14 +134,19 @@ fn is_selective(search: &Request, version: FhirVersion) -> bool {
         && search.parameters.len() < 16
 }
 
-fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Value, Failure>>, broken: Option<Failure>, started: Instant) -> Call {
+fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Read, Failure>>, broken: Option<Failure>, started: Instant) -> Call {
     let snapshot = context.snapshot();
     let version = snapshot.version();
     let query_text = request.query_string();
     let query = if query_text.is_empty() { Vec::new() } else { pairs(query_text) };
     let target = Target::parse(&context.tail, snapshot.definitions());
     let type_name = target.as_ref().ok().and_then(Target::type_name);
-    let format = negotiate::format(request, &query, version, type_name == Some("Binary"));
+    // A search that is posted may say in its form how it wants to be answered.
+    let asked_for = match negotiate::sent(request, version) {
+        Ok(Sent::Form) => query.iter().cloned().chain(pairs(std::str::from_utf8(&body).unwrap_or_default())).collect(),
+        Ok(Sent::Json | Sent::Xml | Sent::Other(_)) | Err(_) => query.clone(),
+    };
+    let format = negotiate::format(request, &asked_for, version, type_name == Some("Binary"));
     let prefer = negotiate::prefer(request);
     let filed = filed_under(request.method(), target.as_ref().ok());
     let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());

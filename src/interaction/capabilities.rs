@@ -18,7 +18,7 @@ const TYPE_INTERACTIONS: [&str; 9] = ["read", "vread", "update", "patch", "delet
 /// The interactions of the whole system.
 const SYSTEM_INTERACTIONS: [&str; 4] = ["transaction", "batch", "search-system", "history-system"];
 /// The media types of patches.
-const PATCH_FORMATS: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", "application/fhir+json"];
+const PATCH_FORMATS: [&str; 4] = ["application/json-patch+json", "application/merge-patch+json", "application/fhir+json", "application/fhir+xml"];
 
 /// The CapabilityStatement of the simulator.
 #[must_use]
@@ -47,7 +47,7 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "software": {"name": "fhirsim", "version": env!("CARGO_PKG_VERSION")},
         "implementation": {"description": format!("simulator {}", snapshot.sim()), "url": env.base},
         "fhirVersion": version.number(),
-        "format": ["application/fhir+json", "json"],
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
         "patchFormat": PATCH_FORMATS,
         "rest": [rest],
     });

@@ -9,7 +9,7 @@ pub mod validate;
 
 use serde_json::{Value, json};
 
-use super::{Content, Env, Reply};
+use super::{Content, Done, Env, Reply};
 use crate::fhir::definitions::nearest;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind, ResourceId};
@@ -85,10 +85,12 @@ pub enum Name {
     Validate,
     /// What changed between two versions.
     Diff,
+    /// A resource in another format.
+    Convert,
 }
 
 /// All of them.
-pub const ALL: [Definition; 10] = [
+pub const ALL: [Definition; 11] = [
     operation(Name::Everything, "$everything", "ti", &["Patient"], false, "http://hl7.org/fhir/OperationDefinition/Patient-everything"),
     operation(Name::Everything, "$everything", "i", &["Encounter"], false, "http://hl7.org/fhir/OperationDefinition/Encounter-everything"),
     operation(Name::Lastn, "$lastn", "t", &["Observation"], false, "http://hl7.org/fhir/OperationDefinition/Observation-lastn"),
@@ -97,6 +99,7 @@ pub const ALL: [Definition; 10] = [
     operation(Name::MetaDelete, "$meta-delete", "iv", &[], true, "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete"),
     operation(Name::Validate, "$validate", "ti", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-validate"),
     operation(Name::Diff, "$diff", "i", &[], false, "OperationDefinition/fhirsim-diff"),
+    operation(Name::Convert, "$convert", "s", &[], false, "http://hl7.org/fhir/OperationDefinition/Resource-convert"),
     operation(Name::Purge, "$purge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
     operation(Name::Purge, "$expunge", "i", &[], true, "OperationDefinition/fhirsim-purge"),
 ];
@@ -246,6 +249,14 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
         Name::MetaDelete => meta::change(call, false, snapshot),
         Name::Purge => purge::perform(call, snapshot, env),
         Name::Diff => diff::perform(call, snapshot),
+        Name::Convert => convert(call),
         Name::Validate => validate::perform(call, snapshot),
     }
+}
+
+/// `$convert`, <https://hl7.org/fhir/R4/resource-operation-convert.html>: the answer is what was sent, in the format that is
+/// asked for.
+fn convert(call: &Call) -> Result<Reply, Failure> {
+    let sent = call.input.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "$convert needs a resource as its body"))?;
+    Ok(Reply { body: Some(sent.text.clone().into_bytes().into()), ..Reply::new(Done::Ok) })
 }

@@ -329,7 +329,7 @@ impl Sim {
         event: EventId,
         mut record: EventRecord,
         request_body: Option<(&'static str, &[u8])>,
-        body: Option<&[u8]>,
+        body: Option<(&'static str, &[u8])>,
     ) -> std::io::Result<()> {
         record.event = event.to_string();
         record.instant = event.instant();
@@ -337,12 +337,12 @@ impl Sim {
         record.sequence = self.snapshot().sequence;
         record.request.body = request_body.map(|(name, _)| name.to_owned());
         record.request.body_bytes = request_body.map_or(0, |(_, bytes)| bytes.len() as u64);
-        record.response.body = body.map(|_| "response_body.json".to_owned());
+        record.response.body = body.map(|(name, _)| name.to_owned());
         let json = serde_json::to_vec_pretty(&record)?;
         let date = java_date(event.millis());
         let mut files = vec![File { name: RECORD, bytes: &json }];
         files.extend(request_body.map(|(name, bytes)| File { name, bytes }));
-        files.extend(body.map(|bytes| File { name: "response_body.json", bytes }));
+        files.extend(body.map(|(name, bytes)| File { name, bytes }));
         files.push(File { name: "date.ser", bytes: &date });
         self.undisturbed(|| {
             if self.closed.load(Ordering::Relaxed) {

@@ -146,24 +146,26 @@ fn media_types_are_negotiated() {
         ("application/json", "application/json; charset=utf-8"),
         ("text/json;charset=utf-8", "text/json; charset=utf-8"),
         ("text/html,application/xhtml+xml,*/*;q=0.8", "application/fhir+json; charset=utf-8"),
-        ("application/xml, application/json;q=0.5", "application/json; charset=utf-8"),
+        ("application/xml;q=0.4, application/json;q=0.5", "application/json; charset=utf-8"),
+        ("application/xml, application/json;q=0.5", "application/xml; charset=utf-8"),
         ("application/fhir+json; fhirVersion=4.0", "application/fhir+json; fhirVersion=4.0"),
         ("application/fhir+json; fhirVersion=5.0, application/fhir+json; fhirVersion=4.0; q=0.5", "application/fhir+json; fhirVersion=4.0"),
     ] {
         assert_eq!(accept(value).expect(200).header("content-type"), expected, "{value}");
     }
-    assert!(accept("application/fhir+xml").expect(406).refusal().contains("application/fhir+json"));
+    assert!(accept("application/fhir+turtle").expect(406).refusal().contains("use application/fhir+json or application/fhir+xml"));
     assert!(accept("application/fhir+json; fhirVersion=5.0").expect(406).refusal().contains("FHIR R4"));
     fhir.get("/Patient/p?_format=json").expect(200);
     fhir.get("/Patient/p?_format=application/fhir+json").expect(200);
-    fhir.get("/Patient/p?_format=xml").expect(406);
+    fhir.get("/Patient/p?_format=ttl").expect(406);
     for (sent, status) in [
         ("application/json", 201),
         ("text/json", 201),
         ("application/fhir+json; charset=UTF-8", 201),
         ("application/fhir+json; fhirVersion=4.0", 201),
         ("application/fhir+json; fhirVersion=3.0", 406),
-        ("application/fhir+xml", 415),
+        ("application/fhir+xml", 400),
+        ("application/fhir+turtle", 415),
         ("application/json; charset=latin1", 415),
         ("text/plain", 415),
     ] {

@@ -24,3 +24,4 @@ mod sims;
 mod support;
 mod tidy;
 mod validation;
+mod xml;

@@ -77,7 +77,7 @@ impl Diff {
             }
             (_, (None, None)) => self.say("delete", &here, Vec::new()),
             ((Some(a), None), (Some(b), None)) if old.0 == new.0 && changes_inside(element, a, b) => {
-                self.object(self.inner(ty, element, new.0), &here, a, b)?;
+                self.object(inner(ty, element, new.0), &here, a, b)?;
             }
             (_, now) => {
                 let value = self.value(ty, element, new.0, now)?;
@@ -99,7 +99,7 @@ impl Diff {
             let place = format!("{here}[{at}]");
             match (old[at], new[at]) {
                 ((Some(a), None), (Some(b), None)) if changes_inside(element, a, b) => {
-                    self.object(self.inner(ty, element, name), &place, a, b)?;
+                    self.object(inner(ty, element, name), &place, a, b)?;
                 }
                 (_, now) => {
                     let value = self.value(ty, element, name, now)?;
@@ -138,7 +138,7 @@ impl Diff {
         let parameters = self.definitions.type_def("Parameters").and_then(|p| p.element("parameter.value[x]"));
         let is_typed = parameters.is_some_and(|p| p.types.split('|').any(|t| t == type_name));
         if let (false, Some(Value::Object(members))) = (is_typed, value) {
-            let inner = self.inner(ty, element, key);
+            let inner = inner(ty, element, key);
             let mut parts = Vec::new();
             let mut done = Vec::new();
             for key in members.keys().map(|key| key.strip_prefix('_').unwrap_or(key)) {
@@ -162,14 +162,6 @@ impl Diff {
         part.extend(value.map(|v| (format!("value{shown}"), v.clone())));
         part.extend(extra.map(|v| (format!("_value{shown}"), v.clone())));
         Ok(())
-    }
-
-    /// The type of what an element holds.
-    fn inner(&self, ty: Ty, element: &'static Element, key: &str) -> Ty {
-        match type_of(element, key) {
-            "BackboneElement" | "Element" => Ty { base: ty.base, path: element.path },
-            other => other.strip_prefix('#').map_or_else(|| Ty::named(other), |path| Ty { base: ty.base, path }),
-        }
     }
 }
 
@@ -207,6 +199,14 @@ fn items<'v>(pair: Pair<'v>) -> Vec<Pair<'v>> {
     let (values, extras): (Vec<&Value>, Vec<&Value>) = (list(pair.0), list(pair.1));
     let there = |list: &[&'v Value], at: usize| list.get(at).copied().filter(|v| !v.is_null());
     (0..values.len().max(extras.len())).map(|at| (there(&values, at), there(&extras, at))).collect()
+}
+
+/// The type of what an element holds.
+fn inner(ty: Ty, element: &'static Element, key: &str) -> Ty {
+    match type_of(element, key) {
+        "BackboneElement" | "Element" => Ty { base: ty.base, path: element.path },
+        other => other.strip_prefix('#').map_or_else(|| Ty::named(other), |path| Ty { base: ty.base, path }),
+    }
 }
 
 /// The name that FHIRPath uses.
