@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the figures of docs/benchmarks.md.
 
-    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,whole,create,tx,sims,disk,million]
+    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,whole,writes,create,tx,sims,disk,million]
 
 Needs Python 3.9+, Debian's wrk, and what `cargo build --release` and `cargo bench --no-run` make. Starts its own servers on
 loopback, in a new directory below DIR (default: a temporary one); prints a table with medians and writes them to
@@ -249,6 +249,8 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             lua = "local body=[==[%s]==]\nrequest=function() return wrk.format('POST','/sim/bench__tx/fhir',nil,body) end" % json.dumps(bundle)
             for c in (1, 4):
                 self.rate("transaction of 100 Observations c=%d" % c, main.url, c, main, lua)
+        if "writes" in wanted:
+            self.writes(main, "bench__main", ids, 10_000)
         if "million" in wanted:
             ids, rate = self.load(main, "bench__million", 90_910, 10)
             self.note("load 1,000,000 resources", rate, "resources/s", "")
@@ -308,6 +310,36 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
         words = "local w={'ba','ke','lo','mi','nu','ra','se','ti','vo','xy'}\nlocal function s() return w[math.random(10)] end\nmath.randomseed(SEED)\n"
         self.rate(":contains over 100,000 distinct strings c=1", server.url, 1, server, words + one % (path, "'Organization?name:contains='..s()..s()..s()..math.random(9)"))
         self.rate("_content phrase over 100,000 narratives c=1", server.url, 1, server, words + one % (path, "'Organization?_content=%22'..s()..s()..s()..'%20'..s()..s()..s()..'%22'"))
+
+    def writes(self, server, sim, ids, patients):
+        """What conditions, patches, Bundles of reads and XML cost; and what a writer costs another simulator."""
+        path = "/sim/%s/fhir" % sim
+        table = "local ids={%s}\nmath.randomseed(SEED)\n" % ",".join('"%s"' % i for i in random.sample(ids, min(2000, len(ids))))
+        read = table + "request=function() return wrk.format('GET','%s/Patient/'..ids[math.random(#ids)]%s) end"
+        json_rate = self.rate("read again c=16", server.url, 16, server, read % (path, ""))
+        self.rate("read as XML c=16", server.url, 16, server, read % (path, "..'?_format=xml'"))
+        number = "string.format('%s|M-%%07d',math.random(0,%d))" % (SYSTEM, patients - 1)
+        self.rate("search identifier again c=16", server.url, 16, server, "math.randomseed(SEED)\nrequest=function() return wrk.format('GET','%s/Patient?identifier='..(%s):gsub('|','%%%%7C'):gsub(':','%%%%3A')) end" % (path, number))
+        create = "math.randomseed(SEED)\nlocal h={['Content-Type']='application/fhir+json',['Prefer']='return=minimal'}\nlocal body=[==[%s]==]\nrequest=function() h['If-None-Exist']='identifier='..%s; return wrk.format('POST','%s/Patient',h,body) end"
+        self.rate("conditional create that matches c=16", server.url, 16, server, create % (json.dumps(patient("X", "X", "1970-01-01")), number, path))
+        server.call("PUT", "/api/sims/bench__patch")
+        update = self.create_lua("bench__patch", "PUT", 1000)
+        self.rate("update of 1,000 ids again c=16", server.url, 16, server, update)
+        patch = "math.randomseed(SEED)\nlocal h={['Content-Type']='application/json-patch+json'}\nlocal n=0\nrequest=function() n=n+1; return wrk.format('PATCH','/sim/bench__patch/fhir/Patient/u'..math.random(1000),h,'[{\"op\":\"replace\",\"path\":\"/name/0/family\",\"value\":\"F'..n..'\"}]') end"
+        self.rate("JSON Patch of 1,000 ids c=16", server.url, 16, server, patch)
+        batch = {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/%s" % i}} for i in random.sample(ids, 100)]}
+        self.rate("batch of 100 reads c=4", server.url, 4, server, "local body=[==[%s]==]\nrequest=function() return wrk.format('POST','%s',nil,body) end" % (json.dumps(batch), path))
+        big = {"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": observation("Patient/x", n), "request": {"method": "POST", "url": "Observation"}} for n in range(1000)]}
+        server.call("PUT", "/api/sims/bench__big")
+        self.rate("transaction of 1,000 Observations c=2", server.url, 2, server, "local body=[==[%s]==]\nrequest=function() return wrk.format('POST','/sim/bench__big/fhir',nil,body) end" % json.dumps(big))
+        quarter = read % (path, "") + "\ndelay=function() return math.random(0,%d) end\n" % round(16 / (json_rate / 4) * 1000 * 2)
+        alone = self.wrk(server.url, 16, quarter, server)
+        capacity, _, _, _ = self.wrk(server.url, 4, self.create_lua("bench__big"), server)
+        slow = self.create_lua("bench__big") + "\ndelay=function() return math.random(0,%d) end\n" % round(4 / (capacity / 4) * 1000 * 2)
+        writer = subprocess.Popen(["wrk", "-t1", "-c4", "-d%ds" % (self.o.secs * self.o.runs + 2), "-s", self.script("writer", slow), server.url], stdout=subprocess.DEVNULL)
+        beside = self.wrk(server.url, 16, quarter, server)
+        writer.wait()
+        self.note("p99 of reads beside writes to another simulator", beside[2], "ms", "alone %.2f ms, ratio %.2f" % (alone[2], beside[2] / alone[2]))
 
     def deep(self, server, path, label):
         """The time of page 1 and of page 1,000, by following next."""
@@ -393,7 +425,7 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--secs", type=int, default=5)
-    parser.add_argument("--only", default="limits,load,read,whole,create,tx,sims,disk,million")
+    parser.add_argument("--only", default="limits,load,read,whole,writes,create,tx,sims,disk,million")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="fhirsim-bench-", dir=options.dir)
     print("in %s\n| what | median | |\n|---|--:|---|" % folder, flush=True)

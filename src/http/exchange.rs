@@ -85,17 +85,12 @@ impl Call {
     fn record(&self, answer: &Answer) -> EventRecord {
         let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
         EventRecord {
-            event: String::new(),
-            sequence: 0,
-            instant: String::new(),
-            sim: String::new(),
             interaction: self.name().to_owned(),
             resource_type: self.type_name.map(str::to_owned),
             client: self.client.map(|c| c.to_string()).unwrap_or_default(),
             request: RequestRecord { method: self.method.to_owned(), url: self.url.clone(), headers: self.headers.clone(), body: None, body_bytes: 0 },
             response: ResponseRecord { status: answer.status, duration_us: self.elapsed_us(), headers, body: None },
-            resources: Vec::new(),
-            issues: Vec::new(),
+            ..EventRecord::default()
         }
     }
 

@@ -11,6 +11,7 @@ use super::execute::{Bits, Budget, Context, Node};
 use super::order::{Order, Position, Ranks, SortKey, compare, place_in_time, value_of};
 use super::{Entry, Hit, Recent, View};
 use crate::clock::EventId;
+use crate::fhir::raw;
 use crate::query::Query;
 use crate::version::{Change, Version};
 
@@ -215,10 +216,25 @@ impl View {
             let mut documents = Vec::new();
             self.matches(number, segment, query, body, budget, &mut |doc| documents.push(doc)).map_err(std::io::Error::other)?;
             budget.spend(documents.len() as u64);
-            found.extend(segment.uids(&documents).map_err(std::io::Error::other)?);
+            match self.few_uids(number, &documents, body) {
+                Some(few) => found.extend(few),
+                None => found.extend(segment.uids(&documents).map_err(std::io::Error::other)?),
+            }
         }
         self.recent_matches(query, body, budget, &mut |entry| found.push((*entry.uid).into()));
         Ok(found)
+    }
+
+    /// `Type/id` of documents if they are few: reading them, from memory mostly, is cheaper than a look into the dictionary.
+    fn few_uids(&self, segment: u32, documents: &[u32], body: &ReadBody<'_>) -> Option<Vec<Box<str>>> {
+        let uid = |doc: &u32| {
+            let hit = self.committed.hit(DocAddress::new(segment, *doc));
+            let bytes = body(hit.type_name, &hit.version)?;
+            let text = std::str::from_utf8(&bytes).ok()?;
+            let id = raw::member(text, 0, "id").map(|span| raw::string(&text[span]))?;
+            Some(format!("{}/{id}", hit.type_name).into())
+        };
+        if documents.len() > FEW { None } else { documents.iter().map(uid).collect() }
     }
 
     /// What follows `prefix` in the terms of the matches, each once.
@@ -303,6 +319,9 @@ impl View {
         Ok((total, candidates.collect()))
     }
 }
+
+/// Up to how many documents are few.
+const FEW: usize = 16;
 
 /// A place in the order of a segment.
 type Place = (Ranks, Reverse<(u64, u32)>);

@@ -42,7 +42,7 @@ pub struct StoredResource {
 }
 
 /// One exchange: request, response, and what it stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventRecord {
     /// The event's id, the name of its folder.
@@ -73,7 +73,7 @@ pub struct EventRecord {
 }
 
 /// The request of an exchange.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestRecord {
     /// HTTP method.
@@ -91,7 +91,7 @@ pub struct RequestRecord {
 }
 
 /// The response of an exchange.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponseRecord {
     /// HTTP status.

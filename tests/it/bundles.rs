@@ -52,6 +52,24 @@ fn references_between_entries_are_rewritten_whatever_their_order() {
 }
 
 #[test]
+fn links_of_narrative_and_markdown_are_rewritten_and_canonicals_stay() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let urn = "urn:uuid:00000000-0000-4000-8000-000000000001";
+    let questionnaire = json!({"resourceType": "Questionnaire", "status": "draft", "description": format!("see [her]({urn}), [it]({urn} \"title\") and {urn}"), "title": format!("[x]({urn})"),
+        "derivedFrom": [urn], "text": {"status": "generated", "div": format!("<div><a href=\"{urn}\">x</a><img src='{urn}'/> {urn}</div>")}});
+    let mut person = entry("POST", "Patient", json!({"resourceType": "Patient"}));
+    person["fullUrl"] = urn.into();
+    let answer = fhir.post("", &bundle("transaction", vec![entry("POST", "Questionnaire", questionnaire), person])).expect(200).json();
+    let uid = |n: usize| answer["entry"][n]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    let (stored, patient) = (fhir.get(&format!("/{}", uid(0))).json(), uid(1));
+    assert_eq!(stored["description"], format!("see [her]({patient}), [it]({patient} \"title\") and {urn}"));
+    assert_eq!(stored["title"], format!("[x]({urn})"), "a string is no Markdown");
+    assert_eq!(stored["derivedFrom"], json!([urn]));
+    assert_eq!(stored["text"]["div"], format!("<div><a href=\"{patient}\">x</a><img src='{patient}'/> {urn}</div>"));
+}
+
+#[test]
 fn a_failing_transaction_stores_nothing_but_the_event() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

@@ -11,6 +11,7 @@ mod custom_params;
 mod events;
 mod history;
 mod interactions;
+mod linearizable;
 mod model;
 mod naive;
 mod operations;

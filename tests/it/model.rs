@@ -8,8 +8,8 @@ use fhirsim::fhir::{FhirVersion, Resource, ResourceId};
 use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, delete, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim};
-use fhirsim::simdb::SimId;
 use fhirsim::simdb::journal::Durability;
+use fhirsim::simdb::{EventRecord, SimId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ impl World {
                 let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid };
                 let mut reply = perform(interaction, snapshot, &env).unwrap();
                 let changes = std::mem::take(&mut reply.changes);
-                (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
+                (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
             })
             .unwrap();
         drop(outcome);

@@ -419,3 +419,43 @@ fn a_load_keeps_what_is_good_and_says_what_is_not() {
     fhir.get("/Patient/bom").expect(200);
     assert!(fhir.get("/Observation").json()["entry"][0]["resource"]["subject"]["reference"].as_str().unwrap().starts_with("Patient/"));
 }
+
+#[test]
+fn a_transaction_that_is_killed_happened_wholly_or_not_at_all() {
+    const ENTRIES: usize = 1_000;
+    let mut server = TestServer::start();
+    let bundle = |round: usize| {
+        let entry = |n: usize| {
+            let id = format!("r{round}-{n}");
+            json!({"request": {"method": "PUT", "url": format!("Patient/{id}")}, "resource": {"resourceType": "Patient", "id": id, "identifier": [{"system": "urn:round", "value": round.to_string()}]}})
+        };
+        json!({"resourceType": "Bundle", "type": "transaction", "entry": (0..ENTRIES).map(entry).collect::<Value>()}).to_string()
+    };
+    // How long one takes says in which moments to kill.
+    let began = std::time::Instant::now();
+    server.fhir("a__b").send("POST", "", &[], bundle(0).as_bytes()).expect(200);
+    let whole = began.elapsed();
+    let mut rng = crate::naive::rng::Rng::new(3);
+    let (mut acknowledged, mut lost) = (0, 0);
+    for round in 1..=20 {
+        let (fhir, sent) = (server.fhir("a__b"), bundle(round));
+        let moment = whole * u32::try_from(rng.below(130)).unwrap() / 100;
+        let answered = std::thread::scope(|scope| {
+            let began = std::time::Instant::now();
+            let answer = scope.spawn(move || fhir.try_send("POST", "", &[], sent.as_bytes()).is_ok_and(|reply| reply.status == 200));
+            while began.elapsed() < moment && !answer.is_finished() {
+                std::hint::spin_loop();
+            }
+            server.kill();
+            answer.join().unwrap()
+        });
+        server.restart();
+        let there = server.fhir("a__b").get(&format!("/Patient?identifier=urn:round|{round}&_summary=count")).expect(200).json()["total"].as_u64().unwrap();
+        assert!(there == 0 || there == ENTRIES as u64, "round {round}: {there} of {ENTRIES}");
+        assert!(!answered || there > 0, "round {round} was acknowledged");
+        acknowledged += usize::from(answered);
+        lost += usize::from(there == 0);
+        assert_eq!(server.client().get("/api/sims/a__b").json().get("damagedEvents"), None, "round {round}");
+    }
+    assert!(acknowledged < 20 && lost > 0, "{acknowledged} acknowledged, {lost} not there: none was killed in the middle");
+}

@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use fhirsim::simdb::event::{EventRecord, RequestRecord, ResponseRecord};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
@@ -228,21 +227,4 @@ pub fn events(simdb: &Path, sim: &str, operation: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = listed.map(|e| e.unwrap().path()).collect();
     found.sort();
     found
-}
-
-/// The record of an exchange that nobody sent over HTTP.
-pub fn record() -> EventRecord {
-    EventRecord {
-        event: String::new(),
-        sequence: 0,
-        instant: String::new(),
-        sim: String::new(),
-        interaction: String::new(),
-        resource_type: None,
-        client: String::new(),
-        request: RequestRecord { method: String::new(), url: String::new(), headers: serde_json::Map::new(), body: None, body_bytes: 0 },
-        response: ResponseRecord { status: 200, duration_us: 0, headers: serde_json::Map::new(), body: None },
-        resources: Vec::new(),
-        issues: Vec::new(),
-    }
 }

@@ -43,7 +43,7 @@ impl Renames {
     }
 
     /// Rewrites the references of a resource, the conditional ones by what `find` finds. Besides references these are elements
-    /// of type uri, url, oid and uuid, and links of the narrative; canonicals are left alone,
+    /// of type uri, url, oid and uuid, and links of the narrative and of Markdown; canonicals are left alone,
     /// <https://hl7.org/fhir/R4/http.html#trules>.
     pub fn rewrite(
         &self,
@@ -61,8 +61,12 @@ impl Renames {
                 return self.narrative(text);
             }
             if key != "reference" {
-                let uid = self.full.get(&plain(text))?;
-                return matches!(self.type_at(type_name, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
+                if let Some(uid) = self.full.get(&plain(text)) {
+                    return matches!(self.type_at(type_name, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
+                }
+                // Looked at only where there is a link at all.
+                let links = text.contains("](") && self.type_at(type_name, path) == Some("markdown");
+                return links.then(|| self.markdown(text)).flatten();
             }
             if let Some(uid) = self.target(text, base) {
                 return Some(uid.clone());
@@ -92,6 +96,21 @@ impl Renames {
         let found = self.full.get(&plain(text));
         // A relative reference is relative to the entry that holds it.
         found.or_else(|| if base.is_empty() { self.relative.get(text) } else { self.full.get(&format!("{base}{text}")) })
+    }
+
+    /// The Markdown with the targets of its links rewritten, if there are any to the Bundle's resources.
+    fn markdown(&self, text: &str) -> Option<String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find("](").map(|at| at + 2) {
+            let (before, target) = rest.split_at(start);
+            let end = target.find([')', ' ', '\n']).unwrap_or(target.len());
+            out.push_str(before);
+            out.push_str(self.full.get(&plain(&target[..end])).map_or(&target[..end], String::as_str));
+            rest = &target[end..];
+        }
+        out.push_str(rest);
+        (out != text).then_some(out)
     }
 
     /// The narrative with its links rewritten, if there are any to the Bundle's resources.

@@ -9,8 +9,8 @@ use fhirsim::fhir::{FhirVersion, Resource};
 use fhirsim::interaction::{Conditions, Content, Env, Interaction, Return, Whom, delete, perform, search};
 use fhirsim::sim::registry::Wanted;
 use fhirsim::sim::{Draft, Registry, Sim, Stamp};
-use fhirsim::simdb::SimId;
 use fhirsim::simdb::journal::Durability;
+use fhirsim::simdb::{EventRecord, SimId};
 use fhirsim::version::Operation;
 use serde_json::Value;
 
@@ -69,7 +69,7 @@ impl World {
             let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
             let mut reply = perform(interaction, snapshot, &env).unwrap();
             let changes = std::mem::take(&mut reply.changes);
-            (Draft { record: crate::support::record(), request_body: None, response_body: None, changes }, reply)
+            (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
         });
         drop(written.unwrap());
     }
