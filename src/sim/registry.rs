@@ -31,6 +31,8 @@ const MAX_OPEN: usize = 1_000;
 const BODY_CACHE_BYTES: u64 = 128 << 20;
 /// Threads that move recent writes into the indexes, for all simulators together.
 const FLUSH_THREADS: usize = 2;
+/// How much these threads give way: a nice value.
+const FLUSH_NICE: i32 = 10;
 /// What one search may cost where nothing else is said: steps of roughly a tenth of a microsecond.
 pub const SEARCH_STEPS: u64 = 50_000_000;
 /// How often what is at rest is looked after.
@@ -493,6 +495,9 @@ impl Slot {
 }
 
 fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
+    // Those who ask come first, of other simulators above all; tantivy's own threads inherit it. Where writes outrun it, they
+    // wait for it, and then it has the processor.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), FLUSH_NICE);
     loop {
         let next = queue.lock().recv_timeout(MAINTENANCE_EVERY);
         let Some(shared) = shared.upgrade() else { return };
