@@ -397,6 +397,8 @@ mod tests {
     fn a_narrative_is_its_text() {
         let body = br#"{"resourceType":"Patient","text":{"status":"generated","div":"<div>Ann<br/>Bee &amp; <b>Cee</b></div>"},"gender":"female"}"#;
         assert_eq!(words_of(body, TextField::Narrative), [vec!["ann", "bee", "cee"]]);
-        assert_eq!(words_of(body, TextField::Content).concat(), ["ann", "bee", "cee", "female"]);
+        assert_eq!(words_of(body, TextField::Content).concat(), ["ann", "bee", "cee", "female", "generated"]);
+        let numbers = br#"{"text":{"div":"<div>caf&#233; &#xE9;lan &#; &#99999999; &lt;</div>"}}"#;
+        assert_eq!(words_of(numbers, TextField::Narrative).concat(), ["cafe", "elan", "99999999"]);
     }
 }
