@@ -43,7 +43,12 @@
 //! keys as tantivy would; what is recent masks what is committed.
 //!
 //! **Invariant:** resources are served as the bytes they are stored as. They are stored as they came but for `id`,
-//! `meta.versionId` and `meta.lastUpdated`, and in a transaction the references that the specification has rewritten.
+//! `meta.versionId` and `meta.lastUpdated`, and in a transaction the references that the specification has rewritten. XML is
+//! turned into JSON at the edge and back ([`fhir::xml`]); nothing below knows of it.
+//!
+//! **Invariant:** a version once stored is never changed. What rewrites a history ([`sim::Rewrites`]: meta operations, a Bundle
+//! of type history, a purge) stores all of it again in an event of its own, which masks what was; only a purge removes files,
+//! after its event is committed.
 //!
 //! **Invariant:** no path is built from a client's text without a type that proved it ([`simdb::SimId`],
 //! [`clock::EventId`], [`version::Place`]).
@@ -83,6 +88,8 @@
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.
+//! - An operation: a file in `interaction/operation/`, a row of [`interaction::operation::ALL`].
+//! - A rule of structure: `fhir/validate/`; what becomes of it is decided in `interaction/structure.rs`.
 //! - A FHIR version: three tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].
 
 pub mod cli;
