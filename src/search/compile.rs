@@ -224,7 +224,7 @@ impl<'a> Compiler<'a> {
             Relation::Ne => self.unequal(param, value)?,
             Relation::Sw if param.kind == ParamType::String => text()?,
             Relation::Sw => Query::prefix(&param.key(class_of(param), value)),
-            Relation::Co | Relation::Ew if param.kind == ParamType::String => param::string::part(param, &escaped, relation == Relation::Ew, &self.env),
+            Relation::Co | Relation::Ew if param.kind == ParamType::String => param::string::part(param, &escaped, relation == Relation::Ew, &self.env)?,
             Relation::Co | Relation::Ew => {
                 Query::TermContains { prefix: param.key(class_of(param), "").into(), part: value.into(), at_end: relation == Relation::Ew }
             }

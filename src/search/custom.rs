@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::params::{Param, TypeParams};
+use super::parse::{RESULT, RESULT_R5};
 use super::path::Path;
 use super::path::library::{Expression, LONGEST, MAX_PARENTHESES};
 use crate::fhir::definitions::ParamType;
@@ -41,11 +42,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
         );
         return Err(bad("expression", message));
     }
-    let code = text("code").unwrap_or_default();
-    if code.is_empty() || code.len() > 64 || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
-        let message = format!("SearchParameter.code is '{}'; it is what a URL says, and may have up to 64 letters, digits, - and _", clip(code));
-        return Err(bad("code", message));
-    }
+    let code = code(text("code"))?;
     let kind = text("type").unwrap_or_default();
     let kind = match ParamType::from_code(kind) {
         Some(ParamType::Special) | None => {
@@ -94,6 +91,19 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
         return Err(bad("expression", message));
     }
     Ok(made)
+}
+
+/// What a URL calls the parameter.
+fn code(code: Option<&str>) -> Result<&str, Failure> {
+    let code = code.unwrap_or_default();
+    let bad = |message: String| Err(Failure::new(Kind::Unprocessable, message).at("SearchParameter.code"));
+    if code.is_empty() || code.len() > 64 || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+        return bad(format!("SearchParameter.code is '{}'; it is what a URL says, and may have up to 64 letters, digits, - and _", clip(code)));
+    }
+    if RESULT.contains(&code) || RESULT_R5.contains(&code) || code == "_has" {
+        return bad(format!("SearchParameter.code '{code}' is a parameter of every search; choose another, such as 'my{code}'"));
+    }
+    Ok(code)
 }
 
 /// The types that have the parameter.

@@ -26,7 +26,7 @@ const MAX_SORT: usize = 8;
 /// Most names in `_elements`.
 const MAX_ELEMENTS: usize = 200;
 /// The parameters that shape the result, <https://hl7.org/fhir/R4/search.html#return>, and those that are this server's.
-const RESULT: [&str; 14] = [
+pub(super) const RESULT: [&str; 14] = [
     "_format",
     "_pretty",
     "_type",
@@ -43,7 +43,7 @@ const RESULT: [&str; 14] = [
     "_explain",
 ];
 /// Those that came with R5.
-const RESULT_R5: [&str; 2] = ["_maxresults", "_score"];
+pub(super) const RESULT_R5: [&str; 2] = ["_maxresults", "_score"];
 const FLAG: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 /// A search whose parameters are known, its values still text.
@@ -330,10 +330,11 @@ impl Search {
             let message = format!("modifier '{}' is not supported for '{code}'; known here: none", clip(modifier));
             return Err(Failure::new(Kind::NotSupported, message));
         }
-        if value.is_empty() && !matches!(code, "_format" | "_type") {
+        let is_list = matches!(code, "_type" | "_sort" | "_elements");
+        if code != "_format" && value.trim_matches(|c| is_list && c == ',').is_empty() {
             return Ok(Some(Err(no_value(name))));
         }
-        if !matches!(code, "_include" | "_revinclude" | "_type" | "_format") && self.applied.iter().any(|(before, _)| before == name) {
+        if !matches!(code, "_include" | "_revinclude" | "_type") && self.applied.iter().any(|(before, _)| before == name) {
             let message = format!("{code} '{}' was left out: {code} is given more than once, and the first counts", clip(value));
             return Ok(Some(Err(Failure::new(Kind::NotSupported, message))));
         }

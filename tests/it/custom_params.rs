@@ -170,6 +170,7 @@ fn what_cannot_be_searched_by_is_refused() {
         ("expression", json!("Patient.name.where("), "position"),
         ("expression", json!("Patient.nmae.family"), "names no element of Patient"),
         ("code", json!("a:b"), "SearchParameter.code is 'a:b'"),
+        ("code", json!("_count"), "SearchParameter.code '_count' is a parameter of every search"),
         ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
         ("type", json!("special"), "SearchParameter.type is 'special'"),
     ] {

@@ -261,6 +261,9 @@ fn what_is_left_out_is_said() {
         ("Patient?_count=1&_count=2", "_count '2' was left out: _count is given more than once, and the first counts"),
         ("Patient?_sort=name&_sort=birthdate", "_sort 'birthdate' was left out: _sort is given more than once, and the first counts"),
         ("Patient?_summary=", "search parameter '_summary' has no value and was left out"),
+        ("?_type=", "search parameter '_type' has no value and was left out"),
+        ("Patient?_sort=,", "search parameter '_sort' has no value and was left out"),
+        ("Patient?_format=json&_format=xml", "_format 'xml' was left out: _format is given more than once, and the first counts"),
         ("Patient?_include=Patient:organization&_include=Patient:link&_pretty=true&_count=1", ""),
     ] {
         assert_eq!(left_out(&fhir, query), said, "{query}");
@@ -273,6 +276,23 @@ fn what_is_left_out_is_said() {
     server.client().put("/api/sims/a__old", &json!({"fhirVersion": "STU3"})).expect(201);
     let said = left_out(&server.fhir("a__old"), "Location?near-distance=5");
     assert_eq!(said, "near-distance '5' was left out: it is the distance of 'near', which is not there");
+}
+
+/// Every text begins with nothing: such a value would find, and a conditional delete would delete, whatever is there.
+#[test]
+fn a_text_of_lone_accents_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "name": [{"family": "House"}]})).expect(201);
+    for value in ["%CC%88", "House,%CC%88"] {
+        for query in [format!("family={value}"), format!("family:contains={value}"), format!("_has:Patient:link:family={value}")] {
+            let refused = fhir.get(&format!("/Patient?{query}")).expect(400).refusal();
+            assert!(refused.contains("only blanks or accents"), "{query}: {refused}");
+            fhir.send("DELETE", &format!("/Patient?{query}"), &[], b"").expect(400);
+        }
+    }
+    fhir.get("/Patient?_filter=family%20sw%20%22%20%22").expect(400);
+    fhir.get("/Patient/p").expect(200);
 }
 
 #[test]

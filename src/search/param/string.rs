@@ -35,9 +35,20 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
 }
 
 /// The query of one search value.
-#[must_use]
-pub fn query(param: &Param, value: &str) -> Query {
-    Query::prefix(&param.key('s', &normalise(&unescape(value))))
+///
+/// # Errors
+/// As [`wanted`].
+pub fn query(param: &Param, value: &str) -> Result<Query, Failure> {
+    Ok(Query::prefix(&param.key('s', &wanted(param, value)?)))
+}
+
+/// What is looked for: every text begins with nothing, so a value of blanks or of lone accents must not come to that.
+///
+/// # Errors
+/// Nothing of the value is left without case and accents.
+fn wanted(param: &Param, value: &str) -> Result<String, Failure> {
+    let wanted = normalise(&unescape(value));
+    if wanted.is_empty() { Err(bad_value(param, value, "a text: only blanks or accents; say a letter, or use :exact")) } else { Ok(wanted) }
 }
 
 /// The query of one search value with a modifier.
@@ -47,7 +58,7 @@ pub fn query(param: &Param, value: &str) -> Query {
 pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     match modifier {
         Modifier::Exact => Ok(Query::term(&param.key('x', &unescape(value)))),
-        Modifier::Contains => Ok(part(param, value, false, env)),
+        Modifier::Contains => part(param, value, false, env),
         Modifier::Text => {
             let condition = condition(param, value)?;
             let (origin, name) = (env.origin.owned(), param.key('s', ""));
@@ -59,14 +70,16 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
             });
             Ok(Query::Verify(Box::new(Query::term(&param.key('!', ""))), check))
         }
-        _ => Ok(query(param, value)),
+        _ => query(param, value),
     }
 }
 
 /// Anywhere in the value, or at its end.
-#[must_use]
-pub fn part(param: &Arc<Param>, value: &str, at_end: bool, env: &Env<'_>) -> Query {
-    let wanted = normalise(&unescape(value));
+///
+/// # Errors
+/// As [`wanted`].
+pub fn part(param: &Arc<Param>, value: &str, at_end: bool, env: &Env<'_>) -> Result<Query, Failure> {
+    let wanted = wanted(param, value)?;
     let terms = Query::TermContains { prefix: param.key('s', "").into(), part: wanted.as_str().into(), at_end };
     // Of a long value, the term is only the beginning.
     let check = env.on_values(param, move |found| {
@@ -79,7 +92,7 @@ pub fn part(param: &Arc<Param>, value: &str, at_end: bool, env: &Env<'_>) -> Que
         }
         any
     });
-    Query::or(vec![terms, Query::Verify(Box::new(Query::term(&param.key('~', ""))), check)])
+    Ok(Query::or(vec![terms, Query::Verify(Box::new(Query::term(&param.key('~', ""))), check)]))
 }
 
 /// Calls `found` with every string of a value.
