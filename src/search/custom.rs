@@ -8,13 +8,10 @@ use serde_json::Value;
 use super::params::{Param, TypeParams};
 use super::parse::{RESULT, RESULT_R5};
 use super::path::Path;
-use super::path::library::{Expression, LONGEST, MAX_PARENTHESES};
+use super::path::library::{Expression, excess};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind};
-
-/// Most steps of an expression: evaluation goes down by recursion.
-const MAX_STEPS: usize = 200;
 
 /// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
 /// specification has it already.
@@ -33,14 +30,8 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
     if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
         return Ok(Vec::new());
     }
-    let deep = expression.matches('(').count() > MAX_PARENTHESES
-        || expression.matches(['.', '[']).count() > MAX_STEPS
-        || expression.matches(" and ").count() > MAX_STEPS;
-    if expression.len() > LONGEST || deep {
-        let message = format!(
-            "SearchParameter.expression has more than {LONGEST} bytes, {MAX_PARENTHESES} parentheses or {MAX_STEPS} steps; what is beyond begins at position {LONGEST} or before"
-        );
-        return Err(bad("expression", message));
+    if let Some(excess) = excess(expression) {
+        return Err(bad("expression", format!("SearchParameter.expression {excess}")));
     }
     let code = code(text("code"))?;
     let kind = text("type").unwrap_or_default();

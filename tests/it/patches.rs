@@ -180,3 +180,33 @@ fn fhirpath_patches_change_what_their_paths_lead_to() {
     assert!(send(&fhir, "application/fhir+json", &unnamed).expect(400).refusal().contains("each is named operation"));
     assert_eq!(fhir.get("/Patient/p").json()["active"], true);
 }
+
+/// Expressions are read and evaluated by recursion: one that is too deep must not take the server along.
+#[test]
+fn a_fhirpath_patch_of_a_monstrous_path_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    put(&fhir);
+    let nested = |open: &str, close: &str, n: usize| format!("{}Patient{}", open.repeat(n), close.repeat(n));
+    for path in [
+        format!("Patient.name{}", ".where(true)".repeat(5_000)),
+        format!("Patient.name{}", "[0]".repeat(50_000)),
+        format!("Patient.name.where(true{})", " and true".repeat(20_000)),
+        format!("Patient.name{}", " | Patient.name".repeat(20_000)),
+        nested("(", ")", 5_000),
+        nested("Patient.where(", ")", 3_000),
+    ] {
+        let patch = fhirpath(&[operation(&json!({"type": "delete", "path": path}))]);
+        let refused = send(&fhir, "application/fhir+json", &patch).expect(400).refusal();
+        assert!(refused.contains("4000 bytes, 100 parentheses or 200 steps"), "{refused}");
+        let bundle =
+            json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": patch, "request": {"method": "PATCH", "url": "Patient/p"}}]});
+        fhir.post("", &bundle).expect(400);
+    }
+    // What the limits leave is evaluated.
+    for path in [format!("Patient.nothing{}", ".x".repeat(190)), format!("Patient.photo{}", " | Patient.photo".repeat(150)), nested("(", ")", 99)] {
+        let patch = fhirpath(&[operation(&json!({"type": "delete", "path": path}))]);
+        assert!(send(&fhir, "application/fhir+json", &patch).status < 500);
+    }
+    fhir.get("/Patient/p").expect(200);
+}

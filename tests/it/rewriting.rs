@@ -136,6 +136,7 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
             "Bundle.entry[1]: Patient/x is another resource than Patient/p",
         ),
         (vec![json!({"resource": patient("p", "X")})], "meta.lastUpdated or response.lastModified with an instant is missing"),
+        (vec![version("X", "1969-12-31T23:59:59Z")], "'1969-12-31T23:59:59Z' is before 1970"),
         (vec![version("X", "yesterday")], "with an instant is missing"),
         (vec![json!({"response": {"lastModified": "2010-01-01T00:00:00Z"}})], "neither request.url nor the resource says"),
         (vec![version("X", "2010-01-01T00:00:00Z"); 101], "at most 100 are accepted"),

@@ -78,6 +78,9 @@ fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {
     let when = meta("lastUpdated").or_else(|| text("response", "lastModified"));
     let modified_ms = when.and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
     let modified_ms = modified_ms.ok_or_else(|| Failure::new(Kind::Invalid, "meta.lastUpdated or response.lastModified with an instant is missing"))?;
+    if modified_ms < 0 {
+        return Err(Failure::new(Kind::Invalid, format!("'{}' is before 1970: no version here can be that old", clip(when.unwrap_or_default()))));
+    }
     let etag = text("response", "etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
     let change = match text("request", "method") {
         Some("DELETE") => Change::Delete,

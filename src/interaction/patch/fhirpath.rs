@@ -8,8 +8,8 @@ use super::element::{self, Content};
 use crate::fhir::definitions::Element;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, Resource};
-use crate::search::path::place::{Place, Step as Down};
-use crate::search::path::{Path, Ty};
+use crate::search::path::place::{Place, Places, Step as Down};
+use crate::search::path::{Path, Ty, library};
 
 /// One operation, and which it is.
 #[derive(Debug)]
@@ -84,7 +84,11 @@ fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
         "move" => Action::Move { source: number("source")?, destination: number("destination")? },
         other => return Err(bad(format!("type '{}' is not add, insert, delete, replace or move", clip(other)))),
     };
-    Ok(Step { at, path: text("path")?, action })
+    let path = text("path")?;
+    if let Some(excess) = library::excess(&path) {
+        return Err(bad(format!("the path '{}' {excess}", clip(&path))));
+    }
+    Ok(Step { at, path, action })
 }
 
 fn given(part: &Value) -> Option<Given> {
@@ -160,7 +164,8 @@ impl Target<'_> {
         if nodes.is_empty() {
             return self.without_value(path);
         }
-        let place = |value| Place::of(self.resource, value).ok_or_else(|| "the path makes a value instead of leading to an element".to_owned());
+        let places = Places::of(self.resource);
+        let place = |value| places.find(value).ok_or_else(|| "the path makes a value instead of leading to an element".to_owned());
         nodes.iter().map(|node| Ok(Found { place: place(node.value)?, ty: node.ty })).collect()
     }
 
@@ -170,10 +175,11 @@ impl Target<'_> {
         let compiled = Path::compile(above, self.type_name, self.definitions).map_err(|e| e.to_string())?;
         let mut parents = Vec::new();
         compiled.evaluate(self.resource, self.type_name, &mut parents);
+        let places = Places::of(self.resource);
         let found = parents.iter().filter_map(|parent| {
             let element = self.element(parent.ty, name).ok()?;
             let key = present(parent.value.as_object()?, element, name)?;
-            Some(Found { place: Place::of(self.resource, parent.value)?.then(Down::Key(key)), ty: Ty::named("Element") })
+            Some(Found { place: places.find(parent.value)?.then(Down::Key(key)), ty: Ty::named("Element") })
         });
         Ok(found.collect())
     }

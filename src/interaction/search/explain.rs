@@ -18,7 +18,7 @@ use crate::search::param::{self, Prefix};
 use crate::search::params::Param;
 use crate::search::parse::Modifier;
 use crate::search::path::Node;
-use crate::search::path::place::Place;
+use crate::search::path::place::Places;
 use crate::search::{Lookup, Search};
 use crate::sim::{Page, Snapshot, Stored};
 
@@ -92,6 +92,7 @@ pub fn indexed(type_name: &'static str, id: &ResourceId, snapshot: &Snapshot) ->
     let stored = stored(type_name, id, snapshot)?;
     let resource = parsed(&stored)?;
     let keys = keys_of(&stored, &resource, id, snapshot);
+    let places = Places::of(&resource);
     let mut parameters = Vec::new();
     for param in &snapshot.params().of(type_name).list {
         let prefix = format!("{}\u{1f}", param.name);
@@ -101,7 +102,7 @@ pub fn indexed(type_name: &'static str, id: &ResourceId, snapshot: &Snapshot) ->
         if terms.is_empty() && columns.is_empty() {
             continue;
         }
-        let shown = |n: &Node<'_>| json!({"path": path_of(&resource, n, type_name), "type": n.ty.base, "value": n.value});
+        let shown = |n: &Node<'_>| json!({"path": path_of(&places, n, type_name), "type": n.ty.base, "value": n.value});
         let values: Vec<Value> = param.with_values(&resource, type_name, |found| found.iter().map(shown).collect());
         parameters.push(json!({"name": param.code, "type": param.kind.code(), "values": values, "terms": terms, "bounds": columns}));
     }
@@ -199,7 +200,8 @@ fn values_of(
         Some(keys) => query.matches_alone(keys),
         None => query.matches_alone(&extract::keys_of(param, std::slice::from_ref(node), &origin)),
     };
-    let one = |(at, node): (usize, &Node<'_>)| (path_of(resource, node, type_name), node.value.clone(), holds(at, node));
+    let places = Places::of(resource);
+    let one = |(at, node): (usize, &Node<'_>)| (path_of(&places, node, type_name), node.value.clone(), holds(at, node));
     Ok(param.with_values(resource, type_name, |found| found.iter().enumerate().map(one).collect()))
 }
 
@@ -369,8 +371,8 @@ fn relation(prefix: Prefix) -> &'static str {
 }
 
 /// Where in the resource a value is.
-fn path_of(resource: &Value, node: &Node<'_>, type_name: &str) -> String {
-    Place::of(resource, node.value).map(|place| format!("{type_name}{place}")).unwrap_or_default()
+fn path_of(places: &Places, node: &Node<'_>, type_name: &str) -> String {
+    places.find(node.value).map(|place| format!("{type_name}{place}")).unwrap_or_default()
 }
 
 /// A term without the bytes that part it.

@@ -37,7 +37,7 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
 /// The query of one search value.
 ///
 /// # Errors
-/// As [`wanted`].
+/// Nothing of the value is left without case and accents.
 pub fn query(param: &Param, value: &str) -> Result<Query, Failure> {
     Ok(Query::prefix(&param.key('s', &wanted(param, value)?)))
 }
@@ -77,7 +77,7 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
 /// Anywhere in the value, or at its end.
 ///
 /// # Errors
-/// As [`wanted`].
+/// Nothing of the value is left without case and accents.
 pub fn part(param: &Arc<Param>, value: &str, at_end: bool, env: &Env<'_>) -> Result<Query, Failure> {
     let wanted = wanted(param, value)?;
     let terms = Query::TermContains { prefix: param.key('s', "").into(), part: wanted.as_str().into(), at_end };

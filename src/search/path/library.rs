@@ -26,9 +26,11 @@ use super::{BadPath, Ty};
 use crate::fhir::{Definitions, FhirVersion};
 
 /// Longest expression in bytes.
-pub const LONGEST: usize = 4_000;
+const LONGEST: usize = 4_000;
 /// Most parentheses: some of the library's steps go down by recursion.
-pub const MAX_PARENTHESES: usize = 100;
+const MAX_PARENTHESES: usize = 100;
+/// Most steps of an expression: evaluation goes down by recursion.
+const MAX_STEPS: usize = 200;
 /// Most times that an expression joins texts: each may double what there is.
 const MAX_JOINED: usize = 8;
 /// Most functions with a condition in one another: each may look at all values again.
@@ -333,6 +335,16 @@ impl Engine {
         });
         made.as_ref()
     }
+}
+
+/// What an expression has too much of to be compiled and evaluated safely, if it has: "has more than ...".
+#[must_use]
+pub fn excess(expression: &str) -> Option<String> {
+    let steps = |what: &str| expression.matches(what).count() > MAX_STEPS;
+    let deep = expression.matches('(').count() > MAX_PARENTHESES || expression.matches(['.', '[']).count() > MAX_STEPS || steps(" and ");
+    (expression.len() > LONGEST || deep).then(|| {
+        format!("has more than {LONGEST} bytes, {MAX_PARENTHESES} parentheses or {MAX_STEPS} steps; what is beyond begins at position {LONGEST} or before")
+    })
 }
 
 /// A compiled expression of the whole language.

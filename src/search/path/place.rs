@@ -1,5 +1,6 @@
 //! Where in a resource a value is: values are borrowed from it, so the place in memory tells.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde_json::Value;
@@ -17,38 +18,45 @@ pub enum Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place(pub Vec<Step>);
 
-impl Place {
-    /// Where in `resource` the value `wanted` is, if it was borrowed from there.
+/// The places of all values of a resource: as many steps as it has values, however many are asked for.
+pub struct Places(HashMap<*const Value, (*const Value, Step)>, *const Value);
+
+impl Places {
+    /// Walks through `resource`.
     #[must_use]
-    pub fn of(resource: &Value, wanted: &Value) -> Option<Self> {
-        let mut place = Self::default();
-        place.find(resource, wanted).then_some(place)
+    pub fn of(resource: &Value) -> Self {
+        let mut above = HashMap::new();
+        let mut open = vec![resource];
+        while let Some(here) = open.pop() {
+            let mut below = |step: Step, value| {
+                above.insert(std::ptr::from_ref(value), (std::ptr::from_ref(here), step));
+                open.push(value);
+            };
+            match here {
+                Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| below(Step::Index(n), item)),
+                Value::Object(members) => members.iter().for_each(|(key, value)| below(Step::Key(key.clone()), value)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        Self(above, resource)
     }
 
-    fn find(&mut self, here: &Value, wanted: &Value) -> bool {
-        if std::ptr::eq(here, wanted) {
-            return true;
+    /// Where `wanted` is, if it was borrowed from the resource.
+    #[must_use]
+    pub fn find(&self, wanted: &Value) -> Option<Place> {
+        let mut here = std::ptr::from_ref(wanted);
+        let mut steps = Vec::new();
+        while here != self.1 {
+            let (above, step) = self.0.get(&here)?;
+            steps.push(step.clone());
+            here = *above;
         }
-        match here {
-            Value::Array(items) => items.iter().enumerate().any(|(n, item)| self.try_step(Step::Index(n), item, wanted)),
-            Value::Object(members) => members.iter().any(|(key, value)| self.try_step(Step::Key(key.clone()), value, wanted)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-        }
+        steps.reverse();
+        Some(Place(steps))
     }
+}
 
-    fn try_step(&mut self, step: Step, value: &Value, wanted: &Value) -> bool {
-        // A value that holds nothing and is not it need not be entered.
-        if !(std::ptr::eq(value, wanted) || value.is_array() || value.is_object()) {
-            return false;
-        }
-        self.0.push(step);
-        let found = self.find(value, wanted);
-        if !found {
-            self.0.pop();
-        }
-        found
-    }
-
+impl Place {
     /// The value at this place.
     pub fn get_mut<'v>(&self, resource: &'v mut Value) -> Option<&'v mut Value> {
         self.0.iter().try_fold(resource, |here, step| match step {
