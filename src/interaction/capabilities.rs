@@ -93,7 +93,10 @@ fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<S
         resource.insert("operation".into(), operations.into());
     }
     resource.insert("searchInclude".into(), json!(includes(type_name, params)));
-    resource.insert("searchRevInclude".into(), json!(reverse.map_or(&[][..], Vec::as_slice)));
+    // FHIR knows no empty arrays.
+    if let Some(reverse) = reverse.filter(|all| !all.is_empty()) {
+        resource.insert("searchRevInclude".into(), json!(reverse));
+    }
     Value::Object(resource)
 }
 

@@ -113,10 +113,14 @@ fn meta_is_of_a_resource_a_version_a_type_or_all() {
 #[test]
 fn operations_are_listed_and_others_refused_in_words() {
     let server = TestServer::start();
-    for version in ["STU3", "R4", "R5"] {
+    for version in ["STU3", "R4", "R4B", "R5"] {
         let sim = format!("a__{}", version.to_lowercase());
         server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
-        let rest = server.fhir(&sim).get("/metadata").json()["rest"][0].clone();
+        let fhir = server.fhir(&sim);
+        let statement = fhir.get("/metadata").json();
+        let validated = fhir.post("/CapabilityStatement/$validate", &statement).expect(200);
+        assert!(!validated.text().contains(r#""severity":"error""#), "{version}: {}", validated.refusal());
+        let rest = statement["rest"][0].clone();
         let patient = rest["resource"].as_array().unwrap().iter().find(|r| r["type"] == "Patient").unwrap().clone();
         if version == "STU3" {
             assert!(rest["operation"].as_array().unwrap().iter().any(|o| o["name"] == "everything" && o["definition"]["reference"].is_string()));
