@@ -172,6 +172,17 @@ impl Query {
         }
     }
 
+    /// How many times it looks through the terms of a resource instead of looking one up.
+    #[must_use]
+    pub fn scans(&self) -> u64 {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().map(Self::scans).sum(),
+            Self::Not(part) | Self::Verify(part, _) => part.scans(),
+            Self::TermContains { .. } | Self::TermsOf { .. } => 1,
+            Self::All | Self::None | Self::Term(_) | Self::TermRange { .. } | Self::Column { .. } | Self::Text(..) => 0,
+        }
+    }
+
     /// Hashes of terms of which a wanted resource has at least one; `None` if there are no such terms.
     #[must_use]
     pub fn needed_terms(&self) -> Option<Vec<u64>> {
@@ -235,6 +246,12 @@ impl Keys {
     #[must_use]
     pub fn has(&self, term: &str) -> bool {
         self.hashes.binary_search(&hash(term)).is_ok() && self.terms.binary_search_by(|span| self.slice(span).cmp(term)).is_ok()
+    }
+
+    /// How many terms it has.
+    #[must_use]
+    pub fn term_count(&self) -> usize {
+        self.terms.len()
     }
 
     /// Hashes of the terms, sorted.

@@ -16,8 +16,10 @@ use crate::query::{Check, Query};
 const DOCUMENT: u64 = 1;
 /// What looking up a term costs.
 const TERM: u64 = 10;
-/// What reading a stored resource and checking it costs.
+/// What reading a stored resource and checking it costs,
 const CHECK: u64 = 200;
+/// and one step more for so many of its bytes.
+const CHECKED_BYTES: u64 = 10;
 
 /// What a search may still cost, in steps of roughly a tenth of a microsecond.
 ///
@@ -42,6 +44,11 @@ impl Budget {
         left > steps
     }
 
+    /// Takes off it what reading and checking a stored resource costs; `false` as [`Budget::spend`].
+    pub fn spend_check(&self, body: &[u8]) -> bool {
+        self.spend(CHECK + body.len() as u64 / CHECKED_BYTES)
+    }
+
     /// Whether all of it is spent.
     #[must_use]
     pub fn is_spent(&self) -> bool {
@@ -63,6 +70,12 @@ pub struct Context<'a> {
     pub budget: &'a Budget,
     /// What one document costs.
     pub weight: u64,
+}
+
+impl Context<'_> {
+    fn passes(&self, doc: u32, check: &Check) -> bool {
+        !self.budget.is_spent() && (self.body)(doc).is_some_and(|bytes| self.budget.spend_check(&bytes) && (check.0)(&bytes))
+    }
 }
 
 /// A query made ready for one segment. Documents are asked for in ascending order.
@@ -214,7 +227,7 @@ impl Node {
             Self::And(parts) => parts.iter_mut().all(|p| p.has(doc, context)),
             Self::Or(parts) => parts.iter_mut().any(|p| p.has(doc, context)),
             Self::Not(part) => !part.has(doc, context),
-            Self::Verify(part, check) => part.has(doc, context) && context.budget.spend(CHECK) && (context.body)(doc).is_some_and(|bytes| (check.0)(&bytes)),
+            Self::Verify(part, check) => part.has(doc, context) && context.passes(doc, check),
         }
     }
 
@@ -224,7 +237,7 @@ impl Node {
         if let Self::Verify(part, check) = self {
             if part.size().is_some() {
                 part.for_each(documents, context, &mut |doc| {
-                    if context.budget.spend(CHECK) && (context.body)(doc).is_some_and(|bytes| (check.0)(&bytes)) {
+                    if context.passes(doc, &check) {
                         found(doc);
                     }
                 });

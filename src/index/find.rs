@@ -184,12 +184,8 @@ impl View {
             all.total += total;
             candidates.extend(best);
         }
-        let weight = RECENT + find.query.weight();
-        self.recent.candidates(find.query, &mut |entry| {
+        self.recent_matches(find.query, find.body, find.budget, &mut |entry| {
             let body = || (find.body)(entry.type_name, &entry.version);
-            if !find.budget.spend(weight) || !find.query.matches(&entry.keys, &body) {
-                return;
-            }
             all.total += 1;
             if wanted > 0 {
                 let values = find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k, &body)).collect();
@@ -260,9 +256,11 @@ impl View {
     }
 
     fn recent_matches(&self, query: &Query, body: &ReadBody<'_>, budget: &Budget, found: &mut dyn FnMut(&Arc<Entry>)) {
-        let weight = RECENT + query.weight();
+        let (weight, scans) = (RECENT + query.weight(), query.scans());
         self.recent.candidates(query, &mut |entry| {
-            if budget.spend(weight) && query.matches(&entry.keys, &|| body(entry.type_name, &entry.version)) {
+            let checked = || body(entry.type_name, &entry.version).filter(|bytes| budget.spend_check(bytes));
+            let scanned = scans * (entry.keys.term_count() as u64 / SCANNED_TERMS);
+            if budget.spend(weight + scanned) && query.matches(&entry.keys, &checked) {
                 found(entry);
             }
         });
@@ -328,6 +326,8 @@ type Place = (Ranks, Reverse<(u64, u32)>);
 
 /// What looking at a recent write costs, in the budget's steps.
 const RECENT: u64 = 4;
+/// How many terms of a recent resource are looked through in a step.
+const SCANNED_TERMS: u64 = 4;
 
 fn hit_of(entry: &Arc<Entry>) -> Hit {
     Hit { type_name: entry.type_name, version: entry.version }

@@ -225,6 +225,29 @@ fn a_search_has_a_budget() {
     assert_eq!(refused.json()["issue"][0]["code"], "too-costly");
 }
 
+/// What a condition looks through counts by its length, as what it reads from the disk does.
+#[test]
+fn long_texts_and_lists_cost_what_they_are_long() {
+    let server = TestServer::with(&["--auto-create", "--max-search-steps", "100000"]);
+    let fhir = server.fhir("a__b");
+    let patient = |id: &str, names: Vec<Value>| json!({"resourceType": "Patient", "id": id, "name": names});
+    fhir.put("/Patient/long", &patient("long", vec![json!({"family": "abc ".repeat(50_000)})])).expect(201);
+    fhir.put(
+        "/Organization/many",
+        &json!({"resourceType": "Organization", "id": "many", "name": "x", "alias": (0..20_000).map(|n| format!("alias{n}")).collect::<Vec<_>>()}),
+    )
+    .expect(201);
+    let values = |n: usize| (0..n).map(|n| format!("zq{n}")).collect::<Vec<_>>().join(",");
+    for when in ["recent", "committed"] {
+        for path in ["/Patient?family:contains=", "/Organization?name:contains="] {
+            assert_eq!(fhir.get(&format!("{path}{}", values(1))).expect(200).json()["total"], 0, "{when} {path}");
+            let refused = fhir.get(&format!("{path}{}", values(50))).expect(403).refusal();
+            assert!(refused.contains("takes more than 100000 steps"), "{when} {path}: {refused}");
+        }
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
 #[test]
 fn every_kind_of_condition() {
     let server = TestServer::start();
