@@ -14,6 +14,18 @@ pub const MAX_DEPTH: usize = 100;
 /// What `serde_json` names a number by when it keeps every digit; a body that holds it would be misread.
 const NUMBER_TOKEN: &str = "$serde_json::private::Number";
 
+/// What kind of JSON a value is.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// Reads one JSON value.
 ///
 /// # Errors

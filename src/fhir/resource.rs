@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::id::clip;
+use super::json::kind_of;
 use super::{Definitions, Failure, FhirVersion, Kind, json};
 
 /// A parsed resource of a type that its FHIR version defines.
@@ -83,17 +84,6 @@ impl Resource {
         }
         let message = format!("the URL says {expected}, but resourceType is '{}'; send it to /{}", clip(self.type_name), self.type_name);
         Err(Failure::new(Kind::Invalid, message).at("resourceType"))
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::super::FhirVersion;
 use super::super::id::clip;
+use super::super::json::kind_of;
 use super::report::Finding;
 use super::{temporal, xhtml};
 
@@ -153,18 +154,6 @@ impl Primitive {
             Self::Integer64 => whole(text, &(i64::MIN..=i64::MAX)),
             Self::Boolean | Self::Integer | Self::UnsignedInt | Self::PositiveInt | Self::Decimal => None,
         }
-    }
-}
-
-/// What kind of JSON a value is.
-pub fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 

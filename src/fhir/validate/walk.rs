@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use super::super::id::clip;
 use super::super::json::MAX_DEPTH;
 use super::super::{Definitions, FhirVersion};
-use super::primitive::{Primitive, kind_of};
+use super::primitive::Primitive;
 use super::report::{Finding, Report, step};
 use super::rules::{self, Scope};
 use super::schema::{Holds, Member, Role, Schema, Shape};
 use super::{Issue, Severity};
+use crate::fhir::json::kind_of;
 
 type Object = Map<String, Value>;
 

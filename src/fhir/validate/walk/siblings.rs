@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::primitive::kind_of;
 use super::super::report::Finding;
 use super::super::schema::Member;
 use super::{Object, Walk, empty_array};
+use crate::fhir::json::kind_of;
 
 impl<'r> Walk<'r> {
     /// The extensions and ids of a primitive's values: `_given` beside `given`.
