@@ -33,9 +33,17 @@ impl Request {
     /// A deletion as the query of its URL, `_cascade=delete`, says it.
     ///
     /// # Errors
-    /// `_cascade` says something else.
+    /// `_cascade` says something else; of one resource, there is a parameter that is not known: a misspelled `_cascade` would
+    /// delete something else than what was meant.
     pub fn new(which: Which, conditions: Conditions, query: &str) -> Result<Self, Failure> {
-        let said = super::target::pairs(query).into_iter().find(|(name, _)| name == CASCADE).map(|(_, value)| value);
+        let pairs = super::target::pairs(query);
+        if matches!(which, Which::Instance(..))
+            && let Some((name, _)) = pairs.iter().find(|(name, _)| !matches!(name.as_str(), CASCADE | "_format" | "_pretty"))
+        {
+            let message = format!("unknown parameter '{}'; the deletion of one resource has {CASCADE}, _format and _pretty", clip(name));
+            return Err(Failure::new(Kind::NotSupported, message));
+        }
+        let said = pairs.into_iter().find(|(name, _)| name == CASCADE).map(|(_, value)| value);
         let cascade = match said.as_deref() {
             None | Some("none") => false,
             Some("delete") => true,

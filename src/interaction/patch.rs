@@ -6,7 +6,7 @@ mod element;
 pub mod fhirpath;
 pub mod json;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::whom::{Whom, the_one};
 use super::{Conditions, Content, Env, Reply, create, not_found, update};
@@ -29,7 +29,7 @@ pub struct Patch {
 #[derive(Debug)]
 enum Edits {
     Json(Vec<json::Step>),
-    Merge(Value),
+    Merge(Map<String, Value>),
     FhirPath(Vec<fhirpath::Step>),
 }
 
@@ -49,10 +49,10 @@ impl Patch {
     /// It is not an object.
     pub fn merge(text: &str) -> Result<Self, Failure> {
         let value = crate::fhir::json::parse(text.as_bytes())?;
-        if !value.is_object() {
+        let Value::Object(changes) = value else {
             return Err(Failure::new(Kind::Invalid, "a JSON Merge Patch is an object with the members to change; null takes one away"));
-        }
-        Ok(Self { edits: Edits::Merge(value), text: text.to_owned() })
+        };
+        Ok(Self { edits: Edits::Merge(changes), text: text.to_owned() })
     }
 
     /// Reads a FHIRPath Patch, <https://hl7.org/fhir/R4/fhirpatch.html>.
@@ -98,7 +98,7 @@ impl Patch {
         let mut resource: Value = serde_json::from_str(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
         match &self.edits {
             Edits::Json(steps) => json::apply(steps, &mut resource)?,
-            Edits::Merge(changes) => json_patch::merge(&mut resource, changes),
+            Edits::Merge(changes) => resource.as_object_mut().into_iter().for_each(|object| json::merge(object, changes)),
             Edits::FhirPath(steps) => fhirpath::apply(steps, &mut resource, type_name, snapshot.definitions())?,
         }
         Ok(raw::write(&resource, &[body, &self.text]))

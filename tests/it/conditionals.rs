@@ -279,3 +279,18 @@ fn references_lead_to_something_where_the_setting_says_so() {
     assert_eq!(fhir.get("/?_type=Provenance,Observation").json()["total"], 1, "the one that dangled before is left");
     fhir.delete("/Patient?family=t&_cascade=delete").expect(204);
 }
+
+/// A misspelled `_cascade` would delete something else than what was meant.
+#[test]
+fn a_deletion_refuses_parameters_it_does_not_know() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    let refused = fhir.delete("/Patient/p?_cascad=delete").expect(400).refusal();
+    assert!(refused.contains("unknown parameter '_cascad'; the deletion of one resource has _cascade, _format and _pretty"), "{refused}");
+    let entry = json!({"request": {"method": "DELETE", "url": "Patient/p?_cascad=delete"}});
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]})).expect(400);
+    fhir.get("/Patient/p").expect(200);
+    fhir.delete("/Patient/p?_cascade=delete&_pretty=true&_format=json").expect(204);
+    fhir.get("/Patient/p").expect(410);
+}

@@ -1,10 +1,10 @@
-//! JSON Patch, RFC 6902.
+//! JSON Patch, RFC 6902, and JSON Merge Patch, RFC 7396.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the library's reasons that are not said in other words are said in its own")]
 
 use json_patch::jsonptr::{Pointer, PointerBuf};
 use json_patch::{AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::MAX_OPERATIONS;
 use crate::fhir::decimal;
@@ -76,13 +76,44 @@ pub fn apply(steps: &[Step], resource: &mut Value) -> Result<(), Failure> {
         if copied > MAX_COPIED {
             return Err(Failure::new(Kind::TooCostly, format!("the patch copies more than {MAX_COPIED} values")));
         }
-        json_patch::patch_unsafe(resource, std::slice::from_ref(step)).map_err(|e| failed(reason(&e.kind, step)))?;
+        carry_out(step, resource).map_err(|kind| failed(reason(&kind, step)))?;
     }
-    // FHIR knows no empty arrays and objects: what the patch has emptied goes. Not before the end: something may be added.
+    // FHIR knows no empty arrays and objects, and null only in arrays: what the patch leaves so goes. Not before the end:
+    // something may be added.
     for emptied in steps.iter().filter_map(emptied) {
         prune(resource, &emptied);
     }
     Ok(())
+}
+
+/// Carries out one operation. What leaves an object is taken out here: the library would put the last member in its place.
+fn carry_out(step: &Step, resource: &mut Value) -> Result<(), PatchErrorKind> {
+    let by_library = |step: &Step, resource: &mut Value| json_patch::patch_unsafe(resource, std::slice::from_ref(step)).map_err(|e| e.kind);
+    match step {
+        PatchOperation::Remove(RemoveOperation { path }) => match take(resource, path) {
+            Some(_) => Ok(()),
+            None => by_library(step, resource),
+        },
+        PatchOperation::Move(MoveOperation { from, path }) => {
+            if from == path && resource.pointer(from.as_str()).is_some() {
+                return Ok(());
+            }
+            if path.starts_with(from) {
+                return Err(PatchErrorKind::CannotMoveInsideItself);
+            }
+            match take(resource, from) {
+                Some(value) => by_library(&PatchOperation::Add(AddOperation { path: path.clone(), value }), resource),
+                None => by_library(step, resource),
+            }
+        }
+        _ => by_library(step, resource),
+    }
+}
+
+/// Takes a member out of its object; none if there is none.
+fn take(resource: &mut Value, at: &Pointer) -> Option<Value> {
+    let (parent, last) = at.split_back()?;
+    resource.pointer_mut(parent.as_str())?.as_object_mut()?.shift_remove(&*last.decoded())
 }
 
 /// How many values an operation copies; a copy of a copy of a copy is a large thing in few words.
@@ -121,23 +152,30 @@ fn reason(kind: &PatchErrorKind, step: &Step) -> String {
     }
 }
 
-/// What an operation takes something from.
+/// What an operation may leave empty: what it takes something from, or what it puts there.
 fn emptied(step: &Step) -> Option<PointerBuf> {
-    let from: &Pointer = match step {
-        PatchOperation::Remove(remove) => &remove.path,
-        PatchOperation::Move(mov) => &mov.from,
-        PatchOperation::Add(_) | PatchOperation::Replace(_) | PatchOperation::Copy(_) | PatchOperation::Test(_) => return None,
-    };
-    from.parent().map(Pointer::to_buf)
+    match step {
+        PatchOperation::Remove(remove) => remove.path.parent().map(Pointer::to_buf),
+        PatchOperation::Move(mov) => mov.from.parent().map(Pointer::to_buf),
+        PatchOperation::Add(AddOperation { path, value }) | PatchOperation::Replace(ReplaceOperation { path, value }) => {
+            (value.is_null() || is_empty(value)).then(|| path.clone())
+        }
+        PatchOperation::Copy(_) | PatchOperation::Test(_) => None,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 fn prune(resource: &mut Value, at: &Pointer) {
-    let is_empty = match resource.pointer(at.as_str()) {
-        Some(Value::Array(items)) => items.is_empty(),
-        Some(Value::Object(members)) => members.is_empty(),
-        _ => false,
-    };
-    if let (true, Some((parent, last))) = (is_empty, at.split_back()) {
+    let Some((parent, last)) = at.split_back() else { return };
+    let in_object = resource.pointer(parent.as_str()).is_some_and(Value::is_object);
+    if resource.pointer(at.as_str()).is_some_and(|v| is_empty(v) || in_object && v.is_null()) {
         match resource.pointer_mut(parent.as_str()) {
             Some(Value::Object(members)) => _ = members.shift_remove(&*last.decoded()),
             Some(Value::Array(items)) => {
@@ -148,6 +186,23 @@ fn prune(resource: &mut Value, at: &Pointer) {
             _ => {}
         }
         prune(resource, parent);
+    }
+}
+
+/// JSON Merge Patch, RFC 7396. Members keep their places, and what the patch leaves empty goes.
+pub fn merge(object: &mut Map<String, Value>, changes: &Map<String, Value>) {
+    for (key, change) in changes {
+        let mut value = change.clone();
+        if let Value::Object(inner) = change {
+            let mut merged = object.get_mut(key).and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
+            merge(&mut merged, inner);
+            value = Value::Object(merged);
+        }
+        if value.is_null() || is_empty(&value) {
+            object.shift_remove(key);
+        } else {
+            object.insert(key.clone(), value);
+        }
     }
 }
 
@@ -183,6 +238,29 @@ mod tests {
         assert_eq!(patched(resource(), &both), Ok(json!({"n": resource()["n"]})));
         let refilled = json!([{"op": "remove", "path": "/a/0"}, {"op": "add", "path": "/a/-", "value": 7}, {"op": "test", "path": "/n", "value": 1.0}]);
         assert_eq!(patched(resource(), &refilled), Ok(json!({"a": [7], "n": resource()["n"]})));
+    }
+
+    #[test]
+    fn members_keep_their_places() {
+        let resource = || json!({"a": 1, "b": {"x": 1, "y": 2, "z": 3}, "c": 3, "d": 4});
+        for (patch, expected) in [
+            (json!([{"op": "remove", "path": "/a"}]), r#"{"b":{"x":1,"y":2,"z":3},"c":3,"d":4}"#),
+            (json!([{"op": "remove", "path": "/b/x"}]), r#"{"a":1,"b":{"y":2,"z":3},"c":3,"d":4}"#),
+            (json!([{"op": "move", "from": "/a", "path": "/a"}]), r#"{"a":1,"b":{"x":1,"y":2,"z":3},"c":3,"d":4}"#),
+            (json!([{"op": "move", "from": "/a", "path": "/b/w"}]), r#"{"b":{"x":1,"y":2,"z":3,"w":1},"c":3,"d":4}"#),
+            (json!([{"op": "move", "from": "/b", "path": "/bb"}]), r#"{"a":1,"c":3,"d":4,"bb":{"x":1,"y":2,"z":3}}"#),
+            (json!([{"op": "add", "path": "/a", "value": null}, {"op": "replace", "path": "/b/x", "value": {}}]), r#"{"b":{"y":2,"z":3},"c":3,"d":4}"#),
+            (
+                json!([{"op": "add", "path": "/e", "value": []}, {"op": "add", "path": "/e/-", "value": null}]),
+                r#"{"a":1,"b":{"x":1,"y":2,"z":3},"c":3,"d":4,"e":[null]}"#,
+            ),
+        ] {
+            assert_eq!(patched(resource(), &patch).map(|v| v.to_string()).as_deref(), Ok(expected), "{patch}");
+        }
+        let mut merged = resource();
+        let changes = json!({"a": null, "b": {"x": null, "y": 5}, "e": {"f": {"g": null}}, "c": []});
+        merge(merged.as_object_mut().unwrap_or(&mut Map::new()), changes.as_object().unwrap_or(&Map::new()));
+        assert_eq!(merged.to_string(), r#"{"b":{"y":5,"z":3},"d":4}"#);
     }
 
     #[test]
