@@ -276,7 +276,7 @@ fn plan(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result
         Interaction::Delete(request) => delete::perform(request, snapshot, env),
         Interaction::Operation(call) => operation::perform(call, snapshot, env),
         Interaction::Batch(content) => bundle::batch(content, snapshot, env),
-        Interaction::Restore(content) => bundle::restore::perform(content, snapshot),
+        Interaction::Restore(content) => bundle::restore::perform(content, snapshot, env),
         Interaction::Transaction(content) => bundle::transaction(content, snapshot, env),
     }
 }

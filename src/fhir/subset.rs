@@ -48,7 +48,8 @@ impl Subset {
         for (name, value) in parameters {
             match name.as_str() {
                 "_summary" => {
-                    let bad = || Failure::new(Kind::BadValue, format!("_summary '{}' of a read is not true, text, data or false", clip(value)));
+                    let bad =
+                        || Failure::new(Kind::BadValue, format!("_summary '{}' is not true, text, data or false, which is what it may be here", clip(value)));
                     subset = Self::of_summary(value).ok_or_else(bad)?;
                 }
                 "_elements" => subset = Self::Elements(value.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()),

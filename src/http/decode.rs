@@ -9,6 +9,7 @@ use super::negotiate::{Prefer, Sent, sent, unsupported};
 use super::routes::text;
 use serde_json::Value;
 
+use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
@@ -16,7 +17,7 @@ use crate::interaction::conditions::Tag;
 use crate::interaction::delete::{self, Which};
 use crate::interaction::operation::{self, Definition};
 use crate::interaction::search::Request as SearchRequest;
-use crate::interaction::target::pairs;
+use crate::interaction::target::{pairs, readable};
 use crate::interaction::{Conditions, Content, Interaction, Patch, Target, Whom, history};
 
 /// The parts of a request that decide what it asks for.
@@ -46,6 +47,9 @@ impl Parts<'_> {
         let conditions = self.conditions()?;
         let method = self.request.method();
         let is_read = method == Method::GET || method == Method::HEAD;
+        if self.prefer.strict {
+            self.refuse_unknown(is_read)?;
+        }
         if let Some(of) = self.target.history().filter(|_| is_read) {
             return Ok(Interaction::History(history::Request { of, parameters: self.query }));
         }
@@ -93,6 +97,23 @@ impl Parts<'_> {
         }
     }
 
+    /// Refuses the parameters that a read or a write of one resource would pass over.
+    fn refuse_unknown(&self, is_read: bool) -> Result<(), Failure> {
+        let known: &[&str] = match &self.target {
+            Target::Instance(..) | Target::Version(..) if is_read => &["_format", "_pretty", "_summary", "_elements"],
+            Target::Instance(..) if *self.request.method() != Method::DELETE => &["_format", "_pretty"],
+            Target::Type(_) | Target::System if *self.request.method() == Method::POST => &["_format", "_pretty"],
+            _ => return Ok(()),
+        };
+        match self.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("unknown parameter '{}'; known here: {}. Without Prefer: handling=strict it is ignored", clip(name), known.join(", "));
+                Err(Failure::new(Kind::NotSupported, message))
+            }
+        }
+    }
+
     fn deletion(&self, which: Which, conditions: Conditions) -> Result<Interaction, Failure> {
         delete::Request::new(which, conditions, self.request.query_string()).map(Interaction::Delete)
     }
@@ -115,7 +136,7 @@ impl Parts<'_> {
             _ => {
                 let message = format!(
                     "Content-Type '{}' is not supported here{}; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
-                    crate::fhir::id::clip(content_type),
+                    clip(content_type),
                     if is_array { " for an array" } else { "" }
                 );
                 Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"))
@@ -126,12 +147,10 @@ impl Parts<'_> {
     fn not_allowed(&self, target: &Target) -> Failure {
         let method = self.request.method();
         let (allow, hint) = match target {
-            Target::System => ("GET, HEAD, POST, DELETE", "POST takes a batch or transaction Bundle, DELETE a condition"),
+            Target::System => ("GET, HEAD, POST", "POST takes a batch or transaction Bundle, DELETE a condition"),
             Target::Metadata => ("GET, HEAD", ""),
             Target::Compartment(..) => ("GET, HEAD", "to search by POST, add /_search"),
-            Target::Type(_) => {
-                ("GET, HEAD, POST, PUT, PATCH, DELETE", "to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…")
-            }
+            Target::Type(_) => ("GET, HEAD, POST", "to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…"),
             Target::Instance(..) => ("GET, HEAD, PUT, PATCH, DELETE", "to create, POST to the type, or PUT with an id"),
             Target::SystemHistory | Target::TypeHistory(_) | Target::InstanceHistory(..) | Target::Version(..) => ("GET, HEAD", "versions cannot be changed"),
             Target::Operation(level, name) if Definition::find(name, level).is_ok_and(|d| d.affects_state) => ("POST", "it changes something"),
@@ -173,6 +192,7 @@ impl Parts<'_> {
             _ if self.body.is_empty() => {}
             Sent::Form => {
                 let form = std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the form is not UTF-8"))?;
+                readable(form)?;
                 self.query.extend(pairs(form));
             }
             Sent::Json | Sent::Xml => return Err(not_a_form(text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))),
@@ -239,7 +259,7 @@ impl Parts<'_> {
             Some("batch") => Ok(Interaction::Batch(content)),
             Some("history") => Ok(Interaction::Restore(content)),
             other => {
-                let shown = other.map_or("missing".to_owned(), |t| format!("'{}'", crate::fhir::id::clip(t)));
+                let shown = other.map_or("missing".to_owned(), |t| format!("'{}'", clip(t)));
                 let message = format!("Bundle.type is {shown}; the endpoint itself takes batch or transaction. To store a Bundle as it is, POST it to /Bundle");
                 Err(Failure::new(Kind::Invalid, message).at("Bundle.type"))
             }
@@ -272,7 +292,7 @@ impl Read {
 
 /// The refusal of a search whose body is no form.
 fn not_a_form(content_type: &str) -> Failure {
-    let message = format!("Content-Type '{}' is not supported here; send application/x-www-form-urlencoded", crate::fhir::id::clip(content_type));
+    let message = format!("Content-Type '{}' is not supported here; send application/x-www-form-urlencoded", clip(content_type));
     Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
 }
 

@@ -19,9 +19,9 @@ use crate::search::Search;
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// `Patient?name=joh`.
-    query: String,
+    query: Option<String>,
     /// `Patient/123`.
-    resource: String,
+    resource: Option<String>,
 }
 
 /// `GET /api/sims/{id}/explain?query=…&resource=…`.
@@ -29,8 +29,10 @@ pub async fn explain(app: Data<App>, id: Path<String>, asked: Query<Asked>) -> H
     answer(move || {
         let sim = app.registry.get(&id.parse()?)?;
         let snapshot = sim.snapshot();
-        let (type_name, resource) = instance(&asked.resource, snapshot.definitions())?;
-        let request = request(&asked.query, type_name, snapshot.definitions())?;
+        let missing = |name: &str| Failure::new(Kind::BadValue, format!("{name} is missing; ask …/explain?query=Patient?name=joh&resource=Patient/123"));
+        let (query, resource) = (asked.query.as_deref().ok_or_else(|| missing("query"))?, asked.resource.as_deref().ok_or_else(|| missing("resource"))?);
+        let (type_name, resource) = instance(resource, snapshot.definitions())?;
+        let request = request(query, type_name, snapshot.definitions())?;
         let search = Search::parse(&request.parameters, request.scope(), snapshot.params())?;
         let explained = why::of_resource(&search, type_name, &resource, &snapshot, app.registry.clock().now_ms())?;
         Ok(Answer::json(200, &explained))

@@ -208,21 +208,26 @@ pub fn unsupported(content_type: &str) -> Failure {
 /// What `Prefer` says.
 ///
 /// # Errors
-/// A value of `return` or `handling` that does not exist.
+/// A value of `handling` that does not exist; under `handling=strict`, one of `return`.
 pub fn prefer(request: &HttpRequest) -> Result<Prefer, Failure> {
     let mut prefer = Prefer::default();
     let mut handling = None;
+    let mut odd = None;
     for value in request.headers().get_all("prefer").filter_map(|v| v.to_str().ok()) {
         for part in value.split([',', ';']).map(str::trim) {
-            let bad = |known: &str| Failure::new(Kind::BadValue, format!("Prefer '{}' is not understood; use {known}", clip(part))).at("http.Prefer");
             let Some((name, v)) = part.split_once('=') else { continue };
             let v = v.trim().trim_matches('"');
+            let bad = |known: &str| Failure::new(Kind::BadValue, format!("Prefer '{}' is not understood; use {known}", clip(part))).at("http.Prefer");
             // Of a preference that is said twice the first counts, RFC 7240.
             match name.trim().to_ascii_lowercase().as_str() {
                 "return" => {
                     let known = [("representation", Return::Representation), ("minimal", Return::Minimal), ("OperationOutcome", Return::Outcome)];
                     let found = known.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(v)).map(|(_, r)| r);
-                    let returns = found.ok_or_else(|| bad("return=representation, minimal or OperationOutcome"))?;
+                    let Some(returns) = found else {
+                        // What is not understood is ignored, RFC 7240, but for whom asks to be told.
+                        odd.get_or_insert_with(|| bad("return=representation, minimal or OperationOutcome"));
+                        continue;
+                    };
                     if prefer.returns == Return::Unsaid {
                         prefer.returns = returns;
                     }
@@ -238,5 +243,5 @@ pub fn prefer(request: &HttpRequest) -> Result<Prefer, Failure> {
             }
         }
     }
-    Ok(prefer)
+    odd.filter(|_| prefer.strict).map_or(Ok(prefer), Err)
 }

@@ -19,7 +19,7 @@ use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::operation::Definition;
 use crate::interaction::search::Request;
-use crate::interaction::target::pairs;
+use crate::interaction::target::{pairs, readable};
 use crate::interaction::{Interaction, Target};
 use crate::search::params::TypeParams;
 use crate::search::parse::MAX_PARAMETERS;
@@ -150,6 +150,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
     let prefer = negotiate::prefer(request);
     let filed = filed_under(request.method(), target.as_ref().ok());
     let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());
+    let broken = broken.or_else(|| readable(query_text).err());
     let asked = match (broken, format, prefer, target) {
         (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
         (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {

@@ -10,6 +10,7 @@ pub mod restore;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, update};
+use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
@@ -166,7 +167,10 @@ impl<'a> Identifying<'a> {
         }
         let id = ResourceId::random();
         match self.conditional.insert((type_name, &entry.query), id.clone()) {
-            Some(other) => Err(twice_written(type_name, &other)),
+            Some(_) => Err(Failure::new(
+                Kind::Invalid,
+                format!("another entry updates what {type_name}?{} matches, too; a transaction may write a resource once", clip(&entry.query)),
+            )),
             None => Ok(Identity::New(type_name, id)),
         }
     }

@@ -4,7 +4,7 @@ use super::operation::Definition;
 use super::{Conditions, Done, Reply, Subject, definition, not_found};
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId};
-use crate::sim::Snapshot;
+use crate::sim::{Snapshot, Versioning};
 use crate::version::Version;
 
 /// The current version of a resource.
@@ -36,7 +36,11 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
 /// The version is a deletion, or its file is damaged.
 pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
     if version.is_deletion() {
-        let message = format!("{type_name}/{id} was deleted at {} (version {}); its history is at {type_name}/{id}/_history", version.modified(), version.id);
+        let history = match snapshot.settings().versioning {
+            Versioning::NoVersion => String::new(),
+            Versioning::Versioned | Versioning::VersionedUpdate => format!(" (version {}); its history is at {type_name}/{id}/_history", version.id),
+        };
+        let message = format!("{type_name}/{id} was deleted at {}{history}", version.modified());
         return Err(Failure::new(Kind::Deleted, message));
     }
     let subject = Some(Subject::of(type_name, id.clone(), version, snapshot));

@@ -71,6 +71,9 @@ pub struct Shown {
 pub(super) fn answered(request: &Request, search: &Search, shown: &Shown, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     // Within a Bundle, that is the event it becomes.
     let cursor = search.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
+    if cursor.as_of > env.stamp.event {
+        return Err(Failure::new(Kind::BadValue, format!("_cursor '{cursor}' is of an event that is yet to come; follow the links of a search result")));
+    }
     let then;
     let snapshot = if cursor.as_of < snapshot.last_event() {
         then = snapshot.as_of(cursor.as_of)?;

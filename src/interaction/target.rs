@@ -131,6 +131,32 @@ fn nothing_at(path: &str) -> Failure {
     Failure::new(Kind::NotFound, message)
 }
 
+/// Whether a query string or a form can be read without changing it: percent signs that begin nothing and bytes that are
+/// no UTF-8 would have to be guessed at.
+///
+/// # Errors
+/// Which pair cannot be read.
+pub fn readable(query: &str) -> Result<(), Failure> {
+    if !query.contains('%') {
+        return Ok(());
+    }
+    let is_hex = |text: Option<&str>| text.is_some_and(|t| t.bytes().all(|b| b.is_ascii_hexdigit()));
+    for pair in query.split('&') {
+        let lone = pair.match_indices('%').find(|(at, _)| !is_hex(pair.get(at + 1..at + 3)));
+        if let Some((at, _)) = lone {
+            let message = format!(
+                "'{}' in the query: the percent sign at position {at} is not followed by two hexadecimal digits; write %25 for a percent sign",
+                clip(pair)
+            );
+            return Err(Failure::new(Kind::BadValue, message));
+        }
+        if percent_encoding::percent_decode_str(pair).decode_utf8().is_err() {
+            return Err(Failure::new(Kind::BadValue, format!("'{}' in the query is not UTF-8 when its percent-coding is undone", clip(pair))));
+        }
+    }
+    Ok(())
+}
+
 /// The pairs of a query string or a form, percent-coding undone.
 #[must_use]
 pub fn pairs(query: &str) -> Vec<(String, String)> {

@@ -125,6 +125,13 @@ impl Reader<'_> {
             return Ok(Err(no_value(name)));
         }
         match name {
+            "_has" => {
+                let message = format!(
+                    "_has '{}' was left out: write _has:[type]:[reference]:[parameter]=[value], such as _has:Observation:patient:code=1234-5",
+                    clip(value)
+                );
+                return Ok(Err(Failure::new(Kind::NotSupported, message)));
+            }
             "_filter" => return filter::read(self, value).map(Ok),
             "_text" | "_content" => return text(name, value).map(Ok),
             "_list" => return Ok(Ok(Condition::List(alternatives(name, value)?))),

@@ -265,6 +265,15 @@ impl Search {
         let is_near = pairs.iter().any(|(name, _)| name == "near");
         for (name, value) in pairs {
             match (name.as_str(), near_distance) {
+                ("_containedType", _) if !pairs.iter().any(|(n, v)| n == "_contained" && v != "false") => {
+                    let message =
+                        format!("_containedType '{}' was left out: it is about contained matches; ask for them by _contained=true or both", clip(value));
+                    search.ignored.push(Failure::new(Kind::NotSupported, message));
+                }
+                ("_summary" | "_elements", _) if search.subset != Subset::All => {
+                    let message = format!("{name} '{}' was left out: of _summary and _elements the first counts", clip(value));
+                    search.ignored.push(Failure::new(Kind::NotSupported, message));
+                }
                 ("_type", _) if scope.type_name.is_some() => {
                     let message = format!("_type '{}' was left out: the URL names the type; without it, _type chooses among all", clip(value));
                     search.ignored.push(Failure::new(Kind::NotSupported, message));

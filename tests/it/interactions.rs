@@ -129,7 +129,8 @@ fn prefer_decides_what_comes_back() {
     assert!(minimal.bytes.is_empty() && !minimal.header("location").is_empty());
     assert_eq!(create("return=OperationOutcome").expect(201).json()["resourceType"], "OperationOutcome");
     assert_eq!(create("return=representation").expect(201).json()["resourceType"], "Patient");
-    create("return=everything").expect(400);
+    assert_eq!(create("return=everything").expect(201).json()["resourceType"], "Patient", "what is not understood is ignored, RFC 7240");
+    assert!(create("return=everything; handling=strict").expect(400).refusal().contains("use return=representation, minimal or OperationOutcome"));
     assert!(create("RETURN=minimal, return=representation").expect(201).bytes.is_empty(), "the first counts");
     fhir.put("/Patient/p", &patient("p", "A"));
     assert_eq!(fhir.send("DELETE", "/Patient/p", &[("prefer", "return=OperationOutcome")], b"").expect(200).json()["resourceType"], "OperationOutcome");

@@ -34,6 +34,10 @@ fn meta_is_changed_without_making_a_version() {
     }
     let before = fhir.get("/Patient/p").json();
     let meta = |meta: Value| json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": meta}]});
+    for (malformed, said) in [(json!({"tag": "x"}), "valueMeta.tag"), (json!({}), "valueMeta is an empty object"), (json!({"tags": []}), "valueMeta.tags")] {
+        let refused = fhir.post("/Patient/p/$meta-add", &meta(malformed)).expect(400).refusal();
+        assert!(refused.contains(said), "{refused}");
+    }
     let added = fhir
         .post("/Patient/p/$meta-add", &meta(json!({"tag": [{"system": "s", "code": "new", "display": "New"}], "profile": ["http://x/p"]})))
         .expect(200)
@@ -137,6 +141,8 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
         ),
         (vec![json!({"resource": patient("p", "X")})], "meta.lastUpdated or response.lastModified with an instant is missing"),
         (vec![version("X", "1969-12-31T23:59:59Z")], "'1969-12-31T23:59:59Z' is before 1970"),
+        (vec![version("X", "2999-01-01T00:00:00Z")], "meta.lastUpdated lies in the future"),
+        (vec![version("X", "2010-01-01T00:00:00Z"), version("Y", "2010-01-01T00:00:00Z")], "Bundle.entry[1]: another entry of the Bundle has the same"),
         (vec![version("X", "yesterday")], "with an instant is missing"),
         (vec![json!({"response": {"lastModified": "2010-01-01T00:00:00Z"}})], "neither request.url nor the resource says"),
         (vec![version("X", "2010-01-01T00:00:00Z"); 101], "at most 100 are accepted"),
@@ -153,18 +159,23 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
         assert_eq!(fhir.get("/Patient/p/_history?_at=2011-03").json()["total"], 0, "{when}");
         assert_eq!(fhir.get("/Patient/p/_history?_at=2012-03").json()["total"], 1, "{when}");
     });
-    // Replaced by its number, and by its instant; and the newest is current.
+    // Replaced by its number, and by its instant.
     let fhir = server.fhir("a__b");
     let mut numbered = version("Replaced", "2010-01-01T00:00:00Z");
     numbered["resource"]["meta"]["versionId"] = "1".into();
-    fhir.post("", &bundle(vec![numbered, version("Newest", "2099-01-01T00:00:00Z")])).expect(200);
-    assert_eq!(history(&fhir, "p"), ["5 Newest PUT", "4 Now PUT", "3 Newer PUT", "2 - DELETE", "1 Replaced PUT"]);
-    assert_eq!(fhir.ids("/Patient?family=newest"), ["p"]);
-    assert_eq!(fhir.ids("/Patient?_lastUpdated=gt2098"), ["p"]);
-    // One that is not there yet may come whole.
-    let mut new = version("Q", "2001-01-01T00:00:00Z");
-    new["resource"]["id"] = "q".into();
-    new["request"]["url"] = "Patient/q".into();
-    fhir.post("", &bundle(vec![new])).expect(200);
+    fhir.post("", &bundle(vec![numbered, version("Newest", "2012-01-01T00:00:00Z")])).expect(200);
+    assert_eq!(history(&fhir, "p"), ["4 Now PUT", "3 Newest PUT", "2 - DELETE", "1 Replaced PUT"]);
+    // One that is not there yet may come whole; and the newest is current.
+    let of_q = |family: &str, when: &str| {
+        let mut new = version(family, when);
+        new["resource"]["id"] = "q".into();
+        new["request"]["url"] = "Patient/q".into();
+        new
+    };
+    fhir.post("", &bundle(vec![of_q("Q", "2001-01-01T00:00:00Z")])).expect(200);
     assert_eq!(history(&fhir, "q"), ["1 Q PUT"]);
+    fhir.post("", &bundle(vec![of_q("Newest", "2003-01-01T00:00:00Z"), of_q("Newer", "2002-01-01T00:00:00Z")])).expect(200);
+    assert_eq!(history(&fhir, "q"), ["3 Newest PUT", "2 Newer PUT", "1 Q PUT"]);
+    assert_eq!((fhir.ids("/Patient?family=newest"), fhir.ids("/Patient?family:exact=Newer")), (vec!["q".to_owned()], Vec::new()));
+    assert_eq!(fhir.ids("/Patient?_lastUpdated=2003"), ["q"]);
 }

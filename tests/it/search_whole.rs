@@ -287,6 +287,10 @@ fn what_is_left_out_is_said() {
         ("?_type=", "search parameter '_type' has no value and was left out"),
         ("Patient?_sort=,", "search parameter '_sort' has no value and was left out"),
         ("Patient?_format=json&_format=xml", "_format 'xml' was left out: _format is given more than once, and the first counts"),
+        ("Patient?_containedType=contained", "_containedType 'contained' was left out: it is about contained matches; ask for them by _contained=true or both"),
+        ("Patient?_summary=data&_elements=name", "_elements 'name' was left out: of _summary and _elements the first counts"),
+        ("Patient?_has=x", "_has 'x' was left out: write _has:[type]:[reference]:[parameter]=[value], such as _has:Observation:patient:code=1234-5"),
+        ("Patient?_contained=both&_containedType=contained", ""),
         ("Patient?_include=Patient:organization&_include=Patient:link&_pretty=true&_count=1", ""),
     ] {
         assert_eq!(left_out(&fhir, query), said, "{query}");
@@ -294,6 +298,24 @@ fn what_is_left_out_is_said() {
         assert_eq!(strict.status, if said.is_empty() { 200 } else { 400 }, "{query}");
     }
     assert_eq!(fhir.ids("/Patient?_count=1&_count=2").len(), 1);
+    // What cannot be read as it came is refused, not repaired.
+    for (query, said) in [
+        ("name=50%", "the percent sign at position 7 is not followed by two hexadecimal digits; write %25"),
+        ("name=%zz", "the percent sign at position 5"),
+        ("name=%ff", "'name=%ff' in the query is not UTF-8"),
+        ("_cursor=2999_01_01_00_00_00_000.0", "is of an event that is yet to come"),
+    ] {
+        assert!(fhir.get(&format!("/Patient?{query}")).expect(400).refusal().contains(said), "{query}");
+    }
+    assert!(
+        fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], b"name=%ff").expect(400).refusal().contains("UTF-8")
+    );
+    // A read has nowhere to say it but under strict.
+    let id = fhir.ids("/Patient?_count=1").remove(0);
+    let strict = |path: &str| fhir.send("GET", &format!("/Patient/{id}{path}"), &[("prefer", "handling=strict")], b"");
+    assert!(strict("?name=x").expect(400).refusal().contains("unknown parameter 'name'; known here: _format, _pretty, _summary, _elements"));
+    strict("?_elements=name&_pretty=true").expect(200);
+    fhir.get(&format!("/Patient/{id}?name=x")).expect(200);
     let refused = fhir.get("/?_type=NamingSystem,Group&value:exact=a").expect(400).refusal();
     assert!(refused.contains("modifier 'exact' is not supported for the token parameter 'value'"), "{refused}");
     server.client().put("/api/sims/a__old", &json!({"fhirVersion": "STU3"})).expect(201);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::conditions::{Conditions, Tag};
 use super::super::delete::{self, Which};
-use super::super::target::{Target, pairs};
+use super::super::target::{Target, pairs, readable};
 use super::super::{Content, Interaction, Patch, Whom, history, operation, search};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
@@ -97,12 +97,18 @@ impl Entry {
         };
         let method = method(text("method")?, version)?;
         let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing"))?;
+        if url.contains("://") && !url.contains('?') {
+            let message = format!("request.url '{}' is absolute; it is relative to this endpoint, such as Patient/123", clip(url));
+            return Err(Failure::new(Kind::Invalid, message));
+        }
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
-        let target = Target::parse(path, definitions).map_err(|f| Failure {
+        let in_url = |f: Failure| Failure {
             kind: if f.kind == Kind::UnknownType { Kind::Invalid } else { f.kind },
             diagnostics: format!("request.url '{}': {}", clip(url), f.diagnostics),
             ..f
-        })?;
+        };
+        let target = Target::parse(path, definitions).map_err(in_url)?;
+        readable(query).map_err(in_url)?;
         let full_url = entry.value.get("fullUrl").and_then(Value::as_str).map(str::to_owned);
         let tag = |name: &str, header: &str| text(name)?.map(|t| Tag::parse(t, header)).transpose();
         let conditions = Conditions {

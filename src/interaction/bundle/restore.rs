@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::super::rewrite::{self, Rewritten};
 use super::super::target::Target;
-use super::super::{Content, Done, Reply};
+use super::super::{Content, Done, Env, Reply};
 use super::entry::{self, RawEntry};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, VersionId, instant, raw};
@@ -30,7 +30,7 @@ struct Given {
 ///
 /// # Errors
 /// The setting does not allow it; an entry is broken, or of another resource.
-pub fn perform(content: &Content, snapshot: &Snapshot) -> Result<Reply, Failure> {
+pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let settings = snapshot.settings();
     if !settings.history_modifications || settings.versioning == Versioning::NoVersion {
         let message =
@@ -47,6 +47,15 @@ pub fn perform(content: &Content, snapshot: &Snapshot) -> Result<Reply, Failure>
         if let Some(first) = given.first().filter(|f: &&Given| f.type_name != version.type_name || f.id != version.id) {
             let message =
                 format!("{}/{} is another resource than {}/{}; a Bundle is of the history of one", version.type_name, version.id, first.type_name, first.id);
+            return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
+        }
+        if version.modified_ms > env.now_ms {
+            let message = "meta.lastUpdated lies in the future: what is written next would be older than this version";
+            return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
+        }
+        let same = |f: &&Given| f.modified_ms == version.modified_ms || f.version.is_some() && f.version == version.version;
+        if given.iter().any(|f| same(&f)) {
+            let message = "another entry of the Bundle has the same versionId or the same lastUpdated; a version has its own";
             return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
         }
         given.push(version);

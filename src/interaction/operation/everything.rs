@@ -8,6 +8,7 @@ use crate::interaction::search::{self, Request};
 use crate::interaction::{Conditions, Env, Reply, read};
 use crate::search::Search;
 use crate::search::condition::Condition;
+use crate::search::include::Include;
 use crate::search::parse::MAX_COUNT;
 use crate::sim::Snapshot;
 
@@ -48,6 +49,10 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let everyone = compartment.is_none();
     let request = Request { type_name: None, compartment, parameters, strict: true };
     let mut search = Search::parse(&request.parameters, request.scope(), snapshot.params())?.strict()?;
+    if call.get("_type").is_some() {
+        let only = |t: &&'static str| Include { reverse: false, iterate: false, source: None, code: None, target: Some(t) };
+        search.includes = search.types.iter().map(only).collect();
+    }
     if everyone {
         let members = snapshot.definitions().compartment_types(type_name);
         search.types.retain(|t| *t == type_name || members.is_some_and(|m| m.contains_key(t)));

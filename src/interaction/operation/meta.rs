@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{Call, Level};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::subset::Subset;
+use crate::fhir::validate::{self, Severity};
 use crate::fhir::{Failure, Kind, raw};
 use crate::interaction::rewrite::{self, Rewritten};
 use crate::interaction::{Conditions, Done, Reply, read, vread};
@@ -53,6 +54,7 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
         Some(version) => vread::perform(type_name, id, version, &none, snapshot)?,
         None => read::perform(type_name, id, &none, &Subset::All, snapshot)?,
     };
+    well_formed(&given, type_name, snapshot)?;
     let versions = snapshot.versions(type_name, id);
     let changed = wanted.or_else(|| versions.first().map(|v| v.id));
     let mut meta = json!({});
@@ -77,6 +79,17 @@ fn given(call: &Call) -> Result<Value, Failure> {
     let meta = parameters.and_then(|all| all.iter().find(|p| p.get("name").and_then(Value::as_str) == Some("meta"))?.get("valueMeta"));
     meta.filter(|m| m.is_object()).cloned().ok_or_else(|| {
         Failure::new(Kind::Invalid, format!("{} needs Parameters with a parameter 'meta' and its valueMeta", call.definition.code)).at("Parameters.parameter")
+    })
+}
+
+/// Refuses a Meta whose tags, labels or profiles would be passed over, or stored malformed.
+fn well_formed(meta: &Value, type_name: &str, snapshot: &Snapshot) -> Result<(), Failure> {
+    let found = validate::validate(&json!({"resourceType": type_name, "meta": meta}), snapshot.definitions());
+    let of_meta = format!("{type_name}.meta");
+    let wrong = found.into_iter().find(|i| i.severity == Severity::Error && i.expression.starts_with(&of_meta));
+    wrong.map_or(Ok(()), |wrong| {
+        let message = format!("valueMeta{} {}", &wrong.expression[of_meta.len()..], wrong.message);
+        Err(Failure::new(Kind::Invalid, message).at("Parameters.parameter.where(name = 'meta').value"))
     })
 }
 

@@ -20,6 +20,7 @@ use crate::search::parse::Modifier;
 use crate::search::path::Node;
 use crate::search::path::place::Places;
 use crate::search::{Lookup, Search};
+use crate::sim::find::within;
 use crate::sim::{Page, Snapshot, Stored};
 
 /// A parameter's part in the decision on one resource.
@@ -54,7 +55,7 @@ pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, now_ms: i64, b
     }
     for hit in &page.hits {
         let id = super::id_of(&hit.stored)?;
-        for explained in of_stored(search, &hit.stored, &id, snapshot, &compiler)? {
+        for explained in of_stored(search, &hit.stored, &id, snapshot, &compiler, budget)? {
             messages.push(format!("{}/{id}: {}", hit.stored.type_name, explained.sentence()));
         }
     }
@@ -70,7 +71,7 @@ pub fn of_resource(search: &Search, type_name: &'static str, id: &ResourceId, sn
     let lookup = snapshot.looking(&budget);
     let compiler = Compiler::new(param_env(snapshot, now_ms, &lookup));
     let stored = stored(type_name, id, snapshot)?;
-    let explained = of_stored(search, &stored, id, snapshot, &compiler)?;
+    let explained = of_stored(search, &stored, id, snapshot, &compiler, &budget)?;
     let is_type = search.types.contains(&type_name);
     let parameters: Vec<Value> = explained.iter().map(Explained::to_json).collect();
     let types = if is_type { String::new() } else { format!("the search is for {}, not {type_name}", search.types.join(", ")) };
@@ -148,12 +149,22 @@ fn says(condition: &Condition, value: &str) -> bool {
     }
 }
 
-fn of_stored(search: &Search, stored: &Stored, id: &ResourceId, snapshot: &Snapshot, compiler: &Compiler<'_>) -> Result<Vec<Explained>, Failure> {
+fn of_stored(
+    search: &Search,
+    stored: &Stored,
+    id: &ResourceId,
+    snapshot: &Snapshot,
+    compiler: &Compiler<'_>,
+    budget: &Budget,
+) -> Result<Vec<Explained>, Failure> {
     let resource = parsed(stored)?;
     let type_name = stored.type_name;
     let keys = keys_of(stored, &resource, id, snapshot);
     named_conditions(search)
         .map(|(parameter, condition)| {
+            // Each condition goes through the whole resource.
+            budget.spend_check(&stored.body);
+            within(budget, ())?;
             let query = compiler.condition(condition, type_name)?;
             let matches = query.matches(&keys, &|| Some(stored.body.clone()));
             let values = values_of(condition, &resource, type_name, snapshot, compiler)?;
