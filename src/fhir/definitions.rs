@@ -130,12 +130,20 @@ impl TypeDef {
         capitals.find_map(|at| self.element(&format!("{}[x]", &full[..at])))
     }
 
-    /// The element at `path`, `contact.name` for example.
+    /// The element at `path`, `contact.name` for example. A primitive has id and extension, which no table lists.
     #[must_use]
     pub fn element(&self, path: &str) -> Option<&Element> {
+        if self.kind == TypeKind::Primitive {
+            return OF_PRIMITIVES.iter().find(|e| e.path == path);
+        }
         self.by_path.get(path).map(|i| &self.elements[*i])
     }
 }
+
+static OF_PRIMITIVES: [Element; 2] = [
+    Element { path: "id", min: 0, max: Some(1), in_summary: false, types: "string", codes: None },
+    Element { path: "extension", min: 0, max: None, in_summary: false, types: "Extension", codes: None },
+];
 
 /// An element of a type.
 #[derive(Debug)]
@@ -337,6 +345,12 @@ impl Definitions {
     #[must_use]
     pub fn type_def(&self, name: &str) -> Option<&TypeDef> {
         self.types.get(name)
+    }
+
+    /// Whether a type is one value.
+    #[must_use]
+    pub fn is_primitive(&self, name: &str) -> bool {
+        self.types.get(name).is_some_and(|t| t.kind == TypeKind::Primitive)
     }
 
     /// Whether `name` is `ancestor` or specialises it.

@@ -15,7 +15,8 @@ pub const MAX_DEPTH: usize = 100;
 const NUMBER_TOKEN: &str = "$serde_json::private::Number";
 
 /// What kind of JSON a value is.
-pub(super) fn kind_of(value: &Value) -> &'static str {
+#[must_use]
+pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -25,7 +25,15 @@ mod tests;
 
 use serde_json::Value;
 
+use self::primitive::Primitive;
 use super::Definitions;
+
+/// Why `value` is not of the primitive type `type_name`; nothing is said of other types.
+#[must_use]
+pub fn unfit(value: &Value, type_name: &str, definitions: &Definitions) -> Option<String> {
+    let finding = Primitive::of(type_name)?.check(value, definitions.version())?;
+    (finding.severity == Severity::Error).then_some(finding.message)
+}
 
 /// After so many issues the rest of the resource is not looked at.
 pub const MAX_ISSUES: usize = 100;

@@ -153,7 +153,7 @@ pub fn keys_of(param: &Param, found: &[Node<'_>], origin: &Origin<'_>) -> Keys {
 /// The keys of each element that a composite parameter is about.
 #[must_use]
 pub fn elements(param: &Param, resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Vec<Keys> {
-    let root = Node { value: resource, ty: Ty::named(type_name), codes: None };
+    let root = Node::new(resource, Ty::named(type_name));
     let keys_of_one = |element: Node<'_>| {
         let mut keys = KeysBuilder::default();
         for component in &param.components {

@@ -124,7 +124,7 @@ impl Param {
         };
         // What cannot be evaluated has no value.
         let made = whole.evaluate(resource, type_name).unwrap_or_default();
-        let found: Vec<Node<'_>> = made.iter().map(|(value, ty)| Node { value, ty: *ty, codes: None }).collect();
+        let found: Vec<Node<'_>> = made.iter().map(|(value, ty)| Node::new(value, *ty)).collect();
         look(&found)
     }
 }

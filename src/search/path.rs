@@ -11,7 +11,7 @@ pub mod place;
 use std::cell::Cell;
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::fhir::Definitions;
 use parser::Parser;
@@ -30,12 +30,27 @@ pub struct Path {
 /// A value and the FHIR type it has by its element's definition.
 #[derive(Clone, Copy, Debug)]
 pub struct Node<'v> {
-    /// The JSON.
+    /// The JSON; null of a primitive that has only an id or extensions.
     pub value: &'v Value,
+    /// Id and extensions of a primitive: JSON has them in a member of their own, <https://hl7.org/fhir/R4/json.html#primitive>.
+    pub sibling: Option<&'v Value>,
     /// Its type.
     pub ty: Ty,
     /// The value set whose codes it has, if it is a code with a required binding.
     pub codes: Option<&'static str>,
+}
+
+impl<'v> Node<'v> {
+    /// A value of a type.
+    #[must_use]
+    pub fn new(value: &'v Value, ty: Ty) -> Self {
+        Self { value, sibling: None, ty, codes: None }
+    }
+
+    /// What has its elements: the value, of a primitive the sibling.
+    fn elements(&self) -> Option<&'v Map<String, Value>> {
+        self.value.as_object().or_else(|| self.sibling?.as_object())
+    }
 }
 
 /// A FHIR type, or the unnamed type of an element with children: then `path` is the element's path in `base`.
@@ -83,7 +98,7 @@ impl Expr {
             Self::Input | Self::Resource => false,
             Self::Literal(_) => true,
             Self::Get(inner, edges) if matches!(**inner, Self::Input) => {
-                found.extend(edges.iter().map(|e| e.key.clone()));
+                found.extend(edges.iter().flat_map(|e| [Some(e.key.clone()), e.sibling.clone()]).flatten());
                 true
             }
             Self::Extension(inner, _) if matches!(**inner, Self::Input) => {
@@ -129,6 +144,8 @@ impl Expr {
 struct Edge {
     from: Ty,
     key: String,
+    /// The member with ids and extensions, if `to` is primitive.
+    sibling: Option<String>,
     to: Ty,
     codes: Option<&'static str>,
 }
@@ -183,12 +200,21 @@ impl Path {
 
     /// The values in `resource`, which is of the type the path was compiled for.
     pub fn evaluate<'v>(&self, resource: &'v Value, type_name: &'static str, found: &mut Vec<Node<'v>>) {
-        let input = Node { value: resource, ty: Ty::named(type_name), codes: None };
+        let input = Node::new(resource, Ty::named(type_name));
         self.evaluate_below(input, input, found);
     }
 
     /// The values below `input`, which is a value in `resource`.
     pub fn evaluate_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
+        let before = found.len();
+        self.elements_below(input, resource, found);
+        if found[before..].iter().any(|n| n.value.is_null()) {
+            found.retain(|n| !n.value.is_null());
+        }
+    }
+
+    /// The same with the primitives that have no value, only an id or extensions.
+    pub fn elements_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
         let context = Context { resource, definitions: self.definitions, left: Cell::new(MAX_STEPS) };
         context.evaluate(&self.root, input, found);
     }
@@ -249,9 +275,9 @@ impl<'v> Context<'v> {
             Expr::Nth(inner, n) => found.extend(self.all(inner, input).into_iter().nth(*n)),
             Expr::Extension(inner, url) => {
                 for node in self.all(inner, input) {
-                    let extensions = node.value.get("extension").and_then(Value::as_array).into_iter().flatten();
+                    let extensions = node.elements().and_then(|e| e.get("extension")).and_then(Value::as_array).into_iter().flatten();
                     let wanted = extensions.filter(|e| e.get("url").and_then(Value::as_str) == Some(url));
-                    found.extend(wanted.map(|value| Node { value, ty: Ty::named("Extension"), codes: None }));
+                    found.extend(wanted.map(|value| Node::new(value, Ty::named("Extension"))));
                 }
             }
             Expr::Exists(inner) => found.push(boolean(!self.all(inner, input).is_empty())),
@@ -289,15 +315,26 @@ impl<'v> Context<'v> {
     }
 
     fn follow(&self, node: Node<'v>, edges: &[Edge], found: &mut Vec<Node<'v>>) {
-        let Value::Object(members) = node.value else { return };
+        let Some(members) = node.elements() else { return };
         for edge in edges.iter().filter(|e| e.from == node.ty) {
-            match members.get(&edge.key) {
-                None | Some(Value::Null) => {}
-                Some(Value::Array(items)) => {
-                    found.extend(items.iter().filter(|i| !i.is_null()).map(|value| self.typed(Node { value, ty: edge.to, codes: edge.codes })));
+            let value = members.get(&edge.key).unwrap_or(&Value::Null);
+            let siblings = edge.sibling.as_ref().and_then(|key| members.get(key));
+            match (value, siblings) {
+                (Value::Array(_), _) | (Value::Null, Some(Value::Array(_))) => {
+                    let items = |list: Option<&'v Value>| list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                    let (values, siblings) = (items(Some(value)), items(siblings));
+                    let pairs = (0..values.len().max(siblings.len())).map(|n| (values.get(n).unwrap_or(&Value::Null), siblings.get(n)));
+                    pairs.for_each(|(value, sibling)| self.found(value, sibling, edge, found));
                 }
-                Some(value) => found.push(self.typed(Node { value, ty: edge.to, codes: edge.codes })),
+                (value, sibling) => self.found(value, sibling, edge, found),
             }
+        }
+    }
+
+    fn found(&self, value: &'v Value, sibling: Option<&'v Value>, edge: &Edge, found: &mut Vec<Node<'v>>) {
+        let sibling = sibling.filter(|s| s.is_object());
+        if !value.is_null() || sibling.is_some() {
+            found.push(self.typed(Node { value, sibling, ty: edge.to, codes: edge.codes }));
         }
     }
 
@@ -341,7 +378,7 @@ impl<'v> Context<'v> {
 }
 
 fn boolean<'v>(value: bool) -> Node<'v> {
-    Node { value: if value { &TRUE } else { &FALSE }, ty: Ty::named("boolean"), codes: None }
+    Node::new(if value { &TRUE } else { &FALSE }, Ty::named("boolean"))
 }
 
 #[cfg(test)]

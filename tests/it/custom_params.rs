@@ -135,6 +135,35 @@ fn expressions_may_use_the_whole_language() {
     }
 }
 
+/// JSON keeps the extensions of a primitive beside it; FHIRPath knows of no difference.
+#[test]
+fn a_parameter_may_look_at_the_extensions_of_a_primitive() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let extension = |value: &str| json!({"extension": [{"url": "http://x/why", "valueCode": value}]});
+    let with = json!({"resourceType": "Patient", "id": "with", "birthDate": "1980", "_birthDate": extension("asked"), "name": [{"given": ["A", "B"], "_given": [null, extension("old")]}]});
+    let without = json!({"resourceType": "Patient", "id": "without", "_birthDate": extension("unknown"), "name": [{"given": ["A"]}]});
+    fhir.put("/Patient/with", &with).expect(201);
+    fhir.put("/Patient/without", &without).expect(201);
+    for (code, expression, asked, expected) in [
+        ("whya", "Patient.birthDate.extension('http://x/why').value", "asked,unknown", "with without"),
+        ("whyb", "Patient.birthDate.extension.where(url='http://x/why').value", "asked", "with"),
+        ("whyc", "Patient.birthDate.extension.where(url.endsWith('why')).value", "asked", "with"),
+        ("whyd", "Patient.name.given.extension.value.ofType(code)", "old", "with"),
+        ("whyf", "Patient.name.given.where(extension.exists())", "b,B", "with"),
+    ] {
+        let mut own = parameter(expression);
+        own["code"] = json!(code);
+        own["url"] = json!(format!("http://x/{code}"));
+        fhir.put("/SearchParameter/eye", &own);
+        assert_eq!(fhir.ids(&format!("/Patient?{code}={asked}&_sort=_id")).join(" "), expected, "{expression}");
+    }
+    // A primitive without a value is no value to be found by.
+    assert_eq!(fhir.ids("/Patient?birthdate:missing=true"), ["without"]);
+    let explained = server.client().get("/api/sims/a__b/indexed/Patient/with").json().to_string();
+    assert!(explained.contains("Patient.name[0].given[1]"), "{explained}");
+}
+
 #[test]
 fn a_parameter_that_goes_while_it_is_indexed_stays_away() {
     let server = TestServer::start();

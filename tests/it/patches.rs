@@ -159,6 +159,38 @@ const CASES: &[(&str, &str, &str)] = &[
     (r#"[{"type":"replace","path":"Patient.id","value":{"valueId":"q"}}]"#, "!", "the patch changes id"),
     (r#"[{"type":"swap","path":"Patient.id"}]"#, "!", "type 'swap' is not add, insert, delete, replace or move"),
     ("[]", "!", "no parameter 'operation'"),
+    // What is beside a primitive.
+    (r#"[{"type":"delete","path":"Patient.birthDate.extension.where(url='u')"}]"#, "_birthDate", "null"),
+    (r#"[{"type":"delete","path":"Patient.birthDate.extension[0]"}]"#, "birthDate", r#""1980""#),
+    (
+        r#"[{"type":"replace","path":"Patient.birthDate.extension('u').value","value":{"valueString":"f"}}]"#,
+        "_birthDate",
+        r#"{"extension":[{"url":"u","valueString":"f"}]}"#,
+    ),
+    (
+        r#"[{"type":"add","path":"Patient.birthDate","name":"extension","value":{"valueExtension":{"url":"v"}}}]"#,
+        "_birthDate",
+        r#"{"extension":[{"url":"u","valueString":"e"},{"url":"v"}]}"#,
+    ),
+    (r#"[{"type":"add","path":"Patient.active","name":"extension","value":{"valueExtension":{"url":"v"}}}]"#, "_active", r#"{"extension":[{"url":"v"}]}"#),
+    (r#"[{"type":"insert","path":"Patient.active.extension","index":0,"value":{"valueExtension":{"url":"v"}}}]"#, "_active", r#"{"extension":[{"url":"v"}]}"#),
+    (
+        r#"[{"type":"add","path":"Patient.name[0].given[0]","name":"id","value":{"valueString":"b"}}]"#,
+        "name",
+        r#"[{"family":"A","given":["B","C"],"_given":[{"id":"b"},{"id":"c"}]},{"family":"D"}]"#,
+    ),
+    (r#"[{"type":"delete","path":"Patient.name[0].given[1].id"}]"#, "name", r#"[{"family":"A","given":["B","C"]},{"family":"D"}]"#),
+    // What no element or no value is.
+    (r#"[{"type":"delete","path":"Patient.gendr"}]"#, "!", "'gendr' is no element of Patient; did you mean 'gender'?"),
+    (r#"[{"type":"delete","path":"Patient.contact.nam.text"}]"#, "!", "the path names no element of Patient"),
+    (r#"[{"type":"replace","path":"Patient.active","value":{"valueString":"x"}}]"#, "!", "a value of type boolean is a boolean in JSON"),
+    (r#"[{"type":"replace","path":"Patient.name[0].family","value":{"valueString":""}}]"#, "!", "is an empty string"),
+    (r#"[{"type":"replace","path":"Patient.name[0]","value":{"valueIdentifier":{}}}]"#, "!", "'name' is a HumanName and cannot be a Identifier"),
+    (r#"[{"type":"replace","path":"Patient.name[0]","value":{"valueHumanName":"x"}}]"#, "!", "a HumanName is an object"),
+    (r#"[{"type":"replace","path":"Patient.birthDate","value":{"valueString":"1990-13"}}]"#, "!", "is no date"),
+    (r#"[{"type":"add","path":"Patient","name":"contained","value":[]}]"#, "!", "part 'value' with one value, or parts, is missing"),
+    (r#"[{"type":"replace","path":"Patient.active","value":{"valueBoolean":true,"valueString":"x"}}]"#, "!", "part 'value' with one value"),
+    (r#"[{"type":"delete","path":"Patient.active","valve":"x"}]"#, "!", "part 'valve' is none of type, path, name, value"),
     // The second one fails: the first one is not kept.
     (r#"[{"type":"delete","path":"Patient.active"},{"type":"delete","path":"Patient.name"}]"#, "!", "operation 1 of the patch"),
 ];
@@ -182,6 +214,48 @@ fn fhirpath_patches_change_what_their_paths_lead_to() {
     let unnamed = fhirpath(&[json!({"name": "op"})]);
     assert!(send(&fhir, "application/fhir+json", &unnamed).expect(400).refusal().contains("each is named operation"));
     assert_eq!(fhir.get("/Patient/p").json()["active"], true);
+}
+
+/// A primitive without a value is where what is beside it says.
+#[test]
+fn a_fhirpath_patch_finds_primitives_that_have_only_extensions() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let unknown = json!({"extension": [{"url": "why", "valueCode": "unknown"}]});
+    let patient = json!({"resourceType": "Patient", "id": "p", "active": true, "_birthDate": unknown,
+        "name": [{"given": ["A", null, "C"], "_given": [null, unknown, {"id": "c"}]}]});
+    let after = |operations: Value| {
+        fhir.put("/Patient/p", &patient);
+        let operations: Vec<Value> = operations.as_array().unwrap().iter().map(operation).collect();
+        send(&fhir, "application/fhir+json", &fhirpath(&operations)).expect(200).json()
+    };
+    assert_eq!(after(json!([{"type": "delete", "path": "Patient.birthDate"}])).get("_birthDate"), None);
+    assert_eq!(after(json!([{"type": "delete", "path": "Patient.birthDate.extension('why')"}])).get("_birthDate"), None);
+    let replaced = after(json!([{"type": "replace", "path": "Patient.birthDate", "value": {"valueDate": "1980"}}]));
+    assert_eq!((&replaced["birthDate"], replaced.get("_birthDate")), (&json!("1980"), None));
+    let given = |operations| after(operations)["name"].clone();
+    assert_eq!(given(json!([{"type": "delete", "path": "Patient.name.given[1]"}])), json!([{"given": ["A", "C"], "_given": [null, {"id": "c"}]}]));
+    let deleted = given(json!([{"type": "delete", "path": "Patient.name.given[1].extension[0]"}]));
+    assert_eq!(deleted, json!([{"given": ["A", "C"], "_given": [null, {"id": "c"}]}]), "neither value nor extension: gone");
+    let deleted = given(json!([{"type": "delete", "path": "Patient.name.given[2].id"}]));
+    assert_eq!(deleted, json!([{"given": ["A", null, "C"], "_given": [null, unknown, null]}]));
+    let moved = given(json!([{"type": "move", "path": "Patient.name.given", "source": 1, "destination": 0}]));
+    assert_eq!(moved, json!([{"given": [null, "A", "C"], "_given": [unknown, null, {"id": "c"}]}]));
+    let replaced = given(json!([{"type": "replace", "path": "Patient.name.given[1]", "value": {"valueString": "B"}}]));
+    assert_eq!(replaced, json!([{"given": ["A", "B", "C"], "_given": [null, null, {"id": "c"}]}]));
+}
+
+/// Operations go through the whole resource: many on a large one would hold the simulator.
+#[test]
+fn a_fhirpath_patch_of_too_much_work_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let identifiers: Vec<Value> = (0..20_000).map(|n| json!({"system": "s", "value": n.to_string()})).collect();
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "identifier": identifiers})).expect(201);
+    let delete = |n: usize| operation(&json!({"type": "delete", "path": format!("Patient.identifier.where(value='{n}')")}));
+    let patch = |n: usize| fhirpath(&(0..n).map(delete).collect::<Vec<_>>());
+    assert!(send(&fhir, "application/fhir+json", &patch(1_000)).expect(403).refusal().contains("send fewer, or PUT the resource"));
+    assert_eq!(send(&fhir, "application/fhir+json", &patch(10)).expect(200).json()["identifier"].as_array().unwrap().len(), 19_990);
 }
 
 /// Expressions are read and evaluated by recursion: one that is too deep must not take the server along.

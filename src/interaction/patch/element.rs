@@ -88,6 +88,18 @@ pub fn take(object: &mut Map<String, Value>, key: &str, index: usize) -> Content
     content
 }
 
+/// Takes away what is beside an item of the array of a member; the item stays, if there is one.
+fn take_beside(object: &mut Map<String, Value>, key: &str, index: usize) {
+    if let Some(extra) = object.get_mut(&sibling(key)).and_then(|extras| extras.get_mut(index)) {
+        extra.take();
+    }
+    if object.get(key).and_then(|items| items.get(index)).is_none_or(Value::is_null) {
+        take(object, key, index);
+    } else {
+        tidy(object, key);
+    }
+}
+
 /// Leaves no empty array, and no sibling that holds nothing.
 fn tidy(object: &mut Map<String, Value>, key: &str) {
     let extras = sibling(key);
@@ -98,6 +110,32 @@ fn tidy(object: &mut Map<String, Value>, key: &str) {
     if nothing && !object.contains_key(&extras) {
         object.shift_remove(key);
     }
+}
+
+/// What is beside a primitive, its id and extensions; comes to be if it is not there.
+pub fn beside<'v>(resource: &'v mut Value, place: &Place) -> Option<&'v mut Map<String, Value>> {
+    let (parent, step) = place.split()?;
+    let (holder, key, index) = match (step, parent.split()) {
+        (Step::Key(key), _) => (parent, key, None),
+        (Step::Index(n), Some((holder, Step::Key(key)))) => (holder, key, Some(*n)),
+        (Step::Index(_), _) => return None,
+    };
+    let slot = holder.get_mut(resource)?.as_object_mut()?.entry(sibling(key)).or_insert(Value::Null);
+    let slot = match index {
+        None => slot,
+        Some(n) => {
+            if !slot.is_array() {
+                *slot = Value::Array(Vec::new());
+            }
+            let items = slot.as_array_mut()?;
+            items.resize(items.len().max(n + 1), Value::Null);
+            items.get_mut(n)?
+        }
+    };
+    if slot.is_null() {
+        *slot = Value::Object(Map::new());
+    }
+    slot.as_object_mut()
 }
 
 /// Removes the element at a place, and what holds nothing without it.
@@ -115,7 +153,10 @@ pub fn remove(resource: &mut Value, place: &Place) {
             if let Some((above, Step::Key(key))) = &holder
                 && let Some(Value::Object(object)) = above.get_mut(resource)
             {
-                take(object, key, n);
+                match key.strip_prefix('_') {
+                    Some(name) => take_beside(object, name, n),
+                    None => _ = take(object, key, n),
+                }
             }
         }
     }

@@ -1,15 +1,19 @@
 //! FHIRPath Patch, <https://hl7.org/fhir/R4/fhirpatch.html>: operations in a Parameters resource, on elements that FHIRPath
 //! names. The paths are those of [`Path`]: an engine that makes values of its own could not say where they are.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 
 use super::MAX_OPERATIONS;
 use super::element::{self, Content};
 use crate::fhir::definitions::Element;
 use crate::fhir::id::clip;
+use crate::fhir::json::kind_of;
+use crate::fhir::validate;
 use crate::fhir::{Definitions, Failure, Kind, Resource};
 use crate::search::path::place::{Place, Places, Step as Down};
-use crate::search::path::{Path, Ty, library};
+use crate::search::path::{Node, Path, Ty, library};
 
 /// One operation, and which it is.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ pub fn read(parameters: &Resource) -> Result<Vec<Step>, Failure> {
     Ok(steps)
 }
 
+/// What an operation has.
+const PARTS: [&str; 7] = ["type", "path", "name", "value", "index", "source", "destination"];
+
 fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
     let bad = |message: String| Failure::new(Kind::Invalid, format!("operation {at} of the patch: {message}")).at(format!("Parameters.parameter[{at}]"));
     let name = parameter.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -65,6 +72,15 @@ fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
         return Err(bad(format!("the parameter's name is '{}'; each is named operation", clip(name))));
     }
     let parts = parameter.get("part").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for (at, part) in parts.iter().enumerate() {
+        let name = part.get("name").and_then(Value::as_str).unwrap_or_default();
+        if !PARTS.contains(&name) {
+            return Err(bad(format!("part '{}' is none of {}", clip(name), PARTS.join(", "))));
+        }
+        if parts[..at].iter().any(|p| p.get("name") == part.get("name")) {
+            return Err(bad(format!("part '{name}' is given twice")));
+        }
+    }
     let part = |name: &str| parts.iter().find(|p| p.get("name").and_then(Value::as_str) == Some(name));
     let text = |name: &str| {
         let found = part(name).and_then(|p| p.as_object()?.iter().find(|(key, _)| key.starts_with("value"))?.1.as_str());
@@ -74,7 +90,7 @@ fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
         let found = part(name).and_then(|p| p.get("valueInteger").or_else(|| p.get("valueUnsignedInt")).or_else(|| p.get("valuePositiveInt"))?.as_u64());
         found.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| bad(format!("part '{name}' with an integer from 0 on is missing")))
     };
-    let value = || part("value").and_then(given).ok_or_else(|| bad("part 'value' with a value or parts is missing".to_owned()));
+    let value = || part("value").and_then(given).ok_or_else(|| bad("part 'value' with one value, or parts, is missing".to_owned()));
     let kind = text("type")?;
     let action = match kind.as_str() {
         "add" => Action::Add { name: text("name")?, value: value()? },
@@ -93,7 +109,10 @@ fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
 
 fn given(part: &Value) -> Option<Given> {
     let members = part.as_object()?;
-    if let Some(parts) = part.get("part").and_then(Value::as_array) {
+    if members.keys().filter(|key| key.starts_with("value")).count() > 1 {
+        return None;
+    }
+    if let Some(parts) = part.get("part").and_then(Value::as_array).filter(|parts| !parts.is_empty()) {
         return parts.iter().map(|p| Some((p.get("name")?.as_str()?.to_owned(), given(p)?))).collect::<Option<Vec<_>>>().map(Given::Parts);
     }
     if let Some(resource) = part.get("resource") {
@@ -104,16 +123,42 @@ fn given(part: &Value) -> Option<Given> {
     Some(Given::Typed(key.to_owned(), Content { value, sibling: members.get(&format!("_value{key}")).cloned() }))
 }
 
+/// Most values that the operations of one patch go through: about a second's work.
+const MAX_VALUES: usize = 10_000_000;
+
+/// Why an operation cannot be carried out.
+enum Problem {
+    Unfit(String),
+    TooCostly,
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self::Unfit(message)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(message: &str) -> Self {
+        Self::Unfit(message.to_owned())
+    }
+}
+
 /// Applies the operations in turn; what is changed when one fails is not to be used.
 ///
 /// # Errors
 /// [`Kind::Unprocessable`]: one cannot be carried out.
 pub fn apply(steps: &[Step], resource: &mut Value, type_name: &'static str, definitions: &'static Definitions) -> Result<(), Failure> {
+    let left = Cell::new(MAX_VALUES);
     for step in steps {
-        let mut target = Target { resource, type_name, definitions };
-        target.act(&step.path, &step.action).map_err(|message| {
+        let mut target = Target { resource, left: &left, type_name, definitions };
+        target.act(&step.path, &step.action).map_err(|problem| {
+            let (kind, message) = match problem {
+                Problem::Unfit(message) => (Kind::Unprocessable, message),
+                Problem::TooCostly => (Kind::TooCostly, "so many operations on so large a resource take too long; send fewer, or PUT the resource".to_owned()),
+            };
             let message = format!("operation {} of the patch, on {}: {message}", step.at, clip(&step.path));
-            Failure::new(Kind::Unprocessable, message).at(format!("Parameters.parameter[{}]", step.at))
+            Failure::new(kind, message).at(format!("Parameters.parameter[{}]", step.at))
         })?;
     }
     Ok(())
@@ -122,6 +167,8 @@ pub fn apply(steps: &[Step], resource: &mut Value, type_name: &'static str, defi
 /// The resource that is being patched.
 struct Target<'a> {
     resource: &'a mut Value,
+    /// How many values the operations that are left may go through.
+    left: &'a Cell<usize>,
     type_name: &'static str,
     definitions: &'static Definitions,
 }
@@ -133,7 +180,7 @@ struct Found {
 }
 
 impl Target<'_> {
-    fn act(&mut self, path: &str, action: &Action) -> Result<(), String> {
+    fn act(&mut self, path: &str, action: &Action) -> Result<(), Problem> {
         match action {
             Action::Add { name, value } => {
                 let found = self.one(path)?;
@@ -142,12 +189,12 @@ impl Target<'_> {
             Action::Insert { index, value } => self.insert(path, *index, value),
             Action::Delete => match &self.find(path)?[..] {
                 [] => Ok(()),
-                [one] if one.place.0.is_empty() => Err("a patch does not delete the resource itself; DELETE it".to_owned()),
+                [one] if one.place.0.is_empty() => Err("a patch does not delete the resource itself; DELETE it".into()),
                 [one] => {
                     element::remove(self.resource, &one.place);
                     Ok(())
                 }
-                several => Err(format!("the path leads to {} elements; delete takes one", several.len())),
+                several => Err(format!("the path leads to {} elements; delete takes one", several.len()).into()),
             },
             Action::Replace { value } => {
                 let found = self.one(path)?;
@@ -157,87 +204,105 @@ impl Target<'_> {
         }
     }
 
-    fn find(&self, path: &str) -> Result<Vec<Found>, String> {
-        let compiled = Path::compile(path, self.type_name, self.definitions).map_err(|e| e.to_string())?;
+    fn compiled(&self, path: &str) -> Result<Path, Problem> {
+        Path::compile(path, self.type_name, self.definitions).map_err(|e| e.to_string().into())
+    }
+
+    fn find(&self, path: &str) -> Result<Vec<Found>, Problem> {
+        let compiled = self.compiled(path)?;
         let mut nodes = Vec::new();
-        compiled.evaluate(self.resource, self.type_name, &mut nodes);
+        let root = Node::new(self.resource, Ty::named(self.type_name));
+        compiled.elements_below(root, root, &mut nodes);
         if nodes.is_empty() {
-            return self.without_value(path);
+            self.known(path, &compiled)?;
+            return Ok(Vec::new());
         }
         let places = Places::of(self.resource);
-        let place = |value| places.find(value).ok_or_else(|| "the path makes a value instead of leading to an element".to_owned());
-        nodes.iter().map(|node| Ok(Found { place: place(node.value)?, ty: node.ty })).collect()
+        self.left.set(self.left.get().checked_sub(places.count()).ok_or(Problem::TooCostly)?);
+        let place = |node: &Node<'_>| match node.sibling {
+            Some(sibling) if node.value.is_null() => places.find(sibling).map(Place::of_primitive),
+            _ => places.find(node.value),
+        };
+        let found = |node| Some(Found { place: place(node)?, ty: node.ty });
+        nodes.iter().map(found).collect::<Option<_>>().ok_or_else(|| "the path makes a value instead of leading to an element".into())
     }
 
-    /// A primitive that has no value, only an id or extensions: it is where its sibling is.
-    fn without_value(&self, path: &str) -> Result<Vec<Found>, String> {
-        let Some((above, name)) = path.rsplit_once('.').filter(|(_, name)| name.bytes().all(|b| b.is_ascii_alphanumeric())) else { return Ok(Vec::new()) };
-        let compiled = Path::compile(above, self.type_name, self.definitions).map_err(|e| e.to_string())?;
-        let mut parents = Vec::new();
-        compiled.evaluate(self.resource, self.type_name, &mut parents);
-        let places = Places::of(self.resource);
-        let found = parents.iter().filter_map(|parent| {
-            let element = self.element(parent.ty, name).ok()?;
-            let key = present(parent.value.as_object()?, element, name)?;
-            Some(Found { place: places.find(parent.value)?.then(Down::Key(key)), ty: Ty::named("Element") })
-        });
-        Ok(found.collect())
+    /// A path that leads to nothing must at least be made of elements that there are.
+    fn known(&self, path: &str, compiled: &Path) -> Result<(), Problem> {
+        if !compiled.types.is_empty() {
+            return Ok(());
+        }
+        if let Some((above, name)) = path.rsplit_once('.').filter(|(_, name)| name.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            for ty in self.compiled(above)?.types {
+                self.element(ty, name)?;
+            }
+        }
+        Err(format!("the path names no element of {}; it begins with '{}.' and goes on by the names of elements", self.type_name, self.type_name).into())
     }
 
-    fn one(&self, path: &str) -> Result<Found, String> {
+    fn one(&self, path: &str) -> Result<Found, Problem> {
         let mut found = self.find(path)?;
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => Err("the path leads to nothing".to_owned()),
-            n => Err(format!("the path leads to {n} elements; it must lead to one")),
+            0 => Err("the path leads to nothing".into()),
+            n => Err(format!("the path leads to {n} elements; it must lead to one").into()),
         }
     }
 
-    fn object(&mut self, place: &Place) -> Result<&mut Map<String, Value>, String> {
-        place.get_mut(self.resource).and_then(Value::as_object_mut).ok_or_else(|| "the path leads to a primitive, which has no elements".to_owned())
+    /// The elements of what was found: a primitive has them beside it.
+    fn elements(&mut self, found: &Found) -> Result<&mut Map<String, Value>, Problem> {
+        if self.definitions.is_primitive(found.ty.base) {
+            return element::beside(self.resource, &found.place).ok_or_else(|| "the path leads to nothing".into());
+        }
+        self.object(&found.place)
+    }
+
+    fn object(&mut self, place: &Place) -> Result<&mut Map<String, Value>, Problem> {
+        place.get_mut(self.resource).and_then(Value::as_object_mut).ok_or_else(|| "the path leads to a primitive, which has no elements".into())
     }
 
     /// The element `name` of elements of type `ty`; primitives have extensions.
-    fn element(&self, ty: Ty, name: &str) -> Result<&'static Element, String> {
-        let def = self.definitions.type_def(ty.base).ok_or_else(|| format!("{} has no elements", ty.base))?;
+    fn element(&self, ty: Ty, name: &str) -> Result<&'static Element, Problem> {
+        let def = self.definitions.type_def(ty.base).ok_or_else(|| Problem::Unfit(format!("{} has no elements", ty.base)))?;
         let nearest = || {
             let names = def.elements.iter().filter_map(|e| e.path.strip_prefix(ty.path).map(|p| p.trim_start_matches('.'))).filter(|p| !p.contains('.'));
             let near = crate::fhir::definitions::nearest(name, names.map(|p| p.trim_end_matches("[x]")));
             near.map(|near| format!("; did you mean '{near}'?")).unwrap_or_default()
         };
-        def.of_member(ty.path, name).ok_or_else(|| format!("'{}' is no element there{}", clip(name), nearest()))
+        let of = if ty.path.is_empty() { ty.base.to_owned() } else { format!("{}.{}", ty.base, ty.path) };
+        def.of_member(ty.path, name).ok_or_else(|| format!("'{}' is no element of {of}{}", clip(name), nearest()).into())
     }
 
-    fn add(&mut self, found: &Found, name: &str, value: &Given) -> Result<(), String> {
+    fn add(&mut self, found: &Found, name: &str, value: &Given) -> Result<(), Problem> {
         let element = self.element(found.ty, name)?;
         let (key, content) = self.content(found.ty, element, name, value)?;
-        let object = self.object(&found.place)?;
+        let object = self.elements(found)?;
         if element.max != Some(1) {
             let length = object.get(&key).and_then(Value::as_array).map_or(0, Vec::len);
             element::insert(object, &key, length, content);
             return Ok(());
         }
         if let Some(there) = present(object, element, &key) {
-            return Err(format!("'{there}' is there already and does not repeat; replace it"));
+            return Err(format!("'{there}' is there already and does not repeat; replace it").into());
         }
         element::set(object, &key, content, None);
         Ok(())
     }
 
-    fn insert(&mut self, path: &str, index: usize, value: &Given) -> Result<(), String> {
+    fn insert(&mut self, path: &str, index: usize, value: &Given) -> Result<(), Problem> {
         let found = self.find(path)?;
         if found.is_empty() {
             // There is no list yet: it is the last name of the path.
             let (above, name) = path.rsplit_once('.').ok_or("the path leads to nothing")?;
             if index > 0 || !name.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                return Err(format!("there is no list, so index {index} is beyond its end"));
+                return Err(format!("there is no list, so index {index} is beyond its end").into());
             }
             let parent = self.one(above)?;
             return self.add(&parent, name, value);
         }
         let (holder, key) = list(&found)?;
         if index > found.len() {
-            return Err(format!("index {index} is beyond the end: the list has {} elements", found.len()));
+            return Err(format!("index {index} is beyond the end: the list has {} elements", found.len()).into());
         }
         let (parent, element) = self.definition(&holder, &key)?;
         let (_, content) = self.content(parent, element, &key, value)?;
@@ -245,12 +310,12 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn replace(&mut self, found: &Found, value: &Given) -> Result<(), String> {
-        let Some((parent, step)) = found.place.split() else { return Err("a patch does not replace the resource itself; PUT it".to_owned()) };
+    fn replace(&mut self, found: &Found, value: &Given) -> Result<(), Problem> {
+        let Some((parent, step)) = found.place.split() else { return Err("a patch does not replace the resource itself; PUT it".into()) };
         let (holder, key, index) = match (step, parent.split()) {
             (Down::Key(key), _) => (parent.clone(), key.clone(), None),
             (Down::Index(n), Some((holder, Down::Key(key)))) => (holder, key.clone(), Some(*n)),
-            (Down::Index(_), _) => return Err("the path leads into a list of lists".to_owned()),
+            (Down::Index(_), _) => return Err("the path leads into a list of lists".into()),
         };
         let (ty, element) = self.definition(&holder, &key)?;
         let (new_key, content) = self.content(ty, element, &key, value)?;
@@ -265,12 +330,12 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn mov(&mut self, path: &str, source: usize, destination: usize) -> Result<(), String> {
+    fn mov(&mut self, path: &str, source: usize, destination: usize) -> Result<(), Problem> {
         let found = self.find(path)?;
         let (holder, key) = list(&found)?;
         for (what, index) in [("source", source), ("destination", destination)] {
             if index >= found.len() {
-                return Err(format!("{what} {index} is beyond the end: the list has {} elements", found.len()));
+                return Err(format!("{what} {index} is beyond the end: the list has {} elements", found.len()).into());
             }
         }
         let object = self.object(&holder)?;
@@ -280,7 +345,7 @@ impl Target<'_> {
     }
 
     /// The type of what is at a place, and the element that its member `key` is.
-    fn definition(&self, holder: &Place, key: &str) -> Result<(Ty, &'static Element), String> {
+    fn definition(&self, holder: &Place, key: &str) -> Result<(Ty, &'static Element), Problem> {
         let mut ty = Ty::named(self.type_name);
         let mut here = &*self.resource;
         for step in &holder.0 {
@@ -317,14 +382,20 @@ impl Target<'_> {
     }
 
     /// The key and what it shall hold, for an `element` of something of type `ty`.
-    fn content(&self, ty: Ty, element: &'static Element, name: &str, value: &Given) -> Result<(String, Content), String> {
+    fn content(&self, ty: Ty, element: &'static Element, name: &str, value: &Given) -> Result<(String, Content), Problem> {
         match value {
             Given::Typed(type_name, content) => {
                 let base = element.path.rsplit('.').next().unwrap_or_default();
-                let Some(stem) = base.strip_suffix("[x]") else { return Ok((base.to_owned(), content.clone())) };
+                let Some(stem) = base.strip_suffix("[x]") else {
+                    fits(element, type_name, &content.value, self.definitions)?;
+                    return Ok((base.to_owned(), content.clone()));
+                };
                 let allowed: Vec<&str> = element.types.split('|').collect();
                 if !allowed.iter().any(|t| t.eq_ignore_ascii_case(type_name)) && element.types != "*" {
-                    return Err(format!("'{stem}' cannot be a {}; it is one of {}", clip(type_name), allowed.join(", ")));
+                    return Err(format!("'{stem}' cannot be a {}; it is one of {}", clip(type_name), allowed.join(", ")).into());
+                }
+                if let Some(chosen) = chosen(element, &format!("{stem}{type_name}")) {
+                    well_formed(chosen, &content.value, self.definitions)?;
                 }
                 Ok((format!("{stem}{type_name}"), content.clone()))
             }
@@ -336,7 +407,7 @@ impl Target<'_> {
                     let (key, content) = self.content(inner, def, name, part)?;
                     if def.max == Some(1) {
                         if present(&object, def, &key).is_some() {
-                            return Err(format!("'{}' is given twice and does not repeat", clip(name)));
+                            return Err(format!("'{}' is given twice and does not repeat", clip(name)).into());
                         }
                         element::set(&mut object, &key, content, None);
                     } else {
@@ -350,10 +421,29 @@ impl Target<'_> {
     }
 }
 
+/// Refuses a value of another type than the element's. Of primitives, the one's JSON may be the other's: many a client has
+/// only strings.
+fn fits(element: &Element, type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
+    match element.types {
+        of if definitions.is_primitive(of) => well_formed(of, value, definitions),
+        of if matches!(of, "Resource" | "BackboneElement" | "Element") || of.starts_with('#') => well_formed("Element", value, definitions),
+        of if of.eq_ignore_ascii_case(type_name) || definitions.is_a(of, type_name) => well_formed(of, value, definitions),
+        of => Err(format!("'{}' is a {of} and cannot be a {}", element.path, clip(type_name)).into()),
+    }
+}
+
+fn well_formed(type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
+    if !definitions.is_primitive(type_name) && !value.is_object() {
+        return Err(format!("the value is {}, but a {type_name} is an object", kind_of(value)).into());
+    }
+    let unfit = Some(value).filter(|v| !v.is_null()).and_then(|v| validate::unfit(v, type_name, definitions));
+    unfit.map_or(Ok(()), |message| Err(format!("the value {message}").into()))
+}
+
 /// The type that the key of a choice names.
 fn chosen(element: &'static Element, key: &str) -> Option<&'static str> {
     let stem = element.path.rsplit('.').next()?.strip_suffix("[x]")?;
-    let suffix = key.strip_prefix(stem)?;
+    let suffix = key.trim_start_matches('_').strip_prefix(stem)?;
     element.types.split('|').find(|t| t.eq_ignore_ascii_case(suffix))
 }
 
@@ -367,11 +457,11 @@ fn present(object: &Map<String, Value>, element: &Element, key: &str) -> Option<
 }
 
 /// The object and the member that hold all the elements, as a list.
-fn list(found: &[Found]) -> Result<(Place, String), String> {
+fn list(found: &[Found]) -> Result<(Place, String), Problem> {
     let array = found.first().and_then(|first| first.place.split()).map(|(array, _)| array).ok_or("the path leads to nothing")?;
     let in_order = |(n, one): (usize, &Found)| one.place == array.then(Down::Index(n));
     match array.split() {
         Some((holder, Down::Key(key))) if found.iter().enumerate().all(in_order) => Ok((holder, key.clone())),
-        _ => Err("the path must lead to all elements of one list".to_owned()),
+        _ => Err("the path must lead to all elements of one list".into()),
     }
 }

@@ -69,14 +69,14 @@ fn each<'v>(node: &Node<'v>, found: &mut dyn FnMut(Piece<'v>)) {
             match node.ty.base {
                 "CodeableConcept" => {
                     let codings = object.get("coding").and_then(Value::as_array).into_iter().flatten();
-                    codings.for_each(|value| each(&Node { value, ty: Ty::named("Coding"), codes: None }, found));
+                    codings.for_each(|value| each(&Node::new(value, Ty::named("Coding")), found));
                     if let Some(text) = text("text") {
                         found(Piece::Text(text));
                     }
                 }
                 "CodeableReference" => {
                     if let Some(value) = object.get("concept") {
-                        each(&Node { value, ty: Ty::named("CodeableConcept"), codes: None }, found);
+                        each(&Node::new(value, Ty::named("CodeableConcept")), found);
                     }
                 }
                 "Coding" => {

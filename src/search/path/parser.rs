@@ -257,7 +257,7 @@ fn edges_of(definitions: &'static Definitions, ty: Ty, name: &str) -> Vec<Edge> 
     let Some(def) = definitions.type_def(ty.base) else { return Vec::new() };
     let full = if ty.path.is_empty() { name.to_owned() } else { format!("{}.{name}", ty.path) };
     if let Some(element) = def.element(&full) {
-        let edge = |to| Edge { from: ty, key: name.to_owned(), to, codes: element.codes };
+        let edge = |to| Edge { from: ty, key: name.to_owned(), sibling: sibling(definitions, to, name), to, codes: element.codes };
         if let Some(path) = element.types.strip_prefix('#') {
             return vec![edge(Ty { base: ty.base, path })];
         }
@@ -267,5 +267,13 @@ fn edges_of(definitions: &'static Definitions, ty: Ty, name: &str) -> Vec<Edge> 
         return vec![edge(Ty::named(element.types))];
     }
     let Some(choice) = def.element(&format!("{full}[x]")) else { return Vec::new() };
-    choice.types.split('|').map(|to| Edge { from: ty, key: format!("{name}{}{}", to[..1].to_uppercase(), &to[1..]), to: Ty::named(to), codes: None }).collect()
+    let edge = |to: &'static str| {
+        let key = format!("{name}{}{}", to[..1].to_uppercase(), &to[1..]);
+        Edge { from: ty, sibling: sibling(definitions, Ty::named(to), &key), key, to: Ty::named(to), codes: None }
+    };
+    choice.types.split('|').map(edge).collect()
+}
+
+fn sibling(definitions: &'static Definitions, ty: Ty, key: &str) -> Option<String> {
+    (ty.path.is_empty() && definitions.is_primitive(ty.base)).then(|| format!("_{key}"))
 }

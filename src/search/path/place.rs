@@ -22,6 +22,12 @@ pub struct Place(pub Vec<Step>);
 pub struct Places(HashMap<*const Value, (*const Value, Step)>, *const Value);
 
 impl Places {
+    /// How many values the resource has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Walks through `resource`.
     #[must_use]
     pub fn of(resource: &Value) -> Self {
@@ -65,6 +71,17 @@ impl Place {
         })
     }
 
+    /// Of the id and extensions of a primitive, the place of the primitive: `birthDate` of `_birthDate`.
+    #[must_use]
+    pub fn of_primitive(mut self) -> Self {
+        if let Some(Step::Key(key)) = self.0.iter_mut().rev().find(|s| matches!(s, Step::Key(_)))
+            && key.starts_with('_')
+        {
+            key.remove(0);
+        }
+        self
+    }
+
     /// The place one step up, and that step; none of the resource itself.
     #[must_use]
     pub fn split(&self) -> Option<(Self, &Step)> {
@@ -81,11 +98,11 @@ impl Place {
     }
 }
 
-/// `.name[0].given[1]`: what follows the name of the type in FHIRPath.
+/// `.name[0].given[1]`: what follows the name of the type in FHIRPath, which knows no `_given`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|step| match step {
-            Step::Key(key) => write!(f, ".{key}"),
+            Step::Key(key) => write!(f, ".{}", key.trim_start_matches('_')),
             Step::Index(n) => write!(f, "[{n}]"),
         })
     }
