@@ -8,6 +8,7 @@ mod api;
 mod body;
 mod context;
 mod decode;
+mod events;
 mod exchange;
 mod explain;
 mod lane;
@@ -54,4 +55,6 @@ pub struct App {
     pages: Pages,
     metrics: metrics::Metrics,
     lane: lane::Lane,
+    /// Turns true when the server ends: who waits for events must not keep it.
+    stopping: tokio::sync::watch::Receiver<bool>,
 }

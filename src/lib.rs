@@ -76,7 +76,8 @@
 //! 3. [`interaction::create`] evaluates `If-None-Exist`, chooses an id, splices `id` and `meta` into the bytes
 //!    ([`fhir::raw`]), and extracts the keys the resource is found by ([`search::extract()`]).
 //! 4. The commit writes `simdb/lab__one/fhir/POST/<event>/` ([`simdb::write`]), appends to the journal if writes shall
-//!    survive a power loss ([`simdb::journal`]), and publishes the next snapshot.
+//!    survive a power loss ([`simdb::journal`]), publishes the next snapshot, gives the event a row in the event index
+//!    ([`simdb::event_index`]), and tells those who wait or stream ([`sim::feed`]).
 //! 5. `http::respond` sends what the event folder has recorded, with `X-Fhirsim-Event` naming it.
 //! 6. Later a background thread moves recent versions into tantivy (`sim::lifecycle`), and indexes anew when search
 //!    parameters of the simulator's own came or went ([`sim::reindex`]).
@@ -85,6 +86,7 @@
 //!
 //! - A search modifier: its name in [`search::parse::Modifier::of`], its query beside its type in `search/param/`.
 //! - A condition that is no search parameter: a member of [`search::condition::Condition`].
+//! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.

@@ -3,9 +3,11 @@
 pub mod bodies;
 pub mod commit;
 mod dispose;
+pub mod feed;
 pub mod find;
 pub mod lifecycle;
 pub mod log;
+pub mod markers;
 pub mod profile;
 pub mod registry;
 pub mod reindex;

@@ -3,6 +3,7 @@
 //! Knows files and JSON, not search: `index` is derived from what lies here.
 
 pub mod event;
+pub mod event_index;
 pub mod journal;
 pub mod layout;
 pub mod scan;

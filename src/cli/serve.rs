@@ -106,6 +106,7 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
         }
         stop_signal().await;
         tracing::info!("stopping");
+        server.stopping.send_replace(true);
         server.handle.stop(true).await;
         running.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     })?;

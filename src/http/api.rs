@@ -1,8 +1,5 @@
 //! `/api`: management of simulators, and their events, for programs. Described by `openapi.json`.
 
-use std::fs;
-use std::path::PathBuf;
-
 use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -10,18 +7,16 @@ use serde_json::{Map, Value, json};
 
 use super::respond::Answer;
 use super::{App, context, respond};
-use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Summary;
 use crate::sim::registry::Wanted;
-use crate::simdb::event::RECORD;
-use crate::simdb::{EventRecord, SimDir, SimId, scan};
+use crate::simdb::{SimDir, SimId};
 
 /// Simulators or events on a page of a list.
 pub(super) const PAGE: usize = 100;
 /// Most of them.
-const MAX_PAGE: usize = 1_000;
+pub(super) const MAX_PAGE: usize = 1_000;
 
 /// What a handler makes.
 pub(super) type Result<T> = std::result::Result<T, Failure>;
@@ -197,80 +192,6 @@ pub async fn reindex(app: Data<App>, id: Path<String>) -> HttpResponse {
     .await
 }
 
-/// What is asked of a list of events.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventListing {
-    /// Events before this one.
-    before: Option<String>,
-    limit: Option<usize>,
-}
-
-/// `GET /api/sims/{id}/events`: newest first.
-pub async fn events(app: Data<App>, id: Path<String>, listing: Query<EventListing>) -> HttpResponse {
-    answer(move || {
-        let dir = directory(&app, &id)?;
-        let before = listing.before.as_deref().map(event_id).transpose()?;
-        let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
-        let (events, next) = newest(&dir, before, most)?;
-        Ok(Answer::json(200, &json!({"events": events, "next": next})))
-    })
-    .await
-}
-
-/// The newest `most` events before `before`, without those that cannot be read, and where the next page begins.
-pub(super) fn newest(dir: &SimDir, before: Option<EventId>, most: usize) -> Result<(Vec<EventRecord>, Option<String>)> {
-    let found = scan::events_after(dir, EventId::ZERO).map_err(|e| crate::sim::storage_failure("the events cannot be listed", &e))?;
-    let page: Vec<_> = found.into_iter().rev().filter(|(event, _)| before.is_none_or(|before| *event < before)).take(most).collect();
-    let next = (page.len() == most).then(|| page.last().map(|(event, _)| event.to_string())).flatten();
-    Ok((page.into_iter().filter_map(|(event, operation)| scan::record(dir, operation, event).ok()).collect(), next))
-}
-
-/// `GET /api/sims/{id}/events/{event}`: the record, and the names of the files.
-pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
-    answer(move || {
-        let (id, event) = path.into_inner();
-        let (folder, record) = folder(&app, &id, &event)?;
-        let mut value = serde_json::to_value(&record).unwrap_or_default();
-        value["folder"] = folder.display().to_string().into();
-        value["files"] = files(&folder)?.into();
-        Ok(Answer::json(200, &value))
-    })
-    .await
-}
-
-/// The names of the files of an event folder.
-pub(super) fn files(folder: &PathBuf) -> Result<Vec<String>> {
-    let listed = fs::read_dir(folder).map_err(|e| crate::sim::storage_failure("the event cannot be read", &e))?;
-    let mut names: Vec<String> = listed.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// The folder of an event and its record.
-pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, EventRecord)> {
-    let dir = directory(app, id)?;
-    let event = event_id(event)?;
-    let operation = scan::find(&dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
-    let record = scan::record(&dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
-    Ok((dir.event(operation, event), record))
-}
-
-/// `GET /api/sims/{id}/events/{event}/files/{file}`: a file as it lies there.
-pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) -> HttpResponse {
-    answer(move || {
-        let (id, event, file) = path.into_inner();
-        let (folder, _) = folder(&app, &id, &event)?;
-        // Only a name that the folder lists is a name: no path is made of the client's text.
-        let name = files(&folder)?.into_iter().find(|name| *name == file);
-        let name = name.ok_or_else(|| Failure::new(Kind::NotFound, format!("event {event} has no file '{}'", clip(&file))))?;
-        let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
-        let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
-        Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
-    })
-    .await
-}
-
 /// `GET /api/sims/{id}/log`: reads and searches, newest first.
 pub async fn log(app: Data<App>, id: Path<String>, listing: Query<Listing>) -> HttpResponse {
     answer(move || {
@@ -296,8 +217,4 @@ pub(super) fn directory(app: &App, id: &str) -> Result<SimDir> {
     let id: SimId = id.parse()?;
     app.registry.summary(&id)?;
     Ok(SimDir::new(app.registry.root(), &id))
-}
-
-fn event_id(text: &str) -> Result<EventId> {
-    text.parse().map_err(|()| Failure::new(Kind::BadValue, format!("'{}' is not the id of an event, such as 2026_11_21_20_41_07_123", clip(text))))
 }

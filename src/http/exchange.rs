@@ -16,6 +16,7 @@ use crate::clock::EventId;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
+use crate::sim::feed::Happening;
 use crate::sim::log::Waiting;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
 use crate::simdb::EventRecord;
@@ -152,7 +153,12 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
         duration_us: call.elapsed_us(),
         client: call.client,
     };
-    let number = sim.log.push(entry);
+    // One that is recorded is told of when its folder is there.
+    let number = sim.log.push(entry, |entry| {
+        if event.is_none() {
+            sim.feed.tell(|| Happening::Read(entry.shown()));
+        }
+    });
     let id = match event {
         Some(event) => {
             record_read(sim, event, call, &answer);

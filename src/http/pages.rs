@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tera::{Context, Tera};
 
 use super::respond::Answer;
-use super::{App, api, context};
+use super::{App, context, events};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::status;
 use crate::sim::registry::Wanted;
@@ -144,16 +144,20 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, before:
         let id: SimId = id.parse()?;
         let sim = app.registry.get(&id)?;
         let summary = app.registry.summary(&id)?;
-        let from = before.before.as_deref().and_then(|b| b.parse().ok());
-        let (events, next) = api::newest(sim.dir(), from, SHOWN)?;
-        let shown: Vec<Value> = events
+        let page = events::newest(&sim, before.before.clone(), SHOWN)?;
+        let shown: Vec<Value> = page
+            .shown
             .iter()
             .map(|e| {
-                let resources: Vec<String> = e.resources.iter().take(3).map(|r| format!("{}/{}", r.type_name, r.id)).collect();
-                json!({"id": e.event, "instant": e.instant, "interaction": e.interaction, "method": e.request.method, "url": e.request.url, "status": e.response.status,
-                    "good": e.response.status < 400, "resources": resources, "more": e.resources.len().saturating_sub(3)})
+                let stored = e["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+                let resources: Vec<String> = stored.iter().take(3).map(|r| format!("{}/{}", text(&r["type"]), text(&r["id"]))).collect();
+                json!({"id": e["event"], "instant": e["instant"], "interaction": e["interaction"], "method": e["request"]["method"], "url": e["request"]["url"],
+                    "status": e["response"]["status"], "good": e["response"]["status"].as_u64() < Some(400), "resources": resources,
+                    "more": stored.len().saturating_sub(3)})
             })
             .collect();
+        let next = page.next.map(|e| e.to_string());
         let counts: Vec<Value> = summary.counts.iter().map(|(t, n)| json!({"type": t, "count": n})).collect();
         let log = sim.log.newest(10);
         Ok(app.pages.render(
@@ -170,9 +174,9 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, before:
 pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
     page(app, move |app| {
         let (id, event) = path.into_inner();
-        let (folder, record) = api::folder(app, &id, &event)?;
+        let (folder, record) = events::folder(app, &id, &event)?;
         let mut shown = Vec::new();
-        for name in api::files(&folder)? {
+        for name in events::files(&folder)? {
             let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the event cannot be read", &e))?;
             let cut = bytes.len() > SHOWN_BYTES;
             let text = std::str::from_utf8(&bytes[..bytes.len().min(SHOWN_BYTES)]).ok().map(str::to_owned);

@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, explain, metrics, pages, respond, serve};
+use super::{App, Options, Pages, access, api, events, explain, metrics, pages, respond, serve};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -48,9 +48,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 )
                 .route("/sims/{id}/reset", web::post().to(api::reset))
                 .route("/sims/{id}/reindex", web::post().to(api::reindex))
-                .route("/sims/{id}/events", web::get().to(api::events))
-                .route("/sims/{id}/events/{event}", web::get().to(api::event))
-                .route("/sims/{id}/events/{event}/files/{file}", web::get().to(api::event_file))
+                .route("/sims/{id}/events", web::get().to(events::events))
+                .route("/sims/{id}/events/{event}", web::get().to(events::event))
+                .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
+                .route("/sims/{id}/stream", web::get().to(events::stream))
+                .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))
+                .route("/sims/{id}/markers/{name}", web::delete().to(events::unmark))
                 .route("/sims/{id}/log", web::get().to(api::log))
                 .route("/sims/{id}/explain", web::get().to(explain::explain))
                 .route("/sims/{id}/indexed/{type}/{resource}", web::get().to(explain::indexed))
@@ -76,6 +79,8 @@ pub struct Server {
     pub addr: SocketAddr,
     /// Ends it.
     pub handle: ServerHandle,
+    /// To be told first: requests that wait for events then answer, and streams end.
+    pub stopping: tokio::sync::watch::Sender<bool>,
     /// Runs it; to be awaited or spawned.
     pub running: actix_web::dev::Server,
 }
@@ -89,8 +94,10 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let addr = listener.local_addr()?;
     let pages = Pages::new().map_err(io::Error::other)?;
     let metrics = metrics::Metrics::new(registry.clone());
+    let (stopping, is_stopping) = tokio::sync::watch::channel(false);
     let (workers, read_timeout) = (options.workers, options.read_timeout);
-    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics, lane: super::lane::Lane::new()? });
+    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics, lane: super::lane::Lane::new()?, stopping: is_stopping });
+
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
     })
@@ -102,7 +109,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         server = server.workers(workers);
     }
     let running = server.listen(listener)?.run();
-    Ok(Server { addr, handle: running.handle(), running })
+    Ok(Server { addr, handle: running.handle(), stopping, running })
 }
 
 /// The value of a header, if it is text.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::bodies::Body;
 use super::dispose;
+use super::feed::{Feed, Happening};
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
 use super::profile::Profile;
@@ -19,6 +20,7 @@ use crate::clock::{Clock, EventId};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::query::Keys;
 use crate::simdb::event::{RECORD, java_date};
+use crate::simdb::event_index::{EventIndex, Row};
 use crate::simdb::journal::{Journal, Ticket};
 use crate::simdb::layout::file_name;
 use crate::simdb::scan::Damage;
@@ -53,6 +55,10 @@ pub struct Sim {
     pub(super) saved: Mutex<EventId>,
     /// Reads and searches.
     pub log: RequestLog,
+    /// What happened, by what.
+    pub events: EventIndex,
+    /// Who is told of it.
+    pub feed: Feed,
 }
 
 /// The event an exchange will be, and where it is filed.
@@ -249,7 +255,7 @@ impl Sim {
         let (draft, response) = plan(&before, stamp);
         let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
         let purges = draft.changes.iter().any(|c| matches!(c.rewrites, Rewrites::Purge(_)));
-        let (mut after, ticket) = self.commit(&before, stamp, draft)?;
+        let (mut after, record, ticket) = self.commit(&before, stamp, draft)?;
         if purges {
             // The event says so already: what is left over now is removed when the simulator is opened again.
             if let Err(error) = dispose::of_event(&self.store.dir, operation, stamp.event) {
@@ -262,11 +268,12 @@ impl Sim {
             self.stale_params.fetch_or(later || self.following.is_locked(), Ordering::AcqRel);
         }
         self.published.store(Arc::new(after));
+        self.took_place(stamp.event, operation, record);
         Ok((response, stamp.event, ticket))
     }
 
     /// The only way from a plan to the truth.
-    fn commit(&self, before: &Snapshot, stamp: Stamp, mut draft: Draft<'_>) -> Result<(Snapshot, Ticket), Failure> {
+    fn commit(&self, before: &Snapshot, stamp: Stamp, mut draft: Draft<'_>) -> Result<(Snapshot, EventRecord, Ticket), Failure> {
         let sequence = before.sequence + 1;
         let resources: Vec<StoredResource> = (1..).zip(&draft.changes).map(|(number, new)| stored(new, number)).collect();
         let name_of = |body: &Body| {
@@ -303,7 +310,7 @@ impl Sim {
             let _ = std::fs::remove_dir_all(self.store.dir.event(stamp.operation, stamp.event));
             storage_failure("the journal cannot be written", &e)
         })?;
-        Ok((self.advanced(before, stamp, sequence, &draft.changes), ticket))
+        Ok((self.advanced(before, stamp, sequence, &draft.changes), draft.record, ticket))
     }
 
     fn advanced(&self, before: &Snapshot, stamp: Stamp, sequence: u64, changes: &[NewVersion]) -> Snapshot {
@@ -318,6 +325,13 @@ impl Sim {
             }
         }
         after
+    }
+
+    /// Indexes an event and tells of it.
+    fn took_place(&self, event: EventId, operation: Operation, record: EventRecord) {
+        let row = Row::of(&record, event, operation);
+        self.events.push(row.clone());
+        self.feed.tell(|| Happening::Event(row, Box::new(record)));
     }
 
     /// Writes the folder of a read, which changes nothing; called off the request's path.
@@ -349,7 +363,9 @@ impl Sim {
                 // Emptied or deleted meanwhile: its directory is another's now.
                 return Ok(());
             }
-            event_folder(&self.store.dir, Operation::Get, event, &files).map(drop)
+            event_folder(&self.store.dir, Operation::Get, event, &files)?;
+            self.took_place(event, Operation::Get, record);
+            Ok(())
         })
     }
 

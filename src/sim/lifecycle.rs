@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::commit::Sim;
 use super::dispose;
+use super::feed::Feed;
 use super::log::RequestLog;
 use super::profile::{Profile, Settings};
 use super::registry::Shared;
@@ -25,6 +26,7 @@ use super::snapshot::{Snapshot, Store};
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Definitions, VersionId, instant};
 use crate::index::{Committed, Entry, Payload, View};
+use crate::simdb::event_index::EventIndex;
 use crate::simdb::scan::{self, Damage};
 use crate::simdb::write::{prepare, replace_file};
 use crate::simdb::{EventRecord, SimDir, SimId};
@@ -58,6 +60,9 @@ struct Tail {
     events: Vec<String>,
     /// Modification times of the operations' directories, in nanoseconds: another means that somebody was there.
     directories: BTreeMap<String, u64>,
+    /// How long the event index is, if it has all events.
+    #[serde(default)]
+    event_index: Option<u64>,
 }
 
 /// What the list of simulators shows of one that is not open.
@@ -134,7 +139,7 @@ impl Flusher {
 
 impl Sim {
     /// Opens the simulator in its directory.
-    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile) -> io::Result<Arc<Self>> {
+    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile, feed: &Feed) -> io::Result<Arc<Self>> {
         let dir = SimDir::new(&shared.root, id);
         prepare(&dir)?;
         let swept = scan::sweep(&dir)?;
@@ -156,6 +161,9 @@ impl Sim {
         });
         let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
         let last_id = tail.as_ref().and_then(|t| t.last_id.parse().ok()).unwrap_or(EventId::ZERO);
+        // Of a directory without events there is nothing to compare.
+        let indexed = tail.as_ref().map_or_else(|| directories(&store.dir).is_empty().then_some(0), |t| t.event_index);
+        let events = EventIndex::new(store.dir.clone(), &shared.boot, indexed);
         let (snapshot, found) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
         let damages = known_damages(&store.dir, found);
         for damage in &damages {
@@ -192,6 +200,8 @@ impl Sim {
             closed: AtomicBool::new(false),
             saved: Mutex::new(EventId::ZERO),
             log: RequestLog::default(),
+            events,
+            feed: feed.clone(),
         });
         if stale {
             sim.flusher.ask();
@@ -224,6 +234,7 @@ impl Sim {
         drop(guard);
         self.flusher.flushed.notify_all();
         self.save();
+        self.events.complete()?;
         Ok(())
     }
 
@@ -231,9 +242,17 @@ impl Sim {
     /// than a first request should wait for.
     pub(super) fn look_after(&self) {
         self.save();
+        self.save_events();
         let at_rest = self.clock.now_ms() - self.flusher.last_write_ms.load(Ordering::Relaxed) > REST_MS;
         if at_rest && self.snapshot().view.recent.len() > REST_AT {
             self.flusher.ask();
+        }
+    }
+
+    /// Saves the rows of the event index.
+    fn save_events(&self) {
+        if let Err(error) = self.events.save() {
+            tracing::warn!(sim = %self.store.sim, %error, "the event index could not be written; it will be made anew from the folders");
         }
     }
 
@@ -269,8 +288,9 @@ impl Sim {
     /// Leaves for the next open what this one knows, after [`Sim::end_writes`]; flushes nothing.
     pub(super) fn leave_tail(&self) {
         self.save();
+        self.save_events();
         let last_id = EventId::from_u64(self.last_id.load(Ordering::Relaxed));
-        if let Err(error) = Tail::of(&self.snapshot(), last_id).write(&self.store.dir) {
+        if let Err(error) = Tail::of(&self.snapshot(), last_id, self.events.saved()).write(&self.store.dir) {
             tracing::warn!(sim = %self.store.sim, %error, "the next open will list the event folders");
         }
     }
@@ -300,7 +320,7 @@ impl Tail {
         (directories(dir) == tail.directories).then_some(tail)
     }
 
-    fn of(snapshot: &Snapshot, last_id: EventId) -> Self {
+    fn of(snapshot: &Snapshot, last_id: EventId, event_index: Option<u64>) -> Self {
         let mut events: Vec<String> = Vec::new();
         for entry in snapshot.view.recent.pushed().filter(|e| !e.again) {
             let name = format!("{}/{}", entry.version.place.operation.directory(), entry.version.event);
@@ -316,6 +336,7 @@ impl Tail {
             counts: snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
             events,
             directories: directories(&snapshot.store.dir),
+            event_index,
         }
     }
 

@@ -65,12 +65,30 @@ pub struct Waiting {
     pub client: Option<std::net::IpAddr>,
 }
 
+impl Waiting {
+    /// For people and programs.
+    #[must_use]
+    pub fn shown(&self) -> LogEntry {
+        LogEntry {
+            id: self.event.map_or_else(|| format!("log-{}", self.number), |e| e.to_string()),
+            instant: crate::clock::instant(self.at_ms),
+            interaction: self.interaction,
+            method: self.method.to_owned(),
+            url: self.url.to_string(),
+            status: self.status,
+            duration_us: self.duration_us,
+            client: self.client.map(|c| c.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
 impl RequestLog {
-    /// Adds an entry, dropping the oldest beyond [`KEPT`]; returns its number.
-    pub fn push(&self, mut entry: Waiting) -> u64 {
+    /// Adds an entry, dropping the oldest beyond [`KEPT`], and calls `tell` with it, numbered; returns its number.
+    pub fn push(&self, mut entry: Waiting, tell: impl FnOnce(&Waiting)) -> u64 {
         let mut state = self.state.lock();
         state.count += 1;
         entry.number = state.count;
+        tell(&entry);
         if state.entries.len() == KEPT {
             state.entries.pop_front();
         }
@@ -82,18 +100,6 @@ impl RequestLog {
     #[must_use]
     pub fn newest(&self, most: usize) -> Vec<LogEntry> {
         let waiting: Vec<Waiting> = self.state.lock().entries.iter().rev().take(most).cloned().collect();
-        waiting
-            .into_iter()
-            .map(|w| LogEntry {
-                id: w.event.map_or_else(|| format!("log-{}", w.number), |e| e.to_string()),
-                instant: crate::clock::instant(w.at_ms),
-                interaction: w.interaction,
-                method: w.method.to_owned(),
-                url: w.url.into(),
-                status: w.status,
-                duration_us: w.duration_us,
-                client: w.client.map(|c| c.to_string()).unwrap_or_default(),
-            })
-            .collect()
+        waiting.iter().map(Waiting::shown).collect()
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use super::bodies::Bodies;
 use super::commit::Sim;
+use super::feed::{Feed, Happening};
 use super::lifecycle::{Saved, summary_file};
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
@@ -66,6 +67,7 @@ struct Slot {
     /// Held while the simulator is opened, closed or deleted.
     gate: Mutex<()>,
     used_ms: AtomicI64,
+    feed: Feed,
 }
 
 /// What a new simulator shall be; absent is the default, or stays as it is.
@@ -210,7 +212,7 @@ impl Registry {
                 continue;
             }
             let started = std::time::Instant::now();
-            let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile));
+            let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot.feed));
             let sim = opened.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
             tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
             slot.open.store(Some(sim.clone()));
@@ -357,8 +359,17 @@ impl Registry {
                 return Err(failed(e));
             }
             remove_in_background(trash);
+            slot.feed.tell(|| Happening::Reset);
             self.shared.journal.barrier().map_err(failed)
         })
+    }
+
+    /// The live feed of a simulator.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`].
+    pub fn feed(&self, id: &SimId) -> Result<Feed, Failure> {
+        Ok(self.slot(id)?.feed.clone())
     }
 
     /// Builds the index of a simulator anew from its events; returns how many events there are.
@@ -371,9 +382,11 @@ impl Registry {
                 sim.end_writes();
                 sim.undisturbed(|| ());
             }
-            let rebuilt = match fs::remove_dir_all(SimDir::new(&self.shared.root, id).index()) {
+            let dir = SimDir::new(&self.shared.root, id);
+            let _ = fs::remove_file(dir.event_index());
+            let rebuilt = match fs::remove_dir_all(dir.index()) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile)),
+                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot.feed)),
             };
             let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
             let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
@@ -477,7 +490,7 @@ impl Registry {
 
 impl Slot {
     fn new(id: SimId) -> Self {
-        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0) }
+        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0), feed: Feed::default() }
     }
 
     /// Closes the simulator unless a request holds it: then it stays open, for two writers must never be.

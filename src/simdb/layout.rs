@@ -121,6 +121,12 @@ impl SimDir {
         self.root.join("simindex")
     }
 
+    /// The event index; derived, may be deleted while no server holds the directory.
+    #[must_use]
+    pub fn event_index(&self) -> PathBuf {
+        self.root.join("events.idx")
+    }
+
     /// What a clean stop knew of the events that the index does not have yet.
     #[must_use]
     pub fn tail(&self) -> PathBuf {

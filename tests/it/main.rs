@@ -25,4 +25,5 @@ mod sims;
 mod support;
 mod tidy;
 mod validation;
+mod watching;
 mod xml;

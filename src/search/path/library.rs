@@ -348,6 +348,7 @@ pub fn excess(expression: &str) -> Option<String> {
 }
 
 /// A compiled expression of the whole language.
+#[derive(Clone)]
 pub struct Expression {
     plan: Arc<CompiledPlan>,
     engine: &'static Engine,

@@ -1,0 +1,615 @@
+//! `/api/sims/{id}/events`: what happened, filtered; waiting for what is to happen; markers; the live stream.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::api::{MAX_PAGE, PAGE, Result, answer, directory};
+use super::respond::Answer;
+use super::{App, respond, routes};
+use crate::clock::EventId;
+use crate::fhir::id::clip;
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
+use crate::search::path::library::Expression;
+use crate::sim::Sim;
+use crate::sim::feed::{Happening, Told};
+use crate::simdb::event::RECORD;
+use crate::simdb::event_index::{Fact, Filter, Row};
+use crate::simdb::{EventRecord, SimId, scan};
+use crate::version::Operation;
+
+/// Most events that FHIRPath is evaluated on for one page.
+const EXAMINED: usize = 1_000;
+/// Longest that a request may wait.
+const MAX_WAIT: Duration = Duration::from_mins(5);
+/// Most requests that wait and streams, all simulators together.
+const MAX_LISTENERS: usize = 2_000;
+/// How often a stream without news says that it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Longest body that is shown within JSON.
+const SHOWN_BYTES: usize = 1 << 20;
+
+/// What is asked of a list of events.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Asked {
+    operation: Option<String>,
+    interaction: Option<String>,
+    #[serde(rename = "type")]
+    type_name: Option<String>,
+    resource: Option<String>,
+    status: Option<String>,
+    client: Option<String>,
+    trace: Option<String>,
+    /// Events after this one.
+    since: Option<String>,
+    /// Events up to this one.
+    until: Option<String>,
+    /// Events before this one.
+    before: Option<String>,
+    order: Option<String>,
+    limit: Option<usize>,
+    /// FHIRPath that must hold of the request's resource.
+    request: Option<String>,
+    /// The same of the response's.
+    response: Option<String>,
+    wait: Option<String>,
+    at_least: Option<usize>,
+}
+
+/// The same, understood.
+struct Wanted {
+    filter: Filter,
+    /// First and last event.
+    span: (EventId, EventId),
+    newest_first: bool,
+    limit: usize,
+    request: Option<Expression>,
+    response: Option<Expression>,
+    version: FhirVersion,
+}
+
+fn bad(message: String) -> Failure {
+    Failure::new(Kind::BadValue, message)
+}
+
+impl Asked {
+    fn wanted(&self, sim: &Sim) -> Result<Wanted> {
+        let list = |text: &Option<String>| text.as_deref().unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let facts = [
+            (Fact::Interaction, &self.interaction),
+            (Fact::Type, &self.type_name),
+            (Fact::Resource, &self.resource),
+            (Fact::Client, &self.client),
+            (Fact::Trace, &self.trace),
+        ];
+        let facts = facts.into_iter().map(|(fact, text)| (fact, list(text))).filter(|(_, values)| !values.is_empty()).collect();
+        let operations = list(&self.operation).iter().map(|name| operation(name)).collect::<Result<_>>()?;
+        let statuses = list(&self.status).iter().map(|text| statuses(text)).collect::<Result<_>>()?;
+        let newest_first = match self.order.as_deref() {
+            None | Some("desc") => true,
+            Some("asc") => false,
+            Some(other) => return Err(bad(format!("order '{}' is not desc, newest first, or asc", clip(other)))),
+        };
+        let from = self.since.as_deref().map_or(Ok(EventId::ZERO), |text| since(text, sim))?;
+        let mut to = self.until.as_deref().map_or(Ok(EventId::from_u64(u64::MAX)), |text| until(text, sim))?;
+        if let Some(before) = &self.before {
+            to = to.min(EventId::from_u64(event_id(before)?.to_u64().saturating_sub(1)));
+        }
+        let version = sim.profile().version();
+        let expression = |text: &Option<String>, name: &str| {
+            let compiled = text.as_deref().map(|text| Expression::compile(text, "", Definitions::of(version)));
+            compiled
+                .transpose()
+                .map_err(|e| bad(format!("{name} '{}' is not a FHIRPath that can be evaluated: {e}", clip(text.as_deref().unwrap_or_default()))))
+        };
+        Ok(Wanted {
+            filter: Filter { operations, statuses, facts },
+            span: (from, to),
+            newest_first,
+            limit: self.limit.unwrap_or(PAGE).min(MAX_PAGE),
+            request: expression(&self.request, "request")?,
+            response: expression(&self.response, "response")?,
+            version,
+        })
+    }
+
+    /// How long to wait, and for how many.
+    fn wait(&self) -> Result<Option<(Duration, usize)>> {
+        let at_least = self.at_least.unwrap_or(1).clamp(1, self.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE));
+        self.wait.as_deref().map(|text| Ok((duration(text)?.min(MAX_WAIT), at_least))).transpose()
+    }
+}
+
+fn operation(name: &str) -> Result<Operation> {
+    let found = Operation::ALL.into_iter().find(|o| o.directory().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| {
+        let known: Vec<&str> = Operation::ALL.iter().map(|o| o.directory()).collect();
+        bad(format!("operation '{}' is not one of {}", clip(name), known.join(", ")))
+    })
+}
+
+/// `404` or `4xx`.
+fn statuses(text: &str) -> Result<(u16, u16)> {
+    let class = text.to_ascii_lowercase();
+    let range = match class.strip_suffix("xx").and_then(|c| c.parse::<u16>().ok()) {
+        Some(class @ 1..=5) => Some((class * 100, class * 100 + 99)),
+        _ => class.parse().ok().filter(|status| (100..600).contains(status)).map(|status| (status, status)),
+    };
+    range.ok_or_else(|| bad(format!("status '{}' is neither a status such as 404 nor a class such as 4xx", clip(text))))
+}
+
+/// `30s`, `500ms`, `2m`.
+fn duration(text: &str) -> Result<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text[..split].parse::<u64>().ok();
+    let found = match (number, &text[split..]) {
+        (Some(n), "ms") => Some(Duration::from_millis(n)),
+        (Some(n), "s") => Some(Duration::from_secs(n)),
+        (Some(n), "m") => Some(Duration::from_secs(n.saturating_mul(60))),
+        _ => None,
+    };
+    found.ok_or_else(|| bad(format!("wait '{}' is no duration such as 500ms, 30s or 2m", clip(text))))
+}
+
+/// The first event after what `text` names.
+fn since(text: &str, sim: &Sim) -> Result<EventId> {
+    moment(text, sim).map(|(event, is_instant)| if is_instant { event } else { EventId::from_u64(event.to_u64().saturating_add(1)) })
+}
+
+/// The last event up to what `text` names.
+fn until(text: &str, sim: &Sim) -> Result<EventId> {
+    match instant::parse(text).filter(|_| text.parse::<EventId>().is_err()) {
+        Some(interval) => Ok(EventId::from_u64(EventId::first_of(interval.high.div_euclid(1_000)).to_u64().saturating_sub(1))),
+        None => moment(text, sim).map(|(event, _)| event),
+    }
+}
+
+/// The event or the marker that `text` names, or the first event of an instant.
+fn moment(text: &str, sim: &Sim) -> Result<(EventId, bool)> {
+    if let Some(name) = text.strip_prefix("marker:") {
+        return Ok((sim.marker(name)?, false));
+    }
+    if let Ok(event) = text.parse() {
+        return Ok((event, false));
+    }
+    let interval = instant::parse(&text.replace(' ', "+"));
+    let hint = "an event's id such as 2026_11_21_20_41_07_123, an instant such as 2026-11-21T20:41:07Z, or marker:<name>";
+    let interval = interval.ok_or_else(|| bad(format!("'{}' is not {hint}", clip(text))))?;
+    Ok((EventId::first_of(interval.low.div_euclid(1_000)), true))
+}
+
+/// A page of events.
+pub(super) struct Events {
+    /// What they are, with their operation and the folder below the simulator's.
+    pub shown: Vec<Value>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<EventId>,
+}
+
+impl Wanted {
+    /// The page, and where the next one begins.
+    fn page(&self, sim: &Sim) -> Result<Events> {
+        let picky = self.request.is_some() || self.response.is_some();
+        let most = if picky { EXAMINED } else { self.limit };
+        let unreadable = |e| crate::sim::storage_failure("the events cannot be listed", &e);
+        let candidates = sim.events.find(&self.filter, self.span, self.newest_first, most).map_err(unreadable)?;
+        let mut shown = Vec::new();
+        let mut last = None;
+        let full = candidates.len() == most;
+        for (event, operation) in candidates {
+            if shown.len() == self.limit {
+                return Ok(Events { shown, next: last });
+            }
+            last = Some(event);
+            // One that is damaged, or was removed meanwhile, is not there.
+            let Ok(record) = scan::record(sim.dir(), operation, event) else { continue };
+            if self.filter.holds(operation, &record) && self.agrees(sim, operation, event, &record) {
+                shown.push(listed(&record, operation));
+            }
+        }
+        Ok(Events { shown, next: last.filter(|_| full && self.limit > 0) })
+    }
+
+    /// Whether FHIRPath holds of the resources of an exchange.
+    fn agrees(&self, sim: &Sim, operation: Operation, event: EventId, record: &EventRecord) -> bool {
+        let holds = |expression: &Option<Expression>, file: Option<&String>| {
+            let Some(expression) = expression else { return true };
+            let Some(file) = file else { return false };
+            let Some(resource) = resource(&sim.dir().event(operation, event).join(file), self.version) else { return false };
+            let type_name = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
+            let found = expression.evaluate(&resource, type_name).unwrap_or_default();
+            // What is there holds, unless it is the word false.
+            found.iter().any(|(value, _)| *value != Value::Bool(false))
+        };
+        holds(&self.request, record.request.body.as_ref()) && holds(&self.response, record.response.body.as_ref())
+    }
+
+    /// Whether something that happens now is wanted.
+    fn wants(&self, sim: &Sim, row: &Row, record: &EventRecord) -> bool {
+        (self.span.0..=self.span.1).contains(&row.event) && self.filter.holds(row.operation, record) && self.agrees(sim, row.operation, row.event, record)
+    }
+}
+
+/// A body as a resource.
+fn resource(file: &PathBuf, version: FhirVersion) -> Option<Value> {
+    let bytes = fs::read(file).ok()?;
+    if file.extension().is_some_and(|e| e == "xml") {
+        let converted = xml::from_xml(&bytes, version).ok()?;
+        return serde_json::from_str(&converted).ok();
+    }
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// An event as a list shows it.
+fn listed(record: &EventRecord, operation: Operation) -> Value {
+    let mut value = serde_json::to_value(record).unwrap_or_default();
+    value["operation"] = operation.directory().into();
+    value["folder"] = format!("fhir/{}/{}", operation.directory(), record.event).into();
+    value
+}
+
+/// The newest `limit` events before `before`.
+pub(super) fn newest(sim: &Sim, before: Option<String>, limit: usize) -> Result<Events> {
+    Asked { before, limit: Some(limit), ..Asked::default() }.wanted(sim)?.page(sim)
+}
+
+/// `GET /api/sims/{id}/events`.
+pub async fn events(app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
+    match listed_when_there(app, id.into_inner(), asked.into_inner()).await {
+        Ok(answer) => answer.into_response(None, None, false),
+        Err(failure) => respond::failure(&failure, FhirVersion::default()),
+    }
+}
+
+async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<Answer> {
+    let id: SimId = id.parse()?;
+    let wait = asked.wait()?;
+    let listening = if wait.is_some() { Some(Listening::begin(&app, &id)?) } else { None };
+    let mut listening = listening;
+    let (longest, at_least) = wait.unwrap_or_default();
+    let deadline = Instant::now() + longest;
+    let asked = Arc::new(asked);
+    loop {
+        let (app, id, asked) = (app.clone(), id.clone(), asked.clone());
+        let work = move || app.registry.get(&id).and_then(|sim| asked.wanted(&sim)?.page(&sim));
+        let page = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
+        let value = |page: Events| json!({"events": page.shown, "next": page.next.map(|e| e.to_string())});
+        let Some(listening) = &mut listening else { return Ok(Answer::json(200, &value(page))) };
+        if page.shown.len() >= at_least {
+            return Ok(Answer::json(200, &value(page)));
+        }
+        if timeout_at(deadline, listening.news()).await.is_err() {
+            let mut value = value(page);
+            value["timedOut"] = true.into();
+            return Ok(Answer::json(200, &value));
+        }
+    }
+}
+
+/// Somebody who listens to a simulator.
+struct Listening {
+    app: Data<App>,
+    receiver: Receiver<Arc<Told>>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// How many listen.
+static LISTENERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Listening {
+    fn begin(app: &Data<App>, id: &SimId) -> Result<Self> {
+        let receiver = app.registry.feed(id)?.listen();
+        if LISTENERS.fetch_add(1, Ordering::Relaxed) >= MAX_LISTENERS {
+            LISTENERS.fetch_sub(1, Ordering::Relaxed);
+            return Err(Failure::new(Kind::TooCostly, format!("{MAX_LISTENERS} requests wait or stream already, which is the most; end some")));
+        }
+        Ok(Self { app: app.clone(), receiver, stopping: app.stopping.clone() })
+    }
+
+    /// Waits until something happens that is more than a read in the log, or the server or the simulator ends.
+    async fn news(&mut self) {
+        loop {
+            match self.next().await {
+                Next::Happened(told) if matches!(told.what, Happening::Read(_)) => {}
+                _ => return,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        if *self.stopping.borrow() {
+            return Next::End;
+        }
+        tokio::select! {
+            received = self.receiver.recv() => match received {
+                Ok(told) => Next::Happened(told),
+                Err(RecvError::Lagged(missed)) => Next::Missed(missed),
+                Err(RecvError::Closed) => Next::End,
+            },
+            _ = self.stopping.changed() => Next::End,
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Next {
+    Happened(Arc<Told>),
+    Missed(u64),
+    End,
+}
+
+/// `GET /api/sims/{id}/stream`: Server-Sent Events, <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
+pub async fn stream(request: HttpRequest, app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
+    let mut asked = asked.into_inner();
+    if let Some(last) = routes::text(&request, "last-event-id") {
+        asked.since = Some(last.to_owned());
+    }
+    let begun = async {
+        if asked.wait.is_some() || asked.before.is_some() || asked.order.is_some() {
+            return Err(bad("a stream knows no wait, before and order: it goes on from 'since', oldest first".to_owned()));
+        }
+        let id: SimId = id.parse()?;
+        let listening = Listening::begin(&app, &id)?;
+        let resumes = asked.since.is_some();
+        let (registry, of) = (app.registry.clone(), id.clone());
+        let work = move || registry.get(&of).and_then(|sim| Ok((asked.wanted(&sim)?, sim.next_event())));
+        let (wanted, now) = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
+        let wanted = Arc::new(Wanted { newest_first: false, limit: MAX_PAGE, ..wanted });
+        let from = if resumes { wanted.span.0 } else { now };
+        Ok(Stream { listening, id, wanted, ready: VecDeque::new(), behind: resumes.then_some(from), seen: from })
+    };
+    match begun.await {
+        Err(failure) => respond::failure(&failure, FhirVersion::default()),
+        Ok(stream) => HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .insert_header(("cache-control", "no-store"))
+            .insert_header(("x-accel-buffering", "no"))
+            .streaming(futures_util::stream::unfold(stream, |mut stream| async {
+                let chunk = stream.chunk().await?;
+                Some((std::result::Result::<Bytes, actix_web::Error>::Ok(chunk), stream))
+            })),
+    }
+}
+
+/// A live stream.
+struct Stream {
+    listening: Listening,
+    id: SimId,
+    wanted: Arc<Wanted>,
+    /// What is to be sent before anything else.
+    ready: VecDeque<Arc<str>>,
+    /// From which event on the folders are to be read, because what happened then was not told here.
+    behind: Option<EventId>,
+    /// Events before this one were sent, as far as they were read from the folders.
+    seen: EventId,
+}
+
+impl Stream {
+    /// What is to be sent next; none at the end.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(chunk) = self.ready.pop_front() {
+                return Some(Bytes::copy_from_slice(chunk.as_bytes()));
+            }
+            if self.behind.is_some() {
+                self.catch_up().await?;
+                continue;
+            }
+            let Ok(next) = timeout(HEARTBEAT, self.listening.next()).await else { return Some(Bytes::from_static(b": still here\n\n")) };
+            match next {
+                Next::End => return None,
+                Next::Missed(missed) => {
+                    let said = json!({"missed": missed, "resumesAfter": EventId::from_u64(self.seen.to_u64().saturating_sub(1)).to_string()});
+                    self.ready.push_back(message("lagged", None, &said.to_string()).into());
+                    self.behind = Some(self.seen);
+                }
+                Next::Happened(told) => self.take(&told).await?,
+            }
+        }
+    }
+
+    /// Takes in what happened.
+    async fn take(&mut self, told: &Arc<Told>) -> Option<()> {
+        match &told.what {
+            Happening::Event(row, _) if row.event < self.seen || !self.wanted.filter.admits(row) => {}
+            Happening::Event(row, record) => {
+                if self.wanted.request.is_some() || self.wanted.response.is_some() {
+                    let (registry, id, wanted, told) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone(), told.clone());
+                    let wants = web::block(move || match (&told.what, registry.get(&id)) {
+                        (Happening::Event(row, record), Ok(sim)) => wanted.wants(&sim, row, record),
+                        _ => false,
+                    });
+                    if !wants.await.ok()? {
+                        return Some(());
+                    }
+                } else if !self.wanted.filter.holds(row.operation, record) {
+                    return Some(());
+                }
+                // Made once, however many listen.
+                let text = told.text(|| message("event", Some(row.event), &listed(record, row.operation).to_string()));
+                self.seen = self.seen.max(EventId::from_u64(row.event.to_u64() + 1));
+                self.ready.push_back(text);
+            }
+            Happening::Read(entry) => {
+                if self.wanted.is_unfiltered() {
+                    self.ready.push_back(told.text(|| message("read", None, &json!(entry).to_string())));
+                }
+            }
+            Happening::Marker(name, event) => {
+                let said = || json!({"name": name, "event": event.to_string(), "instant": event.instant()}).to_string();
+                self.ready.push_back(told.text(|| message("marker", Some(*event), &said())));
+            }
+            Happening::Reset => self.ready.push_back(told.text(|| message("reset", None, "{}"))),
+        }
+        Some(())
+    }
+
+    /// Reads from the folders what was not told here.
+    async fn catch_up(&mut self) -> Option<()> {
+        let from = self.behind.take()?;
+        let (registry, id, wanted) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone());
+        let read = web::block(move || {
+            let sim = registry.get(&id)?;
+            Wanted { span: (from.max(wanted.span.0), wanted.span.1), ..wanted.again() }.page(&sim)
+        });
+        let page = read.await.ok()?.ok()?;
+        for shown in &page.shown {
+            let event = shown["event"].as_str().and_then(|e| e.parse::<EventId>().ok());
+            if let Some(event) = event {
+                self.seen = self.seen.max(EventId::from_u64(event.to_u64() + 1));
+            }
+            self.ready.push_back(message("event", event, &shown.to_string()).into());
+        }
+        self.behind = page.next.map(|last| EventId::from_u64(last.to_u64() + 1));
+        Some(())
+    }
+}
+
+impl Wanted {
+    /// Whether nothing is asked of an event but its time.
+    fn is_unfiltered(&self) -> bool {
+        let Filter { operations, statuses, facts } = &self.filter;
+        operations.is_empty() && statuses.is_empty() && facts.is_empty() && self.request.is_none() && self.response.is_none()
+    }
+
+    fn again(&self) -> Self {
+        Self {
+            filter: self.filter.clone(),
+            span: self.span,
+            newest_first: self.newest_first,
+            limit: self.limit,
+            request: self.request.clone(),
+            response: self.response.clone(),
+            version: self.version,
+        }
+    }
+}
+
+/// A message of a stream; JSON has no line breaks.
+fn message(kind: &str, id: Option<EventId>, data: &str) -> String {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("event: {kind}\n{id}data: {data}\n\n")
+}
+
+/// How an event is to be shown.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Showing {
+    /// `bodies`: the bodies, too.
+    include: Option<String>,
+}
+
+/// `GET /api/sims/{id}/events/{event}`: the record, and the names of the files.
+pub async fn event(app: Data<App>, path: Path<(String, String)>, showing: Query<Showing>) -> HttpResponse {
+    answer(move || {
+        let (id, event) = path.into_inner();
+        let (folder, record) = folder(&app, &id, &event)?;
+        let mut value = serde_json::to_value(&record).unwrap_or_default();
+        value["folder"] = folder.display().to_string().into();
+        value["files"] = files(&folder)?.into();
+        match showing.include.as_deref() {
+            None => {}
+            Some("bodies") => {
+                value["request"]["text"] = body_text(&folder, record.request.body.as_ref());
+                value["response"]["text"] = body_text(&folder, record.response.body.as_ref());
+                let resources = record.resources.iter().map(|r| body_text(&folder, r.file.as_ref()));
+                resources.enumerate().for_each(|(n, text)| value["resources"][n]["text"] = text);
+            }
+            Some(other) => return Err(bad(format!("include '{}' is not bodies", clip(other)))),
+        }
+        Ok(Answer::json(200, &value))
+    })
+    .await
+}
+
+/// A body as text; null if there is none, or it is no text, or long.
+fn body_text(folder: &std::path::Path, file: Option<&String>) -> Value {
+    let bytes = file.and_then(|file| fs::read(folder.join(file)).ok()).filter(|bytes| bytes.len() <= SHOWN_BYTES);
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map_or(Value::Null, Value::from)
+}
+
+/// The names of the files of an event folder.
+pub(super) fn files(folder: &PathBuf) -> Result<Vec<String>> {
+    let listed = fs::read_dir(folder).map_err(|e| crate::sim::storage_failure("the event cannot be read", &e))?;
+    let mut names: Vec<String> = listed.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The folder of an event and its record.
+pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, EventRecord)> {
+    let dir = directory(app, id)?;
+    let event = event_id(event)?;
+    let operation = scan::find(&dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
+    let record = scan::record(&dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
+    Ok((dir.event(operation, event), record))
+}
+
+/// `GET /api/sims/{id}/events/{event}/files/{file}`: a file as it lies there.
+pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) -> HttpResponse {
+    answer(move || {
+        let (id, event, file) = path.into_inner();
+        let (folder, _) = folder(&app, &id, &event)?;
+        // Only a name that the folder lists is a name: no path is made of the client's text.
+        let name = files(&folder)?.into_iter().find(|name| *name == file);
+        let name = name.ok_or_else(|| Failure::new(Kind::NotFound, format!("event {event} has no file '{}'", clip(&file))))?;
+        let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
+        let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
+        Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+    })
+    .await
+}
+
+/// The name of a marker.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Naming {
+    name: String,
+}
+
+/// `POST /api/sims/{id}/markers`: gives this moment a name.
+pub async fn mark(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+    answer(move || {
+        let hint = "send {\"name\":\"before-login\"}";
+        let naming: Naming = serde_json::from_slice(&body).map_err(|e| bad(format!("the body cannot be read: {e}; {hint}")))?;
+        let marker = app.registry.get(&id.parse()?)?.mark(&naming.name)?;
+        Ok(Answer::json(201, &json!(marker)))
+    })
+    .await
+}
+
+/// `GET /api/sims/{id}/markers`.
+pub async fn markers(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || Ok(Answer::json(200, &json!({"markers": app.registry.get(&id.parse()?)?.markers()})))).await
+}
+
+/// `DELETE /api/sims/{id}/markers/{name}`.
+pub async fn unmark(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    answer(move || {
+        let (id, name) = path.into_inner();
+        app.registry.get(&id.parse()?)?.unmark(&name)?;
+        Ok(Answer { status: 204, ..Answer::default() })
+    })
+    .await
+}
+
+fn event_id(text: &str) -> Result<EventId> {
+    text.parse().map_err(|()| bad(format!("'{}' is not the id of an event, such as 2026_11_21_20_41_07_123", clip(text))))
+}
