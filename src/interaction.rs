@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod capabilities;
+pub mod changes;
 pub mod conditions;
 pub mod create;
 pub mod definition;

@@ -8,6 +8,7 @@ pub mod find;
 pub mod lifecycle;
 pub mod log;
 pub mod markers;
+mod past;
 pub mod profile;
 pub mod registry;
 pub mod reindex;

@@ -27,6 +27,14 @@ impl Version {
         matches!(self.change, Change::Delete | Change::Purge)
     }
 
+    /// Whether the resource had this version right after an event. A history that was rewritten later counts as if it had
+    /// always been so.
+    #[must_use]
+    pub fn was_there(&self, event: EventId) -> bool {
+        let rewritten = self.modified_ms < self.event.millis();
+        self.event <= event || rewritten && self.modified_ms <= event.millis()
+    }
+
     /// Its last modification as FHIR writes it.
     #[must_use]
     pub fn modified(&self) -> String {

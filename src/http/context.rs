@@ -5,7 +5,10 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 
+use super::events::until;
 use super::{App, Options, routes};
+use crate::clock::EventId;
+use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 use crate::sim::registry::Wanted;
 use crate::sim::{Sim, Snapshot};
@@ -20,6 +23,8 @@ pub struct SimContext {
     pub base: String,
     /// The path below the endpoint, as it came.
     pub tail: String,
+    /// The last event that is looked at, if the URL names a moment: `/sim/lab__one@2026-11-26T10:00:00Z/fhir`.
+    pub at: Option<EventId>,
 }
 
 impl SimContext {
@@ -31,20 +36,30 @@ impl SimContext {
         let path = request.uri().path().strip_prefix("/sim/").unwrap_or_default();
         let (name, rest) = path.split_once('/').unwrap_or((path, ""));
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
+        let (decoded, moment) = match decoded.split_once('@') {
+            Some((id, moment)) => (id, Some(moment)),
+            None => (&*decoded, None),
+        };
         let id: SimId = decoded.parse()?;
         let (mount, tail) = rest.split_once('/').unwrap_or((rest, ""));
         let origin = origin(request, &app.options);
         if mount != "fhir" {
-            return Err(Failure::new(
-                Kind::NotFound,
-                format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", crate::fhir::id::clip(mount)),
-            ));
+            return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", clip(mount))));
         }
         let sim = match app.registry.get_if_open(&id) {
             Some(sim) => sim,
             None => open(app.clone(), id.clone()).await.map_err(|f| say_how(f, &id, &origin))?,
         };
-        Ok(Self { sim, base: format!("{origin}/sim/{id}/fhir"), tail: tail.to_owned() })
+        let at = moment.map(|moment| until(moment, &sim)).transpose()?;
+        if let (Some(event), Some(moment)) = (at, moment)
+            && event.millis() > sim.now_ms()
+        {
+            return Err(Failure::new(
+                Kind::BadValue,
+                format!("'{}' lies in the future; simulator {id} can be seen as it was, not as it will be", clip(moment)),
+            ));
+        }
+        Ok(Self { sim, base: format!("{origin}/sim/{name}/fhir"), tail: tail.to_owned(), at })
     }
 
     /// The simulator as it is now.

@@ -21,6 +21,7 @@ use super::{App, respond, routes};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
+use crate::interaction::changes;
 use crate::search::path::library::Expression;
 use crate::sim::Sim;
 use crate::sim::feed::{Happening, Told};
@@ -169,7 +170,7 @@ fn since(text: &str, sim: &Sim) -> Result<EventId> {
 }
 
 /// The last event up to what `text` names.
-fn until(text: &str, sim: &Sim) -> Result<EventId> {
+pub(super) fn until(text: &str, sim: &Sim) -> Result<EventId> {
     match instant::parse(text).filter(|_| text.parse::<EventId>().is_err()) {
         Some(interval) => Ok(EventId::from_u64(EventId::first_of(interval.high.div_euclid(1_000)).to_u64().saturating_sub(1))),
         None => moment(text, sim).map(|(event, _)| event),
@@ -573,6 +574,34 @@ pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) ->
         let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
         let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
         Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+    })
+    .await
+}
+
+/// Which moments to compare.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    from: Option<String>,
+    to: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/sims/{id}/diff?from=…&to=…`: what changed between two moments; from the beginning, and up to now, unless said.
+pub async fn diff(app: Data<App>, id: Path<String>, asked: Query<Compared>) -> HttpResponse {
+    answer(move || {
+        let sim = app.registry.get(&id.parse()?)?;
+        let from = asked.from.as_deref().map_or(Ok(EventId::ZERO), |text| until(text, &sim))?;
+        let snapshot = sim.snapshot();
+        let to = asked.to.as_deref().map_or(Ok(snapshot.last_event()), |text| until(text, &sim))?;
+        if from > to {
+            return Err(bad(format!("from, {from}, is after to, {to}")));
+        }
+        let most = asked.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+        let mut found = changes::between(&snapshot, from, to, asked.after.as_deref(), most)?;
+        (found["from"], found["to"]) = (from.to_string().into(), to.to_string().into());
+        Ok(Answer::json(200, &found))
     })
     .await
 }

@@ -54,6 +54,8 @@ pub struct Call {
     pub client: Option<IpAddr>,
     /// When the request arrived.
     pub started: Instant,
+    /// The last event that is looked at, if that is not the last there is.
+    pub at: Option<EventId>,
 }
 
 /// What came of a call.
@@ -71,6 +73,15 @@ impl Call {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.asked.as_ref().map_or("unknown", Interaction::name)
+    }
+
+    /// What a read looks at.
+    fn seen(&self, sim: &Sim) -> Result<Arc<Snapshot>, Failure> {
+        match (self.at, &self.asked) {
+            (None, _) => Ok(sim.snapshot()),
+            (Some(event), Ok(Interaction::Search(_) | Interaction::Operation(_))) => sim.as_of(event),
+            (Some(event), _) => Ok(Arc::new(sim.snapshot().looking_back(event))),
+        }
     }
 
     fn performed(&self, snapshot: &Snapshot, stamp: Stamp, now_ms: i64, created: &str) -> Result<Reply, Failure> {
@@ -135,12 +146,13 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
 }
 
 fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
-    let snapshot = sim.snapshot();
     let profile = sim.profile();
-    let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
     let now_ms = sim.now_ms();
-    let performed = call.performed(&snapshot, stamp, now_ms, &profile.created);
-    let (answer, _) = render(call, performed, snapshot.version());
+    let performed = call.seen(sim).and_then(|snapshot| {
+        let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
+        call.performed(&snapshot, stamp, now_ms, &profile.created)
+    });
+    let (answer, _) = render(call, performed, profile.version());
     let event = (profile.settings.record == Record::All).then(|| sim.next_event());
     let entry = Waiting {
         event,

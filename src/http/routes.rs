@@ -51,6 +51,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events", web::get().to(events::events))
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
+                .route("/sims/{id}/diff", web::get().to(events::diff))
                 .route("/sims/{id}/stream", web::get().to(events::stream))
                 .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/markers/{name}", web::delete().to(events::unmark))

@@ -82,7 +82,7 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
             | Interaction::History(..)
             | Interaction::Operation(_),
         ) => true,
-        Ok(Interaction::Search(search)) => !is_selective(search, sim.snapshot().version()),
+        Ok(Interaction::Search(search)) => call.at.is_some() || !is_selective(search, sim.snapshot().version()),
         Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(_)) | Err(_) => {
             call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
         }
@@ -158,6 +158,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
         }
         (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, parsed, version, prefer }.interaction(),
     };
+    let asked = asked.and_then(|asked| if context.at.is_some() && asked.operation() != Operation::Get { Err(past_is_past()) } else { Ok(asked) });
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
     let recorded = operation != Operation::Get || context.sim.profile().settings.record == Record::All;
     Call {
@@ -175,7 +176,14 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
         client: request.peer_addr().map(|a| a.ip()),
         started,
         asked,
+        at: context.at,
     }
+}
+
+/// The refusal of a write to a simulator as it was.
+fn past_is_past() -> Failure {
+    let message = "the URL names a moment of the past, which can be read, searched and not changed; leave out '@' and what follows it to write now";
+    Failure { allow: Some("GET, HEAD"), ..Failure::new(Kind::MethodNotAllowed, message) }
 }
 
 /// Where a refused request is filed.

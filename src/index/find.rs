@@ -131,11 +131,10 @@ impl View {
         let mut changes = 0;
         // Oldest first: the last version at or before the event stays.
         for entry in self.recent.versions().filter(|e| !e.again) {
-            if entry.version.event <= event {
+            if entry.version.was_there(event) {
                 then.insert(entry.uid.clone(), Some(entry.version));
-            } else {
-                changes += 1;
             }
+            changes += usize::from(entry.version.event > event);
         }
         let mut changed: Vec<Arc<str>> = self.recent.pushed().filter(|e| e.version.event > event).map(|e| e.uid.clone()).collect();
         let committed = self.committed.changed_after(event, most);
@@ -147,7 +146,7 @@ impl View {
         changed.sort_unstable();
         changed.dedup();
         let committed_then = |uid: &Arc<str>| if self.recent.is_rewritten(uid) { Vec::new() } else { self.committed.versions(uid) };
-        let version_then = |uid: &Arc<str>| then.get(uid).copied().flatten().or_else(|| committed_then(uid).into_iter().find(|v| v.event <= event));
+        let version_then = |uid: &Arc<str>| then.get(uid).copied().flatten().or_else(|| committed_then(uid).into_iter().find(|v| v.was_there(event)));
         Some(changed.into_iter().map(|uid| (uid.clone(), version_then(&uid))).collect())
     }
 

@@ -113,7 +113,7 @@ fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot) -> R
             return Ok(snapshot.past(&span, cursor.offset, wanted.count));
         }
     };
-    versions.retain(|(_, _, v)| v.event <= cursor.as_of);
+    versions.retain(|(_, _, v)| v.was_there(cursor.as_of));
     versions.sort_by_key(|(_, _, v)| (v.event, v.place.number));
     if let Some(at) = wanted.at {
         versions = current_at(versions, at);

@@ -12,6 +12,7 @@ use super::dispose;
 use super::feed::{Feed, Happening};
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
+use super::past::Past;
 use super::profile::Profile;
 use super::reindex::{Progress, Shown};
 use super::snapshot::{Snapshot, Store, uid};
@@ -59,6 +60,8 @@ pub struct Sim {
     pub events: EventIndex,
     /// Who is told of it.
     pub feed: Feed,
+    /// It as it was.
+    pub(super) past: Past,
 }
 
 /// The event an exchange will be, and where it is filed.
@@ -257,6 +260,7 @@ impl Sim {
         let purges = draft.changes.iter().any(|c| matches!(c.rewrites, Rewrites::Purge(_)));
         let (mut after, record, ticket) = self.commit(&before, stamp, draft)?;
         if purges {
+            self.past.clear();
             // The event says so already: what is left over now is removed when the simulator is opened again.
             if let Err(error) = dispose::of_event(&self.store.dir, operation, stamp.event) {
                 tracing::error!(sim = %self.store.sim, event = %stamp.event, %error, "what was purged could not be removed yet");

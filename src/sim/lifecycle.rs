@@ -20,6 +20,7 @@ use super::commit::Sim;
 use super::dispose;
 use super::feed::Feed;
 use super::log::RequestLog;
+use super::past::Past;
 use super::profile::{Profile, Settings};
 use super::registry::Shared;
 use super::snapshot::{Snapshot, Store};
@@ -202,6 +203,7 @@ impl Sim {
             log: RequestLog::default(),
             events,
             feed: feed.clone(),
+            past: Past::default(),
         });
         if stale {
             sim.flusher.ask();

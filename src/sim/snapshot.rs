@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub(super) last: EventId,
     /// How many of these there were.
     pub(super) sequence: u64,
+    /// The last event that is looked at, where that is not the last there is: versions made since do not show.
+    pub(super) until: Option<EventId>,
     /// Bodies of a transaction that is being planned: not on the disk yet.
     pub(super) pending: imbl::HashMap<u32, Body>,
     pub(super) planned: EventId,
@@ -73,7 +75,20 @@ impl Snapshot {
         let params = Params::new(store.version);
         let (indexing, indexed_with) = (params.clone(), Arc::from(""));
         let settings = Arc::new(settings);
-        Self { store, settings, view, params, indexing, indexed_with, counts, last, sequence, pending: imbl::HashMap::default(), planned: EventId::ZERO }
+        Self {
+            store,
+            settings,
+            view,
+            params,
+            indexing,
+            indexed_with,
+            counts,
+            last,
+            sequence,
+            until: None,
+            pending: imbl::HashMap::default(),
+            planned: EventId::ZERO,
+        }
     }
 
     /// The simulator it is of.
@@ -106,6 +121,11 @@ impl Snapshot {
         self.last
     }
 
+    /// Whether it looks back to right after `event`.
+    pub(super) fn is_of(&self, event: EventId) -> bool {
+        self.until == Some(event)
+    }
+
     /// How many events there are, reads aside.
     #[must_use]
     pub fn event_count(&self) -> u64 {
@@ -132,19 +152,28 @@ impl Snapshot {
     /// The latest version of a resource; it may be a deletion.
     #[must_use]
     pub fn latest(&self, type_name: &'static str, id: &ResourceId) -> Option<Version> {
+        if self.until.is_some() {
+            return self.versions(type_name, id).into_iter().next();
+        }
         self.view.latest(&uid(type_name, id)).map(|hit| hit.version)
     }
 
     /// Every version of a resource, newest first.
     #[must_use]
     pub fn versions(&self, type_name: &'static str, id: &ResourceId) -> Vec<Version> {
-        self.view.versions(&uid(type_name, id))
+        let mut versions = self.view.versions(&uid(type_name, id));
+        if let Some(until) = self.until {
+            versions.retain(|v| v.was_there(until));
+        }
+        versions
     }
 
     /// How many versions a span of events holds, and `count` of them in order, after `offset`, each with its resource.
     #[must_use]
     pub fn past(&self, span: &Span, offset: usize, count: usize) -> (usize, Vec<(&'static str, ResourceId, Version)>) {
-        let (total, page) = self.view.past(span, offset, count);
+        let (from, to) = (*span.events.start(), *span.events.end());
+        let clipped = Span { events: from..=self.until.map_or(to, |until| until.min(to)), ..span.clone() };
+        let (total, page) = self.view.past(&clipped, offset, count);
         let named = |(uid, version): (Arc<str>, Version)| {
             let (type_name, id) = uid.split_once('/')?;
             Some((self.definitions().find_resource_type(type_name)?, id.parse().ok()?, version))
@@ -170,17 +199,24 @@ impl Snapshot {
         self.body(entry.type_name, &entry.version).ok()
     }
 
+    /// The same of which what came after `event` is not looked at: reads and histories are those of then. A search needs
+    /// [`Snapshot::as_of`], which costs more.
+    #[must_use]
+    pub fn looking_back(&self, event: EventId) -> Self {
+        Self { until: Some(event), last: event.min(self.last), ..self.clone() }
+    }
+
     /// The simulator as it was right after `event`: what changed since is masked by what it was.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn as_of(&self, event: EventId) -> Result<Self, Failure> {
         if event >= self.last {
-            return Ok(self.clone());
+            return Ok(self.looking_back(event));
         }
         let changed = self.view.changed_after(event, MAX_CHANGED).ok_or_else(|| {
             let message =
-                format!("more than {MAX_CHANGED} versions were made since event {event}, too many to look back over; search again from the first page");
+                format!("more than {MAX_CHANGED} versions were made since event {event}, too many for a search to look back over; reads and histories of then are answered, and a search of now");
             Failure::new(Kind::TooCostly, message)
         })?;
         let mut instead = Vec::new();
@@ -191,7 +227,7 @@ impl Snapshot {
             }
         }
         let changed: Vec<Arc<str>> = changed.into_iter().map(|(uid, _)| uid).collect();
-        Ok(Self { view: self.view.overlaid(instead, &changed), last: event, ..self.clone() })
+        Ok(Self { view: self.view.overlaid(instead, &changed), ..self.looking_back(event) })
     }
 
     /// The index entry of a stored version.

@@ -15,6 +15,7 @@ mod linearizable;
 mod model;
 mod naive;
 mod operations;
+mod past;
 mod patches;
 mod recovery;
 mod rewriting;
