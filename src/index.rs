@@ -8,6 +8,7 @@ mod directory;
 mod execute;
 mod find;
 mod flat;
+mod hidden;
 mod order;
 mod past;
 mod recent;

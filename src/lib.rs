@@ -50,8 +50,12 @@
 //! of type history, a purge) stores all of it again in an event of its own, which masks what was; only a purge removes files,
 //! after its event is committed.
 //!
+//! **Invariant:** a base, what a snapshot sealed ([`sim::instant`]), is never written again, whoever builds on it. A simulator's events
+//! are later than all of its base's, so an event's id tells which directory holds it; the segments of the base's index come first
+//! in its own ([`index::Committed`]), under numbers that never change.
+//!
 //! **Invariant:** no path is built from a client's text without a type that proved it ([`simdb::SimId`],
-//! [`clock::EventId`], [`version::Place`]).
+//! [`simdb::BaseId`], [`clock::EventId`], [`version::Place`]).
 //!
 //! **Invariant:** lower layers know no HTTP. They return [`fhir::Failure`]; [`interaction::status`] is the one table from
 //! kinds of failure to status codes.

@@ -1,10 +1,12 @@
 //! A simulator: its snapshot, the one place where writes become true, and the registry of all simulators.
 
+pub mod base;
 pub mod bodies;
 pub mod commit;
 mod dispose;
 pub mod feed;
 pub mod find;
+pub mod instant;
 pub mod lifecycle;
 pub mod log;
 pub mod markers;

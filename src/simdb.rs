@@ -10,4 +10,4 @@ pub mod scan;
 pub mod write;
 
 pub use event::{EventRecord, StoredResource};
-pub use layout::{SimDir, SimId};
+pub use layout::{BaseId, SimDir, SimId};

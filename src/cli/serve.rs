@@ -83,7 +83,7 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     let (registry, restored) = Registry::open(&config.simdb, config.durability, Clock::system()).map_err(|e| format!("{}: {e}", config.simdb.display()))?;
     registry.limit_searches(config.max_search_steps);
     for event in restored {
-        tracing::warn!(event, "restored from the journal: the machine had stopped before the folder was on the disk");
+        tracing::warn!(event, "recovered: the server or the machine had stopped before it was complete");
     }
     actix_web::rt::System::new().block_on(async {
         let server = http::start(registry.clone(), config.options()).map_err(|e| format!("{}: {e}", config.addr))?;

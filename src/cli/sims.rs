@@ -14,6 +14,9 @@ pub enum SimCommand {
         /// STU3, R4, R4B or R5
         #[arg(long)]
         fhir_version: Option<String>,
+        /// Begin as another simulator is, or as a snapshot of it: lab__one or lab__one@loaded
+        #[arg(long)]
+        from: Option<String>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -39,10 +42,25 @@ pub enum SimCommand {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Empty a simulator
+    /// Empty a simulator, or make it what a snapshot of it was
     Reset {
         /// <session>__<name>
         id: String,
+        /// The snapshot
+        #[arg(long)]
+        to: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Give the state of a simulator a name, to reset it to or to clone
+    Snapshot {
+        /// <session>__<name>
+        id: String,
+        /// The name; without one the snapshots are listed
+        name: Option<String>,
+        /// Forget the snapshot of that name
+        #[arg(long, requires = "name")]
+        delete: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -50,11 +68,10 @@ pub enum SimCommand {
 
 pub fn run(command: SimCommand) -> Result<(), String> {
     match command {
-        SimCommand::Create { id, fhir_version, remote } => {
+        SimCommand::Create { id, fhir_version, from, remote } => {
             let mut wish = json!({"id": id});
-            if let Some(version) = fhir_version {
-                wish["fhirVersion"] = version.into();
-            }
+            let given = [("fhirVersion", fhir_version), ("from", from)];
+            given.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| wish[name] = value.into());
             let made = remote.client().expect("POST", "/api/sims", Some(wish.to_string().as_bytes()))?;
             super::say(text(&made, "base"));
             Ok(())
@@ -70,12 +87,36 @@ pub fn run(command: SimCommand) -> Result<(), String> {
             super::say(&format!("{id} is deleted"));
             Ok(())
         }
-        SimCommand::Reset { id, remote } => {
-            remote.client().expect("POST", &format!("{}/reset", path(&id)), None)?;
-            super::say(&format!("{id} is empty"));
+        SimCommand::Reset { id, to, remote } => {
+            let body = to.as_ref().map(|name| json!({"snapshot": name}).to_string());
+            remote.client().expect("POST", &format!("{}/reset", path(&id)), body.as_deref().map(str::as_bytes))?;
+            super::say(&to.map_or_else(|| format!("{id} is empty"), |name| format!("{id} is as its snapshot {name}")));
             Ok(())
         }
+        SimCommand::Snapshot { id, name, delete, remote } => snapshot(&id, name.as_deref(), delete, &remote),
     }
+}
+
+fn snapshot(id: &str, name: Option<&str>, delete: bool, remote: &Remote) -> Result<(), String> {
+    let (client, place) = (remote.client(), format!("{}/snapshots", path(id)));
+    let resources = |of: &Value| of["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum::<u64>();
+    match name {
+        Some(name) if delete => {
+            client.expect("DELETE", &format!("{place}/{name}"), None)?;
+            super::say(&format!("the snapshot {name} of {id} is forgotten"));
+        }
+        Some(name) => {
+            let made = client.expect("POST", &place, Some(json!({"name": name}).to_string().as_bytes()))?;
+            super::say(&format!("{id}@{name}: {} resources, {} events", resources(&made), made["events"]));
+        }
+        None => {
+            super::say(&format!("{:<30} {:>9} {:>9}  MADE", "SNAPSHOT", "RESOURCES", "EVENTS"));
+            for one in client.expect("GET", &place, None)?["snapshots"].as_array().into_iter().flatten() {
+                super::say(&format!("{:<30} {:>9} {:>9}  {}", text(one, "name"), resources(one), one["events"].to_string(), text(one, "created")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn list(session: Option<&str>, remote: &Remote) -> Result<(), String> {

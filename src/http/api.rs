@@ -10,6 +10,7 @@ use super::{App, context, respond};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Summary;
+use crate::sim::instant::SnapshotInfo;
 use crate::sim::registry::Wanted;
 use crate::simdb::{SimDir, SimId};
 
@@ -85,6 +86,8 @@ struct Wish {
     #[serde(rename = "type")]
     sim_type: Option<String>,
     settings: Map<String, Value>,
+    /// `lab__one` or `lab__one@snapshot`: what a new one begins as.
+    from: Option<String>,
 }
 
 impl Wish {
@@ -96,8 +99,20 @@ impl Wish {
         if body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Failure::new(Kind::BadValue, "the body must be a JSON object, or be left out"));
         }
-        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them)";
+        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them), from (a simulator, or simulator@snapshot)";
         serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
+    }
+
+    /// Makes a simulator so.
+    fn make(&self, app: &App, id: &SimId) -> Result<()> {
+        let wanted = self.wanted()?;
+        match self.from.as_deref() {
+            None => app.registry.create(id, &wanted),
+            Some(from) => {
+                let (from, snapshot) = from.split_once('@').map_or((from, None), |(from, snapshot)| (from, Some(snapshot)));
+                app.registry.clone_sim(id, &from.parse()?, snapshot, &wanted)
+            }
+        }
     }
 
     fn wanted(&self) -> Result<Wanted> {
@@ -111,7 +126,7 @@ pub async fn create(request: HttpRequest, app: Data<App>, body: Bytes) -> HttpRe
     answer(move || {
         let wish = Wish::read(&body)?;
         let id = wish.id.as_deref().ok_or_else(|| Failure::new(Kind::BadValue, "id is missing; send {\"id\":\"lab__one\"}"))?.parse()?;
-        app.registry.create(&id, &wish.wanted()?)?;
+        wish.make(&app, &id)?;
         Ok(Answer::json(201, &shown(&app.registry.summary(&id)?, &origin, &app)).with("location", format!("{origin}/api/sims/{id}")))
     })
     .await
@@ -127,7 +142,7 @@ pub async fn put(request: HttpRequest, app: Data<App>, id: Path<String>, body: B
             return Err(Failure::new(Kind::Invalid, format!("the URL names '{id}', the body another simulator")));
         }
         let wanted = wish.wanted()?;
-        let status = match app.registry.create(&id, &wanted) {
+        let status = match wish.make(&app, &id) {
             Ok(()) => 201,
             Err(f) if f.kind == Kind::Conflict && app.registry.summary(&id).is_ok() => {
                 app.registry.change(&id, &wanted)?;
@@ -172,15 +187,70 @@ pub async fn delete(app: Data<App>, id: Path<String>) -> HttpResponse {
     .await
 }
 
-/// `POST /api/sims/{id}/reset`.
-pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>) -> HttpResponse {
+/// What a simulator shall be reset to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    snapshot: Option<String>,
+}
+
+/// `POST /api/sims/{id}/reset`: to nothing, or to a snapshot.
+pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let id: SimId = id.parse()?;
-        app.registry.reset(&id)?;
+        let reset = if body.iter().all(u8::is_ascii_whitespace) { Ok(Reset::default()) } else { serde_json::from_slice(&body) };
+        let bad = |e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; send {{\"snapshot\":\"name\"}}, or nothing to empty the simulator"));
+        match reset.map_err(bad)?.snapshot {
+            Some(name) => app.registry.reset_to(&id, &name)?,
+            None => app.registry.reset(&id)?,
+        }
         Ok(Answer::json(200, &shown(&app.registry.summary(&id)?, &origin, &app)))
     })
     .await
+}
+
+/// The name of a snapshot.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Naming {
+    name: String,
+}
+
+/// `POST /api/sims/{id}/snapshots`: gives the state a name.
+pub async fn take_snapshot(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+    answer(move || {
+        let bad = |e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; send {{\"name\":\"loaded\"}}"));
+        let naming: Naming = serde_json::from_slice(&body).map_err(bad)?;
+        Ok(Answer::json(201, &shown_snapshot(&app.registry.take_snapshot(&id.parse()?, &naming.name)?)))
+    })
+    .await
+}
+
+/// `GET /api/sims/{id}/snapshots`.
+pub async fn snapshots(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || {
+        let all: Vec<Value> = app.registry.snapshots(&id.parse()?)?.iter().map(shown_snapshot).collect();
+        Ok(Answer::json(200, &json!({"snapshots": all})))
+    })
+    .await
+}
+
+/// `DELETE /api/sims/{id}/snapshots/{name}`.
+pub async fn delete_snapshot(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    answer(move || {
+        let (id, name) = path.into_inner();
+        app.registry.delete_snapshot(&id.parse()?, &name)?;
+        Ok(Answer { status: 204, ..Answer::default() })
+    })
+    .await
+}
+
+/// Without the name of the base, which is nobody's concern.
+fn shown_snapshot(snapshot: &SnapshotInfo) -> Value {
+    let mut value = serde_json::to_value(snapshot).unwrap_or_default();
+    value.as_object_mut().and_then(|members| members.shift_remove("base"));
+    value
 }
 
 /// `POST /api/sims/{id}/reindex`.
@@ -211,10 +281,4 @@ pub async fn not_allowed(request: HttpRequest) -> HttpResponse {
 pub async fn nothing_here(request: HttpRequest) -> HttpResponse {
     let message = format!("{} {} is not part of the API; GET /api/openapi.json describes it", request.method(), clip(request.path()));
     respond::failure(&Failure::new(Kind::NotFound, message), FhirVersion::default())
-}
-
-pub(super) fn directory(app: &App, id: &str) -> Result<SimDir> {
-    let id: SimId = id.parse()?;
-    app.registry.summary(&id)?;
-    Ok(SimDir::new(app.registry.root(), &id))
 }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::api::{MAX_PAGE, PAGE, Result, answer, directory};
+use super::api::{MAX_PAGE, PAGE, Result, answer};
 use super::respond::Answer;
 use super::{App, respond, routes};
 use crate::clock::EventId;
@@ -205,7 +205,7 @@ impl Wanted {
         let picky = self.request.is_some() || self.response.is_some();
         let most = if picky { EXAMINED } else { self.limit };
         let unreadable = |e| crate::sim::storage_failure("the events cannot be listed", &e);
-        let candidates = sim.events.find(&self.filter, self.span, self.newest_first, most).map_err(unreadable)?;
+        let candidates = sim.find_events(&self.filter, self.span, self.newest_first, most).map_err(unreadable)?;
         let mut shown = Vec::new();
         let mut last = None;
         let full = candidates.len() == most;
@@ -215,9 +215,14 @@ impl Wanted {
             }
             last = Some(event);
             // One that is damaged, or was removed meanwhile, is not there.
-            let Ok(record) = scan::record(sim.dir(), operation, event) else { continue };
+            let Ok(record) = scan::record(sim.dir_of(event), operation, event) else { continue };
             if self.filter.holds(operation, &record) && self.agrees(sim, operation, event, &record) {
-                shown.push(listed(&record, operation));
+                let mut value = listed(&record, operation);
+                if sim.is_inherited(event) {
+                    value["inherited"] = true.into();
+                    value["folder"] = Value::Null;
+                }
+                shown.push(value);
             }
         }
         Ok(Events { shown, next: last.filter(|_| full && self.limit > 0) })
@@ -228,7 +233,7 @@ impl Wanted {
         let holds = |expression: &Option<Expression>, file: Option<&String>| {
             let Some(expression) = expression else { return true };
             let Some(file) = file else { return false };
-            let Some(resource) = resource(&sim.dir().event(operation, event).join(file), self.version) else { return false };
+            let Some(resource) = resource(&sim.dir_of(event).event(operation, event).join(file), self.version) else { return false };
             let type_name = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
             let found = expression.evaluate(&resource, type_name).unwrap_or_default();
             // What is there holds, unless it is the word false.
@@ -556,10 +561,11 @@ pub(super) fn files(folder: &PathBuf) -> Result<Vec<String>> {
 
 /// The folder of an event and its record.
 pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, EventRecord)> {
-    let dir = directory(app, id)?;
+    let sim = app.registry.get(&id.parse()?)?;
     let event = event_id(event)?;
-    let operation = scan::find(&dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
-    let record = scan::record(&dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
+    let dir = sim.dir_of(event);
+    let operation = scan::find(dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
+    let record = scan::record(dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
     Ok((dir.event(operation, event), record))
 }
 

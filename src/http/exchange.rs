@@ -139,7 +139,9 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     match outcome {
         Ok((answer, event, ticket)) => Outcome { answer, event: Some(event.to_string()), ticket },
         Err(failure) => {
-            tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
+            if !sim.is_over() {
+                tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
+            }
             Outcome { answer: Answer::refusal(&failure, profile.version(), &call.format), event: None, ticket: Ticket::default() }
         }
     }

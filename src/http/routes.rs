@@ -47,6 +47,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
                     web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete).default_service(web::to(api::not_allowed)),
                 )
                 .route("/sims/{id}/reset", web::post().to(api::reset))
+                .service(web::resource("/sims/{id}/snapshots").get(api::snapshots).post(api::take_snapshot).default_service(web::to(api::not_allowed)))
+                .route("/sims/{id}/snapshots/{name}", web::delete().to(api::delete_snapshot))
                 .route("/sims/{id}/reindex", web::post().to(api::reindex))
                 .route("/sims/{id}/events", web::get().to(events::events))
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))

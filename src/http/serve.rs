@@ -27,6 +27,8 @@ use crate::sim::{Record, Sim};
 use crate::simdb::journal::Ticket;
 use crate::version::Operation;
 
+/// How often a request is tried again because its simulator was sealed or emptied under it.
+const MAX_AGAIN: usize = 3;
 /// A body up to this size is worked on where it arrived.
 const INLINE_BYTES: usize = 128 << 10;
 /// Headers whose value is a secret.
@@ -51,8 +53,17 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let call = call(&request, &context, body, parsed, broken, started);
     let (method, name, request_id) = (call.method, call.name(), request_id(&request));
     let is_head = *request.method() == Method::HEAD;
-    let Outcome { mut answer, event, ticket } = run(&app, &context.sim, call).await;
-    if !context.sim.durable(ticket).await {
+    let call = Arc::new(call);
+    let mut sim = context.sim.clone();
+    let mut outcome = run(&app, &sim, &call).await;
+    for _ in 0..MAX_AGAIN {
+        // It was sealed or emptied meanwhile, and nothing came of the request: the next of its name takes it.
+        let Some(next) = successor(&app, &sim, &outcome).await else { break };
+        sim = next;
+        outcome = run(&app, &sim, &call).await;
+    }
+    let Outcome { mut answer, event, ticket } = outcome;
+    if !sim.durable(ticket).await {
         let failure = Failure::new(Kind::Internal, "the write could not be made durable; whether it is stored is not known");
         answer = Answer::refusal(&failure, context.snapshot().version(), &Format::default());
     }
@@ -71,8 +82,18 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     answer.into_response(event.as_deref(), request_id, is_head)
 }
 
+/// The simulator that has taken the place of one that was over before it could do what was asked.
+async fn successor(app: &Data<App>, sim: &Arc<Sim>, outcome: &Outcome) -> Option<Arc<Sim>> {
+    let in_vain = outcome.event.as_ref().is_none_or(|event| event.starts_with("log-")) && outcome.answer.status >= 400;
+    if !in_vain || !sim.is_over() {
+        return None;
+    }
+    let (app, id) = (app.clone(), sim.id().clone());
+    web::block(move || app.registry.get(&id)).await.ok()?.ok()
+}
+
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
-async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
+async fn run(app: &App, sim: &Arc<Sim>, call: &Arc<Call>) -> Outcome {
     let long = match &call.asked {
         Ok(
             Interaction::Batch(_)
@@ -89,12 +110,12 @@ async fn run(app: &App, sim: &Arc<Sim>, call: Call) -> Outcome {
         Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,
     };
     if !long {
-        return exchange(sim, &call);
+        return exchange(sim, call);
     }
     let (version, format) = (sim.snapshot().version(), call.format.clone());
     let is_search = call.operation == Operation::Get && matches!(call.asked, Ok(Interaction::Search(_) | Interaction::Operation(_)));
-    let there = sim.clone();
-    let work = move || exchange(&there, &call);
+    let (there, asked) = (sim.clone(), call.clone());
+    let work = move || exchange(&there, &asked);
     let done = if is_search { app.lane.run(work).await } else { web::block(work).await.map_err(|e| e.to_string()) };
     done.unwrap_or_else(|error| {
         let failure = Failure::new(Kind::Internal, format!("this server made a mistake: {error}"));

@@ -16,7 +16,7 @@ use super::directory::UnsyncedDirectory;
 use super::execute::{Bits, Budget};
 use super::flat::{Flat, Flats, with_prefix};
 use super::schema::{FORMAT, Fields, IS_VERSION, WORDS};
-use super::{Entry, Hit, Recent};
+use super::{Entry, Hit, Recent, hidden};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
 use crate::version::{Change, Place, Version};
@@ -41,12 +41,15 @@ pub struct Payload {
     pub params: String,
     /// The machine's boot: what was not synced may be lost with it.
     pub boot: String,
+    /// The name of the file of hidden documents, if it builds on another.
+    #[serde(default)]
+    pub hidden: String,
 }
 
 /// Reads the stored resource of an entry.
 pub type BodyOf<'a> = dyn Fn(&Entry) -> Option<Arc<[u8]>> + 'a;
 
-/// An immutable picture of the tantivy index.
+/// An immutable picture of the tantivy index; of a simulator that builds on another's, with the index of that below.
 #[derive(Clone)]
 pub struct Committed {
     inner: Arc<Inner>,
@@ -56,7 +59,11 @@ struct Inner {
     folder: PathBuf,
     /// None until the first flush: a simulator of a few writes costs no index at all.
     engine: Option<Engine>,
-    segments: Vec<Segment>,
+    /// What this index builds on: its segments come first, under the numbers they have there.
+    base: Option<Committed>,
+    segments: Vec<Arc<Segment>>,
+    /// Documents of `base` that count no more: here is a newer version of the resource, or another history.
+    hidden: imbl::HashSet<u64>,
     fields: Fields,
     definitions: &'static Definitions,
     payload: Payload,
@@ -90,17 +97,17 @@ impl Committed {
     /// Opens the index in `folder`; an empty one if there is none, or none that can be trusted.
     ///
     /// What was not synced is lost when the machine crashes, so an index of another `boot` is trusted only after a
-    /// `clean` stop.
+    /// `clean` stop. `base` is what the index builds on.
     ///
     /// # Errors
     /// The file system's, when an index that cannot be trusted cannot be removed either.
-    pub fn open(folder: &Path, version: FhirVersion, boot: &str, clean: bool) -> io::Result<Self> {
+    pub fn open(folder: &Path, version: FhirVersion, boot: &str, clean: bool, base: Option<&Self>) -> io::Result<Self> {
         if !folder.join("meta.json").exists() {
-            return Self::empty(folder, version);
+            return Self::empty(folder, version, base);
         }
-        match Self::open_existing(folder, version) {
+        match Self::open_existing(folder, version, base) {
             Ok(found) if found.payload().format == FORMAT && (clean || found.payload().boot == boot) => Ok(found),
-            _ => Self::empty(folder, version),
+            _ => Self::empty(folder, version, base),
         }
     }
 
@@ -108,28 +115,53 @@ impl Committed {
     ///
     /// # Errors
     /// The file system's.
-    pub fn empty(folder: &Path, version: FhirVersion) -> io::Result<Self> {
+    fn empty(folder: &Path, version: FhirVersion, base: Option<&Self>) -> io::Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder)?;
             fs::create_dir(folder)?;
         }
         let definitions = Definitions::of(version);
-        let inner = Inner { folder: folder.to_owned(), engine: None, segments: Vec::new(), fields: Fields::new(), definitions, payload: Payload::default() };
+        let payload = base.map(|base| base.payload().clone()).unwrap_or_default();
+        let (segments, hidden) = base.map(|base| (base.inner.segments.clone(), base.inner.hidden.clone())).unwrap_or_default();
+        let (folder, base) = (folder.to_owned(), base.cloned());
+        let inner = Inner { folder, engine: None, base, segments, hidden, fields: Fields::new(), definitions, payload };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn open_existing(folder: &Path, version: FhirVersion) -> tantivy::Result<Self> {
+    fn open_existing(folder: &Path, version: FhirVersion, base: Option<&Self>) -> tantivy::Result<Self> {
         let index = Index::open(UnsyncedDirectory::open(folder)?)?;
-        let payload = index.load_metas()?.payload.and_then(|p| serde_json::from_str(&p).ok()).unwrap_or_default();
-        Self::picture(folder, &Engine::new(index)?, Definitions::of(version), payload)
+        let payload: Payload = index.load_metas()?.payload.and_then(|p| serde_json::from_str(&p).ok()).unwrap_or_default();
+        let hidden = if base.is_some() { hidden::read(folder, &payload.hidden)? } else { imbl::HashSet::default() };
+        Self::picture(folder, &Engine::new(index)?, base, hidden, Definitions::of(version), payload)
     }
 
-    fn picture(folder: &Path, engine: &Engine, definitions: &'static Definitions, payload: Payload) -> tantivy::Result<Self> {
+    fn picture(
+        folder: &Path,
+        engine: &Engine,
+        base: Option<&Self>,
+        hidden: imbl::HashSet<u64>,
+        definitions: &'static Definitions,
+        payload: Payload,
+    ) -> tantivy::Result<Self> {
         engine.reader.reload()?;
         let engine = Engine { searcher: engine.reader.searcher(), ..engine.clone() };
-        let segments = engine.searcher.segment_readers().iter().map(Segment::open).collect::<tantivy::Result<_>>()?;
-        let inner = Inner { folder: folder.to_owned(), engine: Some(engine), segments, fields: Fields::new(), definitions, payload };
+        let mut segments = base.map(|base| base.inner.segments.clone()).unwrap_or_default();
+        for reader in engine.searcher.segment_readers() {
+            segments.push(Arc::new(Segment::open(reader)?));
+        }
+        let (folder, base) = (folder.to_owned(), base.cloned());
+        let inner = Inner { folder, engine: Some(engine), base, segments, hidden, fields: Fields::new(), definitions, payload };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Documents that count no more from the beginning.
+    pub(super) fn hidden(&self) -> &imbl::HashSet<u64> {
+        &self.inner.hidden
+    }
+
+    /// How many segments are those of what this builds on.
+    fn below(&self) -> usize {
+        self.inner.base.as_ref().map_or(0, |base| base.inner.segments.len())
     }
 
     /// What the last commit said.
@@ -144,7 +176,7 @@ impl Committed {
         self.inner.payload.last_event.parse().unwrap_or_default()
     }
 
-    pub(super) fn segments(&self) -> &[Segment] {
+    pub(super) fn segments(&self) -> &[Arc<Segment>] {
         &self.inner.segments
     }
 
@@ -193,7 +225,9 @@ impl Committed {
 
     /// The uid of a version document, from tantivy's store.
     pub(super) fn stored_uid(&self, address: DocAddress) -> Option<Arc<str>> {
-        let document: TantivyDocument = self.inner.engine.as_ref()?.searcher.doc(address).ok()?;
+        let below = u32::try_from(self.below()).unwrap_or(u32::MAX);
+        let Some(number) = address.segment_ord.checked_sub(below) else { return self.inner.base.as_ref()?.stored_uid(address) };
+        let document: TantivyDocument = self.inner.engine.as_ref()?.searcher.doc(DocAddress::new(number, address.doc_id)).ok()?;
         document.get_first(self.inner.fields.version_uid).and_then(|v| v.as_str().map(Arc::from))
     }
 
@@ -204,7 +238,9 @@ impl Committed {
 
     fn find<'a>(&'a self, field: tantivy::schema::Field, uid: &str) -> impl Iterator<Item = DocAddress> + 'a {
         let term = Term::from_field_text(field, uid);
-        (0..).zip(&self.inner.segments).flat_map(move |(number, segment)| postings(&segment.reader, &term).map(move |doc| DocAddress::new(number, doc)))
+        let all = (0..).zip(&self.inner.segments);
+        let found = all.flat_map(move |(number, segment)| postings(&segment.reader, &term).map(move |doc| DocAddress::new(number, doc)));
+        found.filter(|address| self.inner.hidden.is_empty() || !self.inner.hidden.contains(&packed(*address)))
     }
 
     pub(super) fn hit(&self, address: DocAddress) -> Hit {
@@ -257,14 +293,25 @@ impl Committed {
         for entry in recent.versions().filter(|e| !e.again && e.version.change != Change::Purge) {
             writer.add_document(inner.fields.version_of(entry, number(entry.type_name)))?;
         }
-        let payload = Payload { format: FORMAT, ..payload };
+        let name = uuid::Uuid::new_v4().to_string();
+        let mut hidden = inner.hidden.clone();
+        if let Some(base) = &inner.base {
+            let hide = |field, uid: &Arc<str>| base.find(field, uid).map(packed).collect::<Vec<_>>();
+            recent.latest_versions().for_each(|entry| hidden.extend(hide(inner.fields.uid, &entry.uid)));
+            recent.rewritten().for_each(|uid| hidden.extend(hide(inner.fields.version_uid, uid)));
+            hidden::write(&inner.folder, &name, &hidden)?;
+        }
+        let payload = Payload { format: FORMAT, hidden: name, ..payload };
         let text = serde_json::to_string(&payload).map_err(|e| tantivy::TantivyError::InternalError(e.to_string()))?;
         let mut prepared = writer.prepare_commit()?;
         prepared.set_payload(&text);
         prepared.commit()?;
         // Merges that the commit has begun end before the picture is taken, so that it holds the fewest segments.
         writer.wait_merging_threads()?;
-        Self::picture(&inner.folder, &engine, inner.definitions, payload)
+        if inner.base.is_some() {
+            hidden::sweep(&inner.folder, &payload.hidden);
+        }
+        Self::picture(&inner.folder, &engine, inner.base.as_ref(), hidden, inner.definitions, payload)
     }
 }
 

@@ -56,7 +56,8 @@ impl View {
     /// An empty picture over `committed`.
     #[must_use]
     pub fn new(committed: super::Committed) -> Self {
-        Self { committed, recent: Recent::default(), masked: imbl::HashSet::default() }
+        let masked = committed.hidden().clone();
+        Self { committed, recent: Recent::default(), masked }
     }
 
     /// Takes in one more version; returns whether the resource was there, and not deleted, before.

@@ -189,6 +189,12 @@ impl Sim {
         self.publish(|snapshot| snapshot.settings = settings);
     }
 
+    /// Whether it was closed, emptied, sealed or deleted: then there may be another of its name.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_closed()
+    }
+
     /// Publishes a picture with the same content.
     pub(super) fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
         let _guard = self.writer.lock();

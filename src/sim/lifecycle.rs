@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::base::Base;
 use super::commit::Sim;
 use super::dispose;
 use super::feed::Feed;
@@ -138,6 +139,54 @@ impl Flusher {
     }
 }
 
+/// How a base was sealed.
+pub(super) struct Sealed {
+    /// Whether all of it was on the disk afterwards.
+    pub(super) synced: bool,
+}
+
+/// What a directory holds, read and ready to be searched.
+pub(super) struct Opened {
+    pub(super) store: Arc<Store>,
+    pub(super) snapshot: Snapshot,
+    pub(super) events: EventIndex,
+    damages: Vec<Damage>,
+    /// The last event id given out.
+    last_id: EventId,
+}
+
+impl Opened {
+    /// Opens the directory of a simulator, or of what a snapshot sealed of one: that is left as it is.
+    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, dir: SimDir, profile: &Profile, base: Option<Arc<Base>>, sealed: Option<&Sealed>) -> io::Result<Self> {
+        let version = profile.version();
+        let tail = Tail::read(&dir);
+        let clean = sealed.map_or(tail.is_some(), |sealed| sealed.synced && tail.is_some());
+        let committed = Committed::open(&dir.index(), version, &shared.boot, clean, base.as_ref().map(|b| &b.committed))?;
+        if sealed.is_none() {
+            let _ = fs::remove_file(dir.tail());
+        }
+        let store = Arc::new(Store {
+            sim: id.clone(),
+            version,
+            own_path: format!("/sim/{id}/fhir/"),
+            search_steps: shared.search_steps.clone(),
+            bodies: shared.bodies.clone(),
+            serial: shared.serial.fetch_add(1, Ordering::Relaxed),
+            dir,
+            layers: base.as_ref().map(|b| b.layers.clone()).unwrap_or_default(),
+            base,
+        });
+        let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
+        let last_id = tail.as_ref().and_then(|t| t.last_id.parse().ok()).unwrap_or(EventId::ZERO);
+        // Of a directory without events there is nothing to compare.
+        let indexed = tail.as_ref().map_or_else(|| directories(&store.dir).is_empty().then_some(0), |t| t.event_index);
+        let events = EventIndex::new(store.dir.clone(), &shared.boot, indexed);
+        let (snapshot, damages) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
+        let last_id = snapshot.last.max(last_id);
+        Ok(Self { store, snapshot, events, damages, last_id })
+    }
+}
+
 impl Sim {
     /// Opens the simulator in its directory.
     pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile, feed: &Feed) -> io::Result<Arc<Self>> {
@@ -147,38 +196,19 @@ impl Sim {
         if swept > 0 {
             tracing::warn!(sim = %id, swept, "removed what was being written when the last server ended; it was never acknowledged");
         }
-        let version = profile.version();
-        let tail = Tail::read(&dir);
-        let committed = Committed::open(&dir.index(), version, &shared.boot, tail.is_some())?;
-        let _ = fs::remove_file(dir.tail());
-        let store = Arc::new(Store {
-            sim: id.clone(),
-            version,
-            own_path: format!("/sim/{id}/fhir/"),
-            search_steps: shared.search_steps.clone(),
-            bodies: shared.bodies.clone(),
-            serial: shared.serial.fetch_add(1, Ordering::Relaxed),
-            dir,
-        });
-        let tail = tail.filter(|t| t.index_event == committed.payload().last_event);
-        let last_id = tail.as_ref().and_then(|t| t.last_id.parse().ok()).unwrap_or(EventId::ZERO);
-        // Of a directory without events there is nothing to compare.
-        let indexed = tail.as_ref().map_or_else(|| directories(&store.dir).is_empty().then_some(0), |t| t.event_index);
-        let events = EventIndex::new(store.dir.clone(), &shared.boot, indexed);
-        let (snapshot, found) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
-        let damages = known_damages(&store.dir, found);
+        let base = profile.base.as_ref().map(|base| Base::open(shared, base)).transpose()?;
+        let Opened { store, mut snapshot, events, damages, last_id } = Opened::open(shared, id, dir, &profile, base, None)?;
+        let damages = known_damages(&store.dir, damages);
         for damage in &damages {
             tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
         }
-        let last = snapshot.last.max(last_id);
-        let mut snapshot = snapshot;
         let stale = snapshot.follow_params();
         let sim = Arc::new_cyclic(|me| Self {
             store,
             profile: ArcSwap::from_pointee(profile),
             published: ArcSwap::from_pointee(snapshot),
             writer: Mutex::new(()),
-            last_id: AtomicU64::new(last.to_u64()),
+            last_id: AtomicU64::new(last_id.to_u64()),
             clock: shared.clock.clone(),
             journal: shared.journal.clone(),
             flusher: Flusher {
@@ -215,9 +245,26 @@ impl Sim {
     pub(super) fn flush(&self, boot: &str) -> io::Result<()> {
         let _running = self.flusher.running.lock();
         self.flusher.taken_up();
+        if self.is_closed() { Ok(()) } else { self.flush_now(boot) }
+    }
+
+    /// Ends all writing and leaves nothing that the index does not have: for a directory that will never be written again.
+    pub(super) fn seal(&self, boot: &str) -> io::Result<()> {
+        // Most of it while others still write.
+        self.flush(boot)?;
+        self.events.complete()?;
+        self.end_writes();
+        let _running = self.flusher.running.lock();
+        self.flush_now(boot)?;
+        self.leave_tail();
+        Ok(())
+    }
+
+    /// The flush itself; nothing else is to be going on.
+    fn flush_now(&self, boot: &str) -> io::Result<()> {
         self.flusher.last_flush_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let before = self.snapshot();
-        if before.view.recent.is_empty() || self.closed.load(Ordering::Relaxed) {
+        if before.view.recent.is_empty() {
             return Ok(());
         }
         let flushed = before.view.recent.len();
@@ -266,13 +313,28 @@ impl Sim {
             return;
         }
         *saved_upto = snapshot.last;
-        let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
-        let last_event = (snapshot.sequence > 0).then(|| snapshot.last.to_string());
-        let saved = Saved { events: snapshot.sequence, last_event, counts };
-        if let Ok(json) = serde_json::to_vec(&saved) {
+        if let Ok(json) = serde_json::to_vec(&self.saved()) {
             // Shown, never relied on.
             let _ = replace_file(&summary_file(&self.store.dir), &json);
         }
+    }
+
+    /// What the list of simulators shows.
+    pub(super) fn saved(&self) -> Saved {
+        let snapshot = self.snapshot();
+        let last_event = (snapshot.sequence > 0).then(|| snapshot.last.to_string());
+        Saved { events: snapshot.sequence, last_event, counts: snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect() }
+    }
+
+    /// How many bases it builds on.
+    pub(super) fn depth(&self) -> usize {
+        self.store.layers.len()
+    }
+
+    /// Whether nothing was added to what it builds on, reads neither.
+    pub(super) fn is_as_its_base(&self) -> bool {
+        let sequence = self.store.base.as_ref().map(|base| base.sequence);
+        sequence == Some(self.snapshot().sequence) && directories(&self.store.dir).is_empty()
     }
 
     /// Ends all writing: exchanges that wait are refused, and none begins any more. Returns whether this call did it.
@@ -304,7 +366,7 @@ pub(super) fn summary_file(dir: &SimDir) -> std::path::PathBuf {
 }
 
 impl Snapshot {
-    fn payload(&self, boot: &str) -> Payload {
+    pub(super) fn payload(&self, boot: &str) -> Payload {
         Payload {
             format: 0,
             last_event: self.last.to_string(),
@@ -312,6 +374,7 @@ impl Snapshot {
             counts: self.counts().map(|(t, n)| (t.to_owned(), n)).collect(),
             params: self.indexed_with.to_string(),
             boot: boot.to_owned(),
+            hidden: String::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! A simulator as it was: pictures of past moments, kept for the next who asks.
+//! What happened in a simulator, in what it builds on too, and the simulator as it was: pictures of past moments, kept for the next who asks.
 
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -8,6 +9,9 @@ use super::commit::Sim;
 use super::snapshot::Snapshot;
 use crate::clock::EventId;
 use crate::fhir::Failure;
+use crate::simdb::SimDir;
+use crate::simdb::event_index::{EventIndex, Filter};
+use crate::version::Operation;
 
 /// Pictures kept; each holds what changed since, up to some ten thousand resources.
 const KEPT: usize = 4;
@@ -24,6 +28,39 @@ impl Past {
 }
 
 impl Sim {
+    /// The first `most` events that may be meant, in a span of events both ends of which are in it; those of what it builds on,
+    /// too.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn find_events(&self, filter: &Filter, span: (EventId, EventId), newest_first: bool, most: usize) -> io::Result<Vec<(EventId, Operation)>> {
+        // What lies above is later than all below.
+        let below = self.store.layers.iter().map(|layer| &*layer.events);
+        let mut layers: Vec<&EventIndex> = below.chain([&self.events]).collect();
+        if newest_first {
+            layers.reverse();
+        }
+        let mut found = Vec::new();
+        for events in layers {
+            if found.len() < most {
+                found.extend(events.find(filter, span, newest_first, most - found.len())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The directory that holds an event: its own, or one that it builds on.
+    #[must_use]
+    pub fn dir_of(&self, event: EventId) -> &SimDir {
+        self.store.dir_of(event)
+    }
+
+    /// Whether an event happened in what it builds on.
+    #[must_use]
+    pub fn is_inherited(&self, event: EventId) -> bool {
+        self.store.layers.last().is_some_and(|layer| event <= layer.last)
+    }
+
     /// It as it was right after `event`, ready to be searched.
     ///
     /// # Errors

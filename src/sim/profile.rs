@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::BaseId;
 
 /// The content of `sim.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Profile {
     pub fhir_version: String,
     /// When it was made.
     pub created: String,
+    /// What it builds on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<BaseId>,
     /// What can be changed.
     #[serde(default)]
     pub settings: Settings,

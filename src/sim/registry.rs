@@ -14,10 +14,11 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::base::Bases;
 use super::bodies::Bodies;
 use super::commit::Sim;
 use super::feed::{Feed, Happening};
-use super::lifecycle::{Saved, summary_file};
+use super::lifecycle::summary_file;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
 use crate::clock::{Clock, instant};
@@ -50,24 +51,28 @@ pub(super) struct Shared {
     pub(super) boot: String,
     /// What one search may cost.
     pub(super) search_steps: Arc<AtomicU64>,
+    /// What simulators build on, as far as it is open.
+    pub(super) bases: Bases,
+    /// Held by who makes something that builds on a base, and alone by who removes those that nothing needs.
+    pub(super) collecting: RwLock<()>,
 }
 
 /// The simulators of one directory.
 pub struct Registry {
-    shared: Arc<Shared>,
-    sims: RwLock<BTreeMap<String, Arc<Slot>>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) sims: RwLock<BTreeMap<String, Arc<Slot>>>,
     flush_queue: Arc<Mutex<Receiver<Weak<Sim>>>>,
     /// Held as long as this server owns the directory.
     _lock: File,
 }
 
-struct Slot {
-    id: SimId,
-    open: ArcSwapOption<Sim>,
+pub(super) struct Slot {
+    pub(super) id: SimId,
+    pub(super) open: ArcSwapOption<Sim>,
     /// Held while the simulator is opened, closed or deleted.
     gate: Mutex<()>,
     used_ms: AtomicI64,
-    feed: Feed,
+    pub(super) feed: Feed,
 }
 
 /// What a new simulator shall be; absent is the default, or stays as it is.
@@ -113,7 +118,9 @@ impl Registry {
     pub fn open(root: &Path, durability: Durability, clock: Clock) -> io::Result<(Arc<Self>, Vec<String>)> {
         fs::create_dir_all(root)?;
         let lock = lock(root)?;
+        let mut recovered = Self::recover_sealing(root)?;
         let (journal, restored) = Journal::open(root, durability)?;
+        recovered.extend(restored);
         for leftover in [".new", ".trash"] {
             let _ = fs::remove_dir_all(root.join(leftover));
         }
@@ -126,6 +133,8 @@ impl Registry {
             flushes,
             serial: AtomicU64::new(0),
             search_steps: Arc::new(AtomicU64::new(SEARCH_STEPS)),
+            bases: Bases::default(),
+            collecting: RwLock::new(()),
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
         });
         let mut sims = BTreeMap::new();
@@ -137,7 +146,7 @@ impl Registry {
         }
         let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue: Arc::new(Mutex::new(queue)), _lock: lock });
         registry.start_threads()?;
-        Ok((registry, restored))
+        Ok((registry, recovered))
     }
 
     fn start_threads(self: &Arc<Self>) -> io::Result<()> {
@@ -233,7 +242,7 @@ impl Registry {
     }
 
     /// Runs `work` on the slot of a simulator that nobody opens, closes or deletes meanwhile.
-    fn gated<T>(&self, id: &SimId, work: impl FnOnce(&Slot) -> Result<T, Failure>) -> Result<T, Failure> {
+    pub(super) fn gated<T>(&self, id: &SimId, work: impl FnOnce(&Slot) -> Result<T, Failure>) -> Result<T, Failure> {
         loop {
             let slot = self.slot(id)?;
             let _gate = slot.gate.lock();
@@ -262,14 +271,21 @@ impl Registry {
             sim_type: known_type(wanted.sim_type.as_deref().unwrap_or(FHIR_TYPE))?.to_owned(),
             fhir_version: wanted.fhir_version.unwrap_or_default().name().to_owned(),
             created: instant(self.shared.clock.now_ms()),
+            base: None,
             settings: Settings::default().with(&wanted.settings)?,
         };
         Self::refuse_taken(id, &self.sims.read())?;
         let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
         // Requests for other simulators must not wait for this one's directory: it is made before the lock is taken.
         let staged = self.stage(id, &profile).map_err(failed)?;
+        self.place(id, &staged)
+    }
+
+    /// Puts the directory of a new simulator into its place.
+    pub(super) fn place(&self, id: &SimId, staged: &Path) -> Result<(), Failure> {
+        let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
         let mut sims = self.sims.write();
-        let placed = Self::refuse_taken(id, &sims).and_then(|()| fs::rename(&staged, self.shared.root.join(id.as_str())).map_err(failed));
+        let placed = Self::refuse_taken(id, &sims).and_then(|()| fs::rename(staged, self.shared.root.join(id.as_str())).map_err(failed));
         if let Err(failure) = placed {
             drop(sims);
             let _ = fs::remove_dir_all(staged);
@@ -280,7 +296,7 @@ impl Registry {
         self.shared.journal.barrier().map_err(failed)
     }
 
-    fn refuse_taken(id: &SimId, sims: &BTreeMap<String, Arc<Slot>>) -> Result<(), Failure> {
+    pub(super) fn refuse_taken(id: &SimId, sims: &BTreeMap<String, Arc<Slot>>) -> Result<(), Failure> {
         let Some(slot) = sims.get(&id.key()) else { return Ok(()) };
         let message = if slot.id == *id {
             format!("simulator '{id}' exists already; PUT /api/sims/{id} accepts that, DELETE /api/sims/{id} removes it")
@@ -291,7 +307,7 @@ impl Registry {
     }
 
     /// Makes the directory of a simulator, to be renamed into its place whole.
-    fn stage(&self, id: &SimId, profile: &Profile) -> io::Result<PathBuf> {
+    pub(super) fn stage(&self, id: &SimId, profile: &Profile) -> io::Result<PathBuf> {
         let staged = self.shared.root.join(".new").join(format!("{id}-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(staged.join("fhir"))?;
         fs::create_dir(staged.join("simindex"))?;
@@ -302,9 +318,8 @@ impl Registry {
         Ok(staged)
     }
 
-    fn read_profile(&self, id: &SimId) -> io::Result<Profile> {
-        let bytes = fs::read(SimDir::new(&self.shared.root, id).sim_json())?;
-        serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("sim.json: {e}")))
+    pub(super) fn read_profile(&self, id: &SimId) -> io::Result<Profile> {
+        read_profile(&SimDir::new(&self.shared.root, id))
     }
 
     /// Changes settings. FHIR version and type stay what they were made.
@@ -312,8 +327,16 @@ impl Registry {
     /// # Errors
     /// [`Kind::Conflict`] when they shall change; [`Kind::UnknownSimulator`]; the disk's refusal.
     pub fn change(&self, id: &SimId, wanted: &Wanted) -> Result<(), Failure> {
-        let sim = self.get(id)?;
-        let mut profile = (*sim.profile()).clone();
+        self.get(id)?;
+        self.gated(id, |slot| self.change_gated(slot, wanted))
+    }
+
+    /// Changes the settings of a simulator whose gate is held: nobody puts another directory in the place of its.
+    fn change_gated(&self, slot: &Slot, wanted: &Wanted) -> Result<(), Failure> {
+        let id = &slot.id;
+        let unreadable = |e| super::storage_failure(&format!("simulator {id} cannot be read"), &e);
+        let before = self.read_profile(id).map_err(unreadable)?;
+        let mut profile = before.clone();
         if let Some(version) = wanted.fhir_version.filter(|v| *v != profile.version()) {
             let message = format!("simulator '{id}' has FHIR version {}, which cannot be changed to {version}; delete it first", profile.fhir_version);
             return Err(Failure::new(Kind::Conflict, message));
@@ -323,10 +346,13 @@ impl Registry {
             return Err(Failure::new(Kind::Conflict, format!("simulator '{id}' is of type {}, which cannot be changed; delete it first", profile.sim_type)));
         }
         profile.settings = profile.settings.with(&wanted.settings)?;
-        if profile != *sim.profile() {
+        if profile != before {
             let json = serde_json::to_vec_pretty(&profile).map_err(|e| super::storage_failure("sim.json", &e.into()))?;
-            replace_file(&sim.dir().sim_json(), &json).map_err(|e| super::storage_failure("sim.json cannot be written", &e))?;
-            sim.adopt(profile);
+            let file = SimDir::new(&self.shared.root, id).sim_json();
+            replace_file(&file, &json).map_err(|e| super::storage_failure("sim.json cannot be written", &e))?;
+            if let Some(sim) = slot.open.load_full() {
+                sim.adopt(profile);
+            }
         }
         Ok(())
     }
@@ -336,12 +362,15 @@ impl Registry {
     /// # Errors
     /// [`Kind::UnknownSimulator`]; the disk's refusal.
     pub fn delete(&self, id: &SimId) -> Result<(), Failure> {
+        let built = self.needs_bases(id);
         self.gated(id, |slot| {
             let trash = self.discard(slot).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be removed"), &e))?;
             self.sims.write().remove(&id.key());
             remove_in_background(trash);
             self.shared.journal.barrier().map_err(|e| super::storage_failure("the disk cannot be synced", &e))
-        })
+        })?;
+        self.collect_after(built);
+        Ok(())
     }
 
     /// Empties a simulator: the same name and settings, no event.
@@ -349,19 +378,29 @@ impl Registry {
     /// # Errors
     /// [`Kind::UnknownSimulator`]; the disk's refusal, and then it is as it was.
     pub fn reset(&self, id: &SimId) -> Result<(), Failure> {
+        let built = self.needs_bases(id);
         self.gated(id, |slot| {
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
-            let staged = self.read_profile(id).and_then(|profile| self.stage(id, &profile)).map_err(failed)?;
-            let trash = self.discard(slot).map_err(failed)?;
-            let place = self.shared.root.join(id.as_str());
-            if let Err(e) = fs::rename(&staged, &place) {
-                let _ = fs::rename(&trash, &place);
-                return Err(failed(e));
-            }
-            remove_in_background(trash);
-            slot.feed.tell(|| Happening::Reset);
-            self.shared.journal.barrier().map_err(failed)
-        })
+            let profile = Profile { base: None, ..self.read_profile(id).map_err(failed)? };
+            let staged = self.stage(id, &profile).map_err(failed)?;
+            // The snapshots stay: it can be reset to one the next time.
+            self.keep_snapshots(id, &staged).and_then(|()| self.exchange_directory(slot, &staged)).map_err(failed)
+        })?;
+        self.collect_after(built);
+        Ok(())
+    }
+
+    /// Puts another directory in the place of a simulator's, whose gate is held; what was there goes.
+    pub(super) fn exchange_directory(&self, slot: &Slot, staged: &Path) -> io::Result<()> {
+        let trash = self.discard(slot)?;
+        let place = self.shared.root.join(slot.id.as_str());
+        if let Err(e) = fs::rename(staged, &place) {
+            let _ = fs::rename(&trash, &place);
+            return Err(e);
+        }
+        remove_in_background(trash);
+        slot.feed.tell(|| Happening::Reset);
+        self.shared.journal.barrier()
     }
 
     /// The live feed of a simulator.
@@ -405,7 +444,7 @@ impl Registry {
     }
 
     /// Ends an open simulator and moves its directory out of the way; the slot's gate is held.
-    fn discard(&self, slot: &Slot) -> io::Result<PathBuf> {
+    pub(super) fn discard(&self, slot: &Slot) -> io::Result<PathBuf> {
         if let Some(sim) = slot.open.swap(None) {
             sim.end_writes();
             sim.undisturbed(|| ());
@@ -437,10 +476,7 @@ impl Registry {
 
     fn summary_of(&self, slot: &Slot) -> Option<Summary> {
         let (profile, saved) = if let Some(sim) = slot.open.load_full() {
-            let snapshot = sim.snapshot();
-            let last_event = (snapshot.event_count() > 0).then(|| snapshot.last_event().to_string());
-            let counts = snapshot.counts().map(|(t, n)| (t.to_owned(), n)).collect();
-            ((*sim.profile()).clone(), Saved { events: snapshot.event_count(), last_event, counts })
+            ((*sim.profile()).clone(), sim.saved())
         } else {
             let saved = fs::read(summary_file(&SimDir::new(&self.shared.root, &slot.id)));
             (self.read_profile(&slot.id).ok()?, saved.ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default())
@@ -489,7 +525,7 @@ impl Registry {
 }
 
 impl Slot {
-    fn new(id: SimId) -> Self {
+    pub(super) fn new(id: SimId) -> Self {
         Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0), feed: Feed::default() }
     }
 
@@ -523,7 +559,13 @@ fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
     }
 }
 
-fn remove_in_background(trash: PathBuf) {
+/// What a directory says of itself.
+pub(super) fn read_profile(dir: &SimDir) -> io::Result<Profile> {
+    let bytes = fs::read(dir.sim_json())?;
+    serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("sim.json: {e}")))
+}
+
+pub(super) fn remove_in_background(trash: PathBuf) {
     let removed = std::thread::Builder::new().name("trash".into()).spawn(move || fs::remove_dir_all(trash));
     if let Err(error) = removed {
         tracing::warn!(%error, "a deleted simulator's directory stays in .trash until the next start");

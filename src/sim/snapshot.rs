@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 
+use super::base::{Base, Layer};
 use super::bodies::{Bodies, Body};
 use super::commit::{NewVersion, Rewrites, Stamp};
 use super::profile::Settings;
@@ -25,6 +26,10 @@ const MAX_CHANGED: usize = 50_000;
 pub(super) struct Store {
     pub(super) sim: SimId,
     pub(super) dir: SimDir,
+    /// The directories that it builds on, the lowest first.
+    pub(super) layers: Vec<Layer>,
+    /// What holds them.
+    pub(super) base: Option<Arc<Base>>,
     pub(super) version: FhirVersion,
     /// `/sim/lab__one/fhir/`.
     pub(super) own_path: String,
@@ -33,6 +38,13 @@ pub(super) struct Store {
     pub(super) bodies: Arc<Bodies>,
     /// Tells open simulators apart in the cache of bodies.
     pub(super) serial: u64,
+}
+
+impl Store {
+    /// The directory that holds an event.
+    pub(super) fn dir_of(&self, event: EventId) -> &SimDir {
+        self.layers.iter().find(|layer| event <= layer.last).map_or(&self.dir, |layer| &layer.dir)
+    }
 }
 
 /// An immutable picture of one simulator.
@@ -191,7 +203,7 @@ impl Snapshot {
         {
             return Ok(body.clone());
         }
-        self.store.bodies.read(self.store.serial, &self.store.dir, type_name, version)
+        self.store.bodies.read(self.store.serial, self.store.dir_of(version.event), type_name, version)
     }
 
     /// The content of an entry of the index, if it can be read.

@@ -84,6 +84,39 @@ impl fmt::Debug for SimId {
     }
 }
 
+/// The name of a base: what a snapshot sealed, for simulators to build on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BaseId(uuid::Uuid);
+
+impl BaseId {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl From<BaseId> for String {
+    fn from(id: BaseId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for BaseId {
+    type Error = uuid::Error;
+
+    fn try_from(text: String) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
 /// The directory of one simulator.
 #[derive(Clone, Debug)]
 pub struct SimDir {
@@ -95,6 +128,12 @@ impl SimDir {
     #[must_use]
     pub fn new(simdb: &Path, sim: &SimId) -> Self {
         Self { root: simdb.join(sim.as_str()) }
+    }
+
+    /// The directory of a base under `simdb`: it was that of a simulator.
+    #[must_use]
+    pub fn of_base(simdb: &Path, base: &BaseId) -> Self {
+        Self { root: bases(simdb).join(base.to_string()) }
     }
 
     /// The directory itself.
@@ -156,6 +195,12 @@ impl SimDir {
     pub fn resource(&self, event: EventId, place: Place, type_name: &str) -> PathBuf {
         self.event(place.operation, event).join(file_name(type_name, place.number))
     }
+}
+
+/// Where the bases lie.
+#[must_use]
+pub fn bases(simdb: &Path) -> PathBuf {
+    simdb.join(".bases")
 }
 
 /// The name of the `number`th resource file of an event, from 1.

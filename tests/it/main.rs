@@ -10,6 +10,7 @@ mod conditionals;
 mod custom_params;
 mod events;
 mod history;
+mod instant;
 mod interactions;
 mod linearizable;
 mod model;

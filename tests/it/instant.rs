@@ -1,0 +1,313 @@
+//! Snapshots, resets to them, clones: in an instant, whatever the simulator holds.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer};
+
+fn put(fhir: &Client, id: &str, family: &str) {
+    let status = fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "name": [{"family": family}]})).status;
+    assert!(status < 300, "{status}");
+}
+
+fn api(server: &TestServer, path: &str, body: &Value) -> Value {
+    let reply = server.client().post(path, body);
+    assert!(reply.status < 300, "{}", reply.text());
+    reply.json()
+}
+
+/// `id family version` of every Patient, and how many versions the simulator has.
+fn state(fhir: &Client) -> (Vec<String>, u64) {
+    let bundle = fhir.get("/Patient?_sort=_id&_count=1000").expect(200).json();
+    let one = |e: &Value| {
+        let r = &e["resource"];
+        format!("{} {} {}", r["id"].as_str().unwrap(), r["name"][0]["family"].as_str().unwrap(), r["meta"]["versionId"].as_str().unwrap())
+    };
+    let shown = bundle["entry"].as_array().into_iter().flatten().map(one).collect();
+    (shown, fhir.get("/_history?_count=0").expect(200).json()["total"].as_u64().unwrap())
+}
+
+fn bases(server: &TestServer) -> usize {
+    std::fs::read_dir(server.simdb().join(".bases")).map_or(0, Iterator::count)
+}
+
+fn told(state: (Vec<String>, u64)) -> String {
+    format!("{}; {}", state.0.join(", "), state.1)
+}
+
+#[test]
+fn a_clone_begins_as_the_other_and_goes_its_own_way() {
+    let mut server = TestServer::start();
+    let source = server.fhir("a__source");
+    for (id, family) in [("1", "One"), ("2", "Two"), ("3", "Three")] {
+        put(&source, id, family);
+    }
+    put(&source, "1", "Uno");
+    source.delete("/Patient/3").expect(204);
+    api(&server, "/api/sims/a__source/snapshots", &json!({"name": "start"}));
+    put(&source, "2", "Dos");
+    api(&server, "/api/sims", &json!({"id": "a__old", "from": "a__source@start"}));
+    api(&server, "/api/sims", &json!({"id": "a__new", "from": "a__source", "settings": {"clientIds": "any"}}));
+    let of = |server: &TestServer, sim: &str| told(state(&server.fhir(sim)));
+    assert_eq!(of(&server, "a__source"), "1 Uno 2, 2 Dos 2; 6");
+    assert_eq!(of(&server, "a__new"), "1 Uno 2, 2 Dos 2; 6");
+    assert_eq!(of(&server, "a__old"), "1 Uno 2, 2 Two 1; 5");
+    // Each goes its own way.
+    let (old, new) = (server.fhir("a__old"), server.fhir("a__new"));
+    put(&old, "1", "Eins");
+    old.delete("/Patient/2").expect(204);
+    put(&old, "3", "Drei");
+    put(&new, "4", "Quattro");
+    assert_eq!(old.get("/Patient/3/_history").json()["total"], 3, "its history goes on");
+    for when in ["recent", "reindexed", "killed", "stopped", "indexes deleted"] {
+        assert_eq!(of(&server, "a__source"), "1 Uno 2, 2 Dos 2; 6", "{when}");
+        assert_eq!(of(&server, "a__new"), "1 Uno 2, 2 Dos 2, 4 Quattro 1; 7", "{when}");
+        assert_eq!(of(&server, "a__old"), "1 Eins 3, 3 Drei 3; 8", "{when}");
+        let old = server.fhir("a__old");
+        assert_eq!(
+            (old.ids("/Patient?family=uno"), old.ids("/Patient?family=eins"), old.ids("/Patient?family=two")),
+            (vec![], vec!["1".to_owned()], vec![]),
+            "{when}"
+        );
+        assert_eq!(old.get("/Patient/1/_history/1").expect(200).json()["name"][0]["family"], "One", "{when}");
+        assert_eq!(old.get("/Patient/1/_history/3").expect(200).json()["name"][0]["family"], "Eins", "{when}");
+        old.get("/Patient/2").expect(410);
+        match when {
+            "recent" => ["a__source", "a__new", "a__old"].iter().for_each(|sim| drop(api(&server, &format!("/api/sims/{sim}/reindex"), &json!({})))),
+            "reindexed" => server.kill(),
+            "killed" => server.stop(),
+            _ => {
+                server.kill();
+                let inside = std::fs::read_dir(server.simdb().join(".bases")).unwrap().map(|e| e.unwrap().path());
+                let sims = ["a__source", "a__new", "a__old"].map(|sim| server.simdb().join(sim));
+                for dir in inside.chain(sims) {
+                    let _ = std::fs::remove_dir_all(dir.join("simindex"));
+                    let _ = std::fs::remove_file(dir.join("events.idx"));
+                }
+            }
+        }
+        if when != "recent" {
+            server.restart();
+        }
+    }
+    // What is inherited is said.
+    let events = server.client().get("/api/sims/a__old/events?order=asc").expect(200).json();
+    let shown: Vec<(bool, bool)> = events["events"].as_array().unwrap().iter().map(|e| (e["inherited"] == true, e["folder"].is_null())).collect();
+    assert_eq!(shown, [[(true, true); 5].as_slice(), [(false, false); 3].as_slice()].concat());
+    let first = events["events"][0]["event"].as_str().unwrap();
+    assert_eq!(server.client().get(&format!("/api/sims/a__old/events/{first}?include=bodies")).expect(200).json()["sim"], "a__source");
+    assert_eq!(server.fhir(&format!("a__old@{first}")).ids("/Patient"), ["1"]);
+}
+
+#[test]
+fn a_simulator_is_reset_to_a_snapshot() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    put(&fhir, "1", "One");
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "one"}));
+    put(&fhir, "2", "Two");
+    let two = api(&server, "/api/sims/a__b/snapshots", &json!({"name": "two"}));
+    assert_eq!((&two["name"], &two["events"], &two["counts"], two.get("base")), (&json!("two"), &json!(2), &json!({"Patient": 2}), None));
+    put(&fhir, "1", "Changed");
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"updateCreate":false}}"#).expect(200);
+    for (snapshot, expected) in [("two", "1 One 1, 2 Two 1; 2"), ("one", "1 One 1; 1"), ("two", "1 One 1, 2 Two 1; 2")] {
+        let shown = api(&server, "/api/sims/a__b/reset", &json!({"snapshot": snapshot}));
+        assert_eq!(told(state(&fhir)), expected);
+        assert_eq!((&shown["settings"]["updateCreate"], &shown["counts"]["Patient"]), (&json!(false), &json!(state(&fhir).0.len())), "the settings stay");
+        // Nothing comes of the last one.
+        fhir.post("/Patient", &json!({"resourceType": "Patient"})).expect(201);
+    }
+    api(&server, "/api/sims/a__b/reset", &json!({}));
+    assert_eq!(told(state(&fhir)), "; 0");
+    let names: Vec<Value> = server.client().get("/api/sims/a__b/snapshots").json()["snapshots"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
+    assert_eq!(names, ["one", "two"]);
+    api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "two"}));
+    assert_eq!(told(state(&fhir)), "1 One 1, 2 Two 1; 2");
+    // A snapshot of what did not change costs nothing more, and what nobody needs goes.
+    let before = bases(&server);
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "same"}));
+    assert_eq!(bases(&server), before);
+    for name in ["one", "two", "same"] {
+        server.client().delete(&format!("/api/sims/a__b/snapshots/{name}")).expect(204);
+    }
+    assert_eq!(told(state(&fhir)), "1 One 1, 2 Two 1; 2", "it builds on them still");
+    api(&server, "/api/sims/a__b/reset", &json!({}));
+    assert_eq!(bases(&server), 0);
+    for (path, body, status, said) in [
+        ("/api/sims/a__b/reset", json!({"snapshot": "none"}), 404, "simulator a__b has no snapshot 'none'; it has: none"),
+        ("/api/sims/a__b/snapshots", json!({"name": "../x"}), 400, "is no name of a snapshot"),
+        ("/api/sims", json!({"id": "a__c", "from": "a__none"}), 404, "unknown simulator 'a__none'"),
+        ("/api/sims", json!({"id": "a__b", "from": "a__b"}), 409, "exists already"),
+        ("/api/sims", json!({"id": "a__c", "from": "a__b", "fhirVersion": "R5"}), 409, "a clone of it cannot have R5"),
+    ] {
+        assert!(server.client().post(path, &body).expect(status).refusal().contains(said), "{path} {body}");
+    }
+}
+
+/// What was acknowledged is in the simulator; what a clone has, it has whole; nothing crosses over.
+#[test]
+fn simulators_are_sealed_cloned_and_reset_while_others_write() {
+    let server = TestServer::start();
+    server.fhir("a__b").get("/metadata").expect(200);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|w| {
+                let (fhir, stop) = (server.fhir("a__b"), &stop);
+                scope.spawn(move || {
+                    let mut stored = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let id = format!("w{w}-{}", stored.len());
+                        // A pair that is stored together or not at all.
+                        let entry = |half: &str| json!({"request": {"method": "PUT", "url": format!("Patient/{id}{half}")}, "resource": {"resourceType": "Patient", "id": format!("{id}{half}"), "name": [{"family": id}]}});
+                        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry("a"), entry("b")]})).expect(200);
+                        fhir.get(&format!("/Patient/{id}a")).expect(200);
+                        stored.push(id);
+                    }
+                    stored
+                })
+            })
+            .collect();
+        for n in 0..12 {
+            api(&server, "/api/sims/a__b/snapshots", &json!({"name": format!("s{n}")}));
+            api(&server, "/api/sims", &json!({"id": format!("a__clone{n}"), "from": "a__b"}));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let stored: BTreeSet<String> = writers.into_iter().flat_map(|w| w.join().unwrap()).collect();
+        assert!(!stored.is_empty());
+        let ids = |sim: &str| {
+            let fhir = server.fhir(sim);
+            let mut found = BTreeSet::new();
+            let mut path = "/Patient?_count=1000&_elements=id".to_owned();
+            loop {
+                let page = fhir.get(&path).expect(200).json();
+                found.extend(crate::support::ids(&page));
+                let next = page["link"].as_array().unwrap().iter().find(|l| l["relation"] == "next");
+                let Some(next) = next else { return found };
+                next["url"].as_str().unwrap().split("/fhir").nth(1).unwrap().clone_into(&mut path);
+            }
+        };
+        let all: BTreeSet<String> = stored.iter().flat_map(|id| [format!("{id}a"), format!("{id}b")]).collect();
+        assert_eq!(ids("a__b"), all);
+        let mut before = BTreeSet::new();
+        for n in 0..12 {
+            let cloned = ids(&format!("a__clone{n}"));
+            assert!(cloned.is_superset(&before) && all.is_superset(&cloned), "each has what the one before had");
+            assert!(cloned.iter().filter(|id| id.ends_with('a')).all(|id| cloned.contains(&format!("{}b", id.trim_end_matches('a')))), "whole");
+            before = cloned;
+        }
+    });
+}
+
+/// `kill -9` at any point of a snapshot leaves the old or the new state, and all that was acknowledged.
+#[test]
+fn a_kill_during_a_snapshot_loses_nothing() {
+    let mut server = TestServer::start();
+    for round in 0..8 {
+        let fhir = server.fhir("a__b");
+        put(&fhir, &format!("r{round}"), "x");
+        let url = server.url().to_owned();
+        let asked = std::thread::spawn(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            for n in 0..50 {
+                let sent = agent.post(format!("{url}/api/sims/a__b/snapshots")).send(format!("{{\"name\":\"s{round}-{}\"}}", n % 3));
+                if sent.is_err() {
+                    return;
+                }
+            }
+        });
+        // At another point each time, by what the client has got done.
+        for n in 0..=round * 3 {
+            put(&fhir, &format!("r{round}-{n}"), "y");
+        }
+        server.kill();
+        asked.join().unwrap();
+        server.restart();
+        let fhir = server.fhir("a__b");
+        fhir.get(&format!("/Patient/r{round}")).expect(200);
+        for n in 0..=round * 3 {
+            fhir.get(&format!("/Patient/r{round}-{n}")).expect(200);
+        }
+        let expected: u64 = (0..=round).map(|r| 2 + r * 3).sum();
+        assert_eq!(fhir.get("/Patient?_count=0").json()["total"], expected);
+    }
+}
+
+/// A clone answers as a simulator would that was filled by itself, whatever lies in the base, in the index and in memory.
+#[test]
+fn a_clone_answers_as_one_filled_by_itself() {
+    let server = TestServer::start();
+    let patient = |n: usize, round: usize| {
+        json!({"request": {"method": "PUT", "url": format!("Patient/{n}")}, "resource": {"resourceType": "Patient", "id": n.to_string(), "active": (n + round).is_multiple_of(2),
+            "name": [{"family": format!("f{}", (n + round) % 7)}], "birthDate": format!("19{:02}-01-01", (n * 3 + round) % 90),
+            "text": {"status": "generated", "div": format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">word{} round{round}</div>", n % 5)},
+            "extension": [{"url": "http://x/eye", "valueCode": if (n + round).is_multiple_of(3) { "blue" } else { "brown" }}],
+            "managingOrganization": {"reference": format!("Organization/{}", (n + round) % 4)}}})
+    };
+    let fill = |fhir: &Client, from: usize, to: usize, round: usize| {
+        let entries: Vec<Value> = (from..to).map(|n| patient(n, round)).collect();
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+    };
+    let organizations = |fhir: &Client| {
+        (0..4)
+            .for_each(|n| drop(fhir.put(&format!("/Organization/{n}"), &json!({"resourceType": "Organization", "id": n.to_string(), "name": format!("o{n}")}))));
+    };
+    let parameter = json!({"resourceType": "SearchParameter", "id": "eye", "url": "http://x/eye", "name": "eye", "status": "active", "description": "eye", "code": "eye",
+        "base": ["Patient"], "type": "token", "expression": "Patient.extension('http://x/eye').value"});
+    // By itself: everything in the end state, with the same number of versions.
+    let alone = server.fhir("a__alone");
+    organizations(&alone);
+    (0..4).for_each(|round| fill(&alone, 0, 300 - round * 60, round));
+    (0..20).for_each(|n| drop(alone.delete(&format!("/Patient/{n}")).expect(204)));
+    alone.put("/SearchParameter/eye", &parameter).expect(201);
+    // In layers.
+    let first = server.fhir("a__first");
+    organizations(&first);
+    fill(&first, 0, 300, 0);
+    fill(&first, 0, 240, 1);
+    api(&server, "/api/sims", &json!({"id": "a__second", "from": "a__first"}));
+    let second = server.fhir("a__second");
+    second.put("/SearchParameter/eye", &parameter).expect(201);
+    fill(&second, 0, 180, 2);
+    api(&server, "/api/sims", &json!({"id": "a__third", "from": "a__second"}));
+    let third = server.fhir("a__third");
+    fill(&third, 0, 120, 3);
+    (0..20).for_each(|n| drop(third.delete(&format!("/Patient/{n}")).expect(204)));
+    let wait = |sim: &str| while server.client().get(&format!("/api/sims/{sim}")).json().get("reindexing").is_some() {};
+    for when in ["recent", "committed", "opened again"] {
+        wait("a__alone");
+        wait("a__third");
+        for query in [
+            "Patient?_sort=_id",
+            "Patient?family=f3&_sort=-birthdate,_id",
+            "Patient?family=f3,f5&active=true&_sort=_id",
+            "Patient?birthdate=gt1950&birthdate=lt1970&_sort=birthdate,_id",
+            "Patient?organization.name=o2&_sort=_id",
+            "Organization?_has:Patient:organization:family=f1&_sort=_id",
+            "Patient?_text=word3&_sort=_id",
+            "Patient?_text=round1&_sort=_id",
+            "Patient?eye=blue&_sort=_id",
+            "Patient?eye:missing=true&_sort=_id",
+            "Patient?family:missing=false&_sort=family,_id&_count=50",
+            "Patient?family:contains=3&_sort=_id",
+            "Patient?_id=5,25,299&_sort=_id",
+        ] {
+            let expected = alone.get(&format!("/{query}")).expect(200).json();
+            let found = third.get(&format!("/{query}")).expect(200).json();
+            assert_eq!(found["total"], expected["total"], "{when}: {query}");
+            assert_eq!(crate::support::ids(&found), crate::support::ids(&expected), "{when}: {query}");
+        }
+        for n in [0, 19, 20, 100, 150, 200, 299] {
+            let numbers = |fhir: &Client| fhir.get(&format!("/Patient/{n}/_history")).expect(200).json()["total"].clone();
+            assert_eq!(numbers(&third), numbers(&alone), "{when}: {n}");
+        }
+        let lastly = |fhir: &Client| fhir.get("/Patient/_history?_count=0").expect(200).json()["total"].clone();
+        assert_eq!(lastly(&third), lastly(&alone), "{when}");
+        match when {
+            "recent" => drop(api(&server, "/api/sims/a__third/reindex", &json!({}))),
+            _ => drop(api(&server, "/api/sims/a__third/snapshots", &json!({"name": "s"}))),
+        }
+    }
+}
