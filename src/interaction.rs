@@ -137,6 +137,8 @@ pub struct Env<'a> {
     pub created: &'a str,
     /// What entries of a Bundle's response carry.
     pub returns: Return,
+    /// Whether the client wants refused what would be passed over.
+    pub strict: bool,
 }
 
 /// What the answer to a write carries, <https://hl7.org/fhir/R4/http.html#return>.

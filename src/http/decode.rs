@@ -48,7 +48,7 @@ impl Parts<'_> {
         let method = self.request.method();
         let is_read = method == Method::GET || method == Method::HEAD;
         if self.prefer.strict {
-            self.refuse_unknown(is_read)?;
+            self.target.refuse_unknown(&self.query, is_read, *method == Method::POST, *method == Method::DELETE)?;
         }
         if let Some(of) = self.target.history().filter(|_| is_read) {
             return Ok(Interaction::History(history::Request { of, parameters: self.query }));
@@ -97,23 +97,6 @@ impl Parts<'_> {
         }
     }
 
-    /// Refuses the parameters that a read or a write of one resource would pass over.
-    fn refuse_unknown(&self, is_read: bool) -> Result<(), Failure> {
-        let known: &[&str] = match &self.target {
-            Target::Instance(..) | Target::Version(..) if is_read => &["_format", "_pretty", "_summary", "_elements"],
-            Target::Instance(..) if *self.request.method() != Method::DELETE => &["_format", "_pretty"],
-            Target::Type(_) | Target::System if *self.request.method() == Method::POST => &["_format", "_pretty"],
-            _ => return Ok(()),
-        };
-        match self.query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let message = format!("unknown parameter '{}'; known here: {}. Without Prefer: handling=strict it is ignored", clip(name), known.join(", "));
-                Err(Failure::new(Kind::NotSupported, message))
-            }
-        }
-    }
-
     fn deletion(&self, which: Which, conditions: Conditions) -> Result<Interaction, Failure> {
         delete::Request::new(which, conditions, self.request.query_string()).map(Interaction::Delete)
     }
@@ -126,6 +109,8 @@ impl Parts<'_> {
     /// The patch in the body.
     fn patch(&mut self) -> Result<Patch, Failure> {
         let content_type = text(self.request, header::CONTENT_TYPE).unwrap_or("application/fhir+json");
+        // Its charset and FHIR version, whatever it is.
+        sent(self.request, self.version)?;
         let body = || std::str::from_utf8(self.body).map_err(|_| Failure::new(Kind::Malformed, "the patch is not UTF-8"));
         let is_array = self.body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
         match content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {

@@ -86,7 +86,7 @@ impl Call {
 
     fn performed(&self, snapshot: &Snapshot, stamp: Stamp, now_ms: i64, created: &str) -> Result<Reply, Failure> {
         let interaction = self.asked.as_ref().map_err(Clone::clone)?;
-        let env = Env { base: &self.base, stamp, now_ms, created, returns: self.prefer.returns };
+        let env = Env { base: &self.base, stamp, now_ms, created, returns: self.prefer.returns, strict: self.prefer.strict };
         catch_unwind(AssertUnwindSafe(|| interaction::perform(interaction, snapshot, &env))).unwrap_or_else(|panic| {
             let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown");
             tracing::error!(url = self.url, what, "an interaction panicked");

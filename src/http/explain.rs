@@ -11,7 +11,7 @@ use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 use crate::interaction::Target;
 use crate::interaction::search::{Request, explain as why};
-use crate::interaction::target::pairs;
+use crate::interaction::target::{pairs, readable};
 use crate::search::Search;
 
 /// What is to be explained.
@@ -66,6 +66,7 @@ fn request(query: &str, type_name: &'static str, definitions: &Definitions) -> R
         None if query.contains('=') => ("", query),
         None => (query, ""),
     };
+    readable(parameters)?;
     let search = |type_name, compartment| Request { type_name, compartment, parameters: pairs(parameters), strict: false };
     match Target::parse(path, definitions)? {
         Target::System | Target::SystemSearch if path.is_empty() => {

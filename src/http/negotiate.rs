@@ -179,7 +179,9 @@ pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure
     let Some(content_type) = text(request, header::CONTENT_TYPE) else { return Ok(Sent::Json) };
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    if let Some(media) = Media::parse(essence) {
+    let (media, is_form) = (Media::parse(essence), essence.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
+    let is_patch = essence.to_ascii_lowercase().ends_with("-patch+json");
+    if media.is_some() || is_form || is_patch {
         for (name, v) in parts.filter_map(|p| p.split_once('=')) {
             let v = v.trim_matches('"');
             if name.eq_ignore_ascii_case("fhirVersion") {
@@ -190,9 +192,11 @@ pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure
                 return Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"));
             }
         }
+    }
+    if let Some(media) = media {
         return Ok(if media.is_xml() { Sent::Xml } else { Sent::Json });
     }
-    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+    if is_form {
         return Ok(Sent::Form);
     }
     Ok(Sent::Other(content_type.to_owned()))

@@ -39,10 +39,11 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
         for (at, entry) in entries.iter_mut().enumerate() {
             match entry {
                 Ok(entry) if methods.contains(&entry.method) => {
-                    let reply = entry.interaction(snapshot.version()).and_then(|interaction| plan.perform(&interaction));
-                    plan.answer(at, entry.method, reply);
+                    let known = if env.strict { entry.refuse_unknown() } else { Ok(()) };
+                    let reply = known.and_then(|()| entry.interaction(snapshot.version(), env.strict)).and_then(|interaction| plan.perform(&interaction));
+                    plan.answer(at, entry.is_answered(), reply);
                 }
-                Err(failure) if methods.contains(&Method::Get) => plan.answer(at, Method::Get, Err(failure.clone())),
+                Err(failure) if methods.contains(&Method::Get) => plan.answer(at, true, Err(failure.clone())),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -116,12 +117,16 @@ fn twice_written(type_name: &str, id: &ResourceId) -> Failure {
     Failure::new(Kind::Invalid, format!("{type_name}/{id} is written by another entry too; a transaction may write a resource once"))
 }
 
+fn same_condition(type_name: &str, query: &str) -> Failure {
+    Failure::new(Kind::Invalid, format!("another entry writes what {type_name}?{} matches, too; a transaction may write a resource once", clip(query)))
+}
+
 /// What the entries mean, before any but the deletions has happened.
 struct Identifying<'a> {
     snapshot: &'a Snapshot,
     env: &'a Env<'a>,
     /// Two entries with one condition mean one resource.
-    conditional: FxHashMap<(&'static str, &'a str), ResourceId>,
+    conditional: FxHashMap<(&'static str, &'a str), (Method, ResourceId)>,
 }
 
 fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
@@ -151,11 +156,13 @@ impl<'a> Identifying<'a> {
         if let Some(reply) = create::existing(type_name, query, self.snapshot, self.env)? {
             return Ok(Identity::Existing(Box::new(reply)));
         }
-        if let Some(id) = self.conditional.get(&(type_name, query)) {
-            return Ok(Identity::Same(type_name, id.clone()));
+        match self.conditional.get(&(type_name, query)) {
+            Some((Method::Post, id)) => return Ok(Identity::Same(type_name, id.clone())),
+            Some(_) => return Err(same_condition(type_name, query)),
+            None => {}
         }
         let id = ResourceId::random();
-        self.conditional.insert((type_name, query), id.clone());
+        self.conditional.insert((type_name, query), (Method::Post, id.clone()));
         Ok(Identity::New(type_name, id))
     }
 
@@ -166,11 +173,8 @@ impl<'a> Identifying<'a> {
             return Ok(Identity::Known(type_name, id));
         }
         let id = ResourceId::random();
-        match self.conditional.insert((type_name, &entry.query), id.clone()) {
-            Some(_) => Err(Failure::new(
-                Kind::Invalid,
-                format!("another entry updates what {type_name}?{} matches, too; a transaction may write a resource once", clip(&entry.query)),
-            )),
+        match self.conditional.insert((type_name, &entry.query), (Method::Put, id.clone())) {
+            Some(_) => Err(same_condition(type_name, &entry.query)),
             None => Ok(Identity::New(type_name, id)),
         }
     }
@@ -187,11 +191,12 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
     // One condition is looked up once, however many references repeat it.
     let mut found: FxHashMap<String, Result<String, Failure>> = FxHashMap::default();
     for (at, entry) in entries.iter_mut().enumerate() {
+        let is_patch = entry.method == Method::Patch;
         if let Some(content) = &mut entry.content {
             let find = |type_name: &'static str, query: &str| {
                 found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
             };
-            renames.rewrite(content, entry.full_url.as_deref(), snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
+            renames.rewrite(content, entry.full_url.as_deref(), is_patch, snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
         }
     }
     Ok(())
@@ -244,14 +249,17 @@ impl<'a> Plan<'a> {
     fn each(&mut self, entries: &mut [Entry], methods: &[Method], identities: &mut [Option<Identity>]) -> Result<(), Failure> {
         for (at, entry) in entries.iter_mut().enumerate().filter(|(_, e)| methods.contains(&e.method)) {
             let known = self.changes.len();
+            if self.env.strict {
+                entry.refuse_unknown().map_err(|f| f.within(&named(at)))?;
+            }
             let reply = match identities.get_mut(at).and_then(Option::take) {
                 Some(identity) => self.act(entry, identity),
-                None => entry.interaction(self.working.version()).and_then(|i| self.planned(&i)),
+                None => entry.interaction(self.working.version(), self.env.strict).and_then(|i| self.planned(&i)),
             };
             // Conditions may lead to what another entry writes, too.
             let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
             self.made_by.resize(self.changes.len(), at);
-            self.answer(at, entry.method, Ok(reply));
+            self.answer(at, entry.is_answered(), Ok(reply));
         }
         Ok(())
     }
@@ -315,14 +323,14 @@ impl<'a> Plan<'a> {
         reply
     }
 
-    fn answer(&mut self, at: usize, method: Method, reply: Result<Reply, Failure>) {
+    fn answer(&mut self, at: usize, is_read: bool, reply: Result<Reply, Failure>) {
         self.answers[at] = match reply {
             Ok(reply) => {
                 self.issues.extend(reply.issues.iter().cloned().map(|mut issue| {
                     issue.move_into(&format!("{}.resource", named(at)));
                     issue
                 }));
-                success(&reply, method == Method::Get, self.env)
+                success(&reply, is_read, self.env)
             }
             Err(failure) => refusal(&failure, &self.working),
         };

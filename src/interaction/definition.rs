@@ -22,7 +22,7 @@ pub fn by_id(id: &str, params: &Params) -> Option<Value> {
 #[must_use]
 pub fn searched(type_name: Option<&'static str>, search: &Search, total: usize, params: &Params) -> Vec<(String, Value)> {
     let [(_, Condition::Param { code, modifier: Modifier::None, values })] = &search.conditions[..] else { return Vec::new() };
-    if type_name != Some("SearchParameter") || code != "url" || total > 0 || search.cursor.is_some() || search.count == 0 {
+    if type_name != Some("SearchParameter") || code != "url" || total > 0 || search.cursor.is_some() {
         return Vec::new();
     }
     let ids = values.iter().filter_map(|url| url.strip_prefix("http://hl7.org/fhir/SearchParameter/"));

@@ -71,6 +71,10 @@ pub struct Shown {
 pub(super) fn answered(request: &Request, search: &Search, shown: &Shown, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     // Within a Bundle, that is the event it becomes.
     let cursor = search.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
+    if let Some(ignored) = search.ignored.first().filter(|_| search.cursor.is_some()) {
+        let message = format!("a page of a search that is no longer understood as it was: {}; search again from the first page", ignored.diagnostics);
+        return Err(Failure::new(Kind::BadValue, message));
+    }
     if cursor.as_of > env.stamp.event {
         return Err(Failure::new(Kind::BadValue, format!("_cursor '{cursor}' is of an event that is yet to come; follow the links of a search result")));
     }
@@ -123,6 +127,7 @@ pub(super) fn matching(
     let query = query.strip_prefix('?').unwrap_or(query);
     let query = type_name.and_then(|name| query.strip_prefix(name)?.strip_prefix('?')).unwrap_or(query);
     let named = |f: Failure| Failure { diagnostics: format!("{what}: {}", f.diagnostics), ..f };
+    super::target::readable(query).map_err(named)?;
     let scope = Scope { type_name, compartment: None };
     let search = Search::parse(&super::target::pairs(query), scope, snapshot.params()).and_then(Search::strict).map_err(named)?;
     if !search.has_conditions() {

@@ -111,6 +111,38 @@ impl Target {
         }
     }
 
+    /// Refuses the parameters that a read or a write of one resource would pass over.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn refuse_unknown(&self, query: &[(String, String)], is_read: bool, is_create: bool, is_deletion: bool) -> Result<(), Failure> {
+        let known: &[&str] = match self {
+            Self::Instance(..) | Self::Version(..) if is_read => &["_format", "_pretty", "_summary", "_elements"],
+            Self::Instance(..) if !is_deletion => &["_format", "_pretty"],
+            Self::Type(_) | Self::System if is_create => &["_format", "_pretty"],
+            Self::System
+            | Self::Metadata
+            | Self::SystemSearch
+            | Self::SystemHistory
+            | Self::Type(_)
+            | Self::TypeSearch(_)
+            | Self::TypeHistory(_)
+            | Self::Instance(..)
+            | Self::InstanceHistory(..)
+            | Self::Version(..)
+            | Self::Compartment(..)
+            | Self::CompartmentSearch(..)
+            | Self::Operation(..) => return Ok(()),
+        };
+        match query.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let message = format!("unknown parameter '{}'; known here: {}. Without Prefer: handling=strict it is ignored", clip(name), known.join(", "));
+                Err(Failure::new(Kind::NotSupported, message))
+            }
+        }
+    }
+
     /// The resource type it names.
     #[must_use]
     pub fn type_name(&self) -> Option<&'static str> {

@@ -107,12 +107,15 @@ fn inside(types: &[&'static str], query: Query, env: &Env<'_>) -> Query {
 /// The resources inside `resource` that `query` wants.
 pub fn contained_matches<'v>(resource: &'v Value, query: &'v Query, origin: &'v Origin<'v>) -> impl Iterator<Item = &'v Value> + 'v {
     let all = resource.get("contained").and_then(Value::as_array).into_iter().flatten();
-    all.filter(move |inner| {
-        let type_name = inner.get("resourceType").and_then(Value::as_str).and_then(|name| origin.definitions().find_resource_type(name));
-        type_name.is_some_and(|type_name| {
-            let keys = extract::extract_contained(inner, type_name, origin);
-            query.matches(&keys, &|| serde_json::to_vec(inner).ok().map(Arc::from))
-        })
+    all.filter(move |inner| wants(query, inner, origin))
+}
+
+/// Whether `query` wants a resource that is inside another.
+fn wants(query: &Query, inner: &Value, origin: &Origin<'_>) -> bool {
+    let type_name = inner.get("resourceType").and_then(Value::as_str).and_then(|name| origin.definitions().find_resource_type(name));
+    type_name.is_some_and(|type_name| {
+        let keys = extract::extract_contained(inner, type_name, origin);
+        query.matches(&keys, &|| serde_json::to_vec(inner).ok().map(Arc::from))
     })
 }
 
@@ -272,7 +275,21 @@ impl<'a> Compiler<'a> {
         })?;
         let stored = Query::terms_of(&param.key('r', ""), reached.uids.clone());
         let canonical = Query::terms_of(&param.key('u', ""), reached.urls.clone());
-        Ok(Query::or(vec![stored, canonical, self.contained_chain(param, &reached.inner)]))
+        let mut any = vec![stored, canonical, self.contained_chain(param, &reached.inner)];
+        if param.path.types.iter().any(|t| t.path.is_empty() && self.env.origin.definitions().is_a(t.base, "Resource")) {
+            any.push(self.held_chain(param, &reached.inner));
+        }
+        Ok(Query::or(any))
+    }
+
+    /// A parameter whose value is a resource, the Composition of a document, leads into that.
+    fn held_chain(&self, param: &Arc<Param>, inner: &Query) -> Query {
+        let (origin, inner) = (self.env.origin.owned(), inner.clone());
+        let check = self.env.on_values(param, move |found| {
+            let origin = origin.borrow();
+            found.iter().any(|node| wants(&inner, node.value, &origin))
+        });
+        Query::Verify(Box::new(Query::term(&param.key('!', ""))), check)
     }
 
     /// Chains lead into contained resources, too, <https://hl7.org/fhir/R4/search.html#contained>.

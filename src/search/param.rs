@@ -88,7 +88,7 @@ impl Env<'_> {
 pub fn value_query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     match param.kind {
         ParamType::Token => Ok(token::query(param, value)),
-        ParamType::String => string::query(param, value),
+        ParamType::String => string::query(param, value, env),
         ParamType::Reference => Ok(reference::query(param, value, &env.origin)),
         ParamType::Uri => Ok(uri::query(param, value)),
         ParamType::Date => date::query(param, value, env),

@@ -373,7 +373,8 @@ impl Search {
     }
 
     fn elements(&mut self, value: &str, params: &Params) -> Result<(), Failure> {
-        let names: Vec<String> = value.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+        // A choice may be called `value[x]`, as the specification does.
+        let names: Vec<String> = value.split(',').map(|n| n.trim().trim_end_matches("[x]")).filter(|n| !n.is_empty()).map(str::to_owned).collect();
         if names.len() > MAX_ELEMENTS {
             return Err(Failure::new(Kind::TooCostly, format!("_elements has {} names; at most {MAX_ELEMENTS} are accepted", names.len())));
         }

@@ -207,16 +207,18 @@ impl Path {
     /// The values below `input`, which is a value in `resource`.
     pub fn evaluate_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
         let before = found.len();
-        self.elements_below(input, resource, found);
+        self.elements_below(input, resource, MAX_STEPS, found);
         if found[before..].iter().any(|n| n.value.is_null()) {
             found.retain(|n| !n.value.is_null());
         }
     }
 
-    /// The same with the primitives that have no value, only an id or extensions.
-    pub fn elements_below<'v>(&self, input: Node<'v>, resource: Node<'v>, found: &mut Vec<Node<'v>>) {
-        let context = Context { resource, definitions: self.definitions, left: Cell::new(MAX_STEPS) };
+    /// The same with the primitives that have no value, only an id or extensions; it may take so many steps, of which it
+    /// returns what is left. None: they did not suffice.
+    pub fn elements_below<'v>(&self, input: Node<'v>, resource: Node<'v>, steps: u64, found: &mut Vec<Node<'v>>) -> Option<u64> {
+        let context = Context { resource, definitions: self.definitions, left: Cell::new(steps) };
         context.evaluate(&self.root, input, found);
+        Some(context.left.get()).filter(|left| *left > 0)
     }
 
     /// Whether no resource of the type can have a value: every part of the expression is about other types.
@@ -230,11 +232,11 @@ struct Context<'v> {
     resource: Node<'v>,
     definitions: &'static Definitions,
     /// How many steps it may still take.
-    left: Cell<u32>,
+    left: Cell<u64>,
 }
 
 /// Steps that one evaluation may take; an expression that looks at the whole resource for each of many values has none then.
-const MAX_STEPS: u32 = 5_000_000;
+const MAX_STEPS: u64 = 5_000_000;
 
 static TRUE: Value = Value::Bool(true);
 static FALSE: Value = Value::Bool(false);
@@ -316,7 +318,10 @@ impl<'v> Context<'v> {
 
     fn follow(&self, node: Node<'v>, edges: &[Edge], found: &mut Vec<Node<'v>>) {
         let Some(members) = node.elements() else { return };
-        for edge in edges.iter().filter(|e| e.from == node.ty) {
+        // Of a resource within another, what all resources have.
+        let is_any = |ty: Ty| ty == Ty::named("Resource") && self.is(&node, "Resource");
+        let before = found.len();
+        for edge in edges.iter().filter(|e| e.from == node.ty || is_any(e.from)) {
             let value = members.get(&edge.key).unwrap_or(&Value::Null);
             let siblings = edge.sibling.as_ref().and_then(|key| members.get(key));
             match (value, siblings) {
@@ -329,6 +334,7 @@ impl<'v> Context<'v> {
                 (value, sibling) => self.found(value, sibling, edge, found),
             }
         }
+        self.left.set(self.left.get().saturating_sub((found.len() - before) as u64));
     }
 
     fn found(&self, value: &'v Value, sibling: Option<&'v Value>, edge: &Edge, found: &mut Vec<Node<'v>>) {
@@ -419,7 +425,7 @@ mod tests {
             ("Patient.generalPractitioner.where(resolve() is Organization).reference", vec!["string:\"http://x/Organization/2/_history/1\""]),
             ("Patient.managingOrganization.where(resolve() is Organization).reference", vec!["string:\"#o\""]),
             ("Patient.extension('u').value", vec!["string:\"e\""]),
-            ("Patient.contained.name", vec![]),
+            ("Patient.contained.name", vec!["string:\"O\""]),
             ("Practitioner.name", vec![]),
             ("Patient.nope(", vec!["function 'nope' is not supported at position 8"]),
             ("Patient.name.", vec!["expected a name at position 13"]),

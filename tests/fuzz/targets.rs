@@ -39,7 +39,7 @@ fn sim() -> &'static Arc<Sim> {
 }
 
 fn env(stamp: Stamp) -> Env<'static> {
-    Env { base: "http://h/sim/a__b/fhir", stamp, now_ms: 1_700_000_000_000, created: "", returns: Return::Representation }
+    Env { base: "http://h/sim/a__b/fhir", stamp, now_ms: 1_700_000_000_000, created: "", returns: Return::Representation, strict: false }
 }
 
 fn planned(interaction: &Interaction) {

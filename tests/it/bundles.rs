@@ -318,3 +318,76 @@ fn a_history_or_page_asked_for_inside_a_transaction_holds_what_it_made() {
     let next = fhir.get(crate::support::link(page, "next").unwrap().strip_prefix(&fhir.base).unwrap()).expect(200).json();
     assert_ne!(next["entry"][0]["resource"]["id"], page["entry"][0]["resource"]["id"]);
 }
+
+/// A JSON Patch in a Binary refers to what the transaction makes, too; a Binary that is stored is nobody's to change.
+#[test]
+fn references_within_a_json_patch_are_rewritten() {
+    use base64::Engine as _;
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    let urn = "urn:uuid:51111111-1111-4111-8111-111111111111";
+    let binary = |patch: Value| {
+        let data = base64::engine::general_purpose::STANDARD.encode(patch.to_string());
+        json!({"resourceType": "Binary", "contentType": "application/json-patch+json", "data": data})
+    };
+    let mut organization = entry("POST", "Organization", json!({"resourceType": "Organization", "name": "o"}));
+    organization["fullUrl"] = urn.into();
+    for patch in [
+        json!([{"op": "add", "path": "/managingOrganization", "value": {"reference": urn}}]),
+        json!([{"op": "add", "path": "/managingOrganization", "value": {}}, {"op": "add", "path": "/managingOrganization/reference", "value": urn}]),
+    ] {
+        let sent = bundle(
+            "transaction",
+            vec![entry("PATCH", "Patient/p", binary(patch.clone())), organization.clone(), entry("POST", "Binary", binary(patch.clone()))],
+        );
+        let answer = fhir.post("", &sent).expect(200).json();
+        let made = answer["entry"][1]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+        assert_eq!(fhir.get("/Patient/p").json()["managingOrganization"]["reference"], json!(made), "{patch}");
+        let stored = answer["entry"][2]["response"]["location"].as_str().unwrap().to_owned();
+        let stored = fhir.send("GET", &format!("/{stored}"), &[("accept", "application/fhir+json")], b"").expect(200).json();
+        assert_eq!(stored["data"], binary(patch)["data"], "what is stored is as it came");
+    }
+    let unknown = json!([{"op": "replace", "path": "/managingOrganization/reference", "value": "Organization?name=zz"}]);
+    fhir.post("", &bundle("transaction", vec![entry("PATCH", "Patient/p", binary(unknown))])).expect(412);
+}
+
+#[test]
+fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let asked = bundle("batch", vec![entry("POST", "Patient/$validate", json!({"resourceType": "Patient", "gender": "zz"}))]);
+    let answer = fhir.post("", &asked).expect(200).json();
+    assert_eq!(answer["entry"][0]["resource"]["issue"][0]["expression"], json!(["Patient.gender"]), "{answer}");
+    let strict = |sent: &Value| fhir.send("POST", "", &[("prefer", "handling=strict")], sent.to_string().as_bytes());
+    let bogus = bundle("transaction", vec![entry("PUT", "Patient/50?bogus=1", json!({"resourceType": "Patient", "id": "50"}))]);
+    assert!(strict(&bogus).expect(400).refusal().contains("Bundle.entry[0]: unknown parameter 'bogus'"));
+    fhir.post("", &bogus).expect(200);
+    let search = bundle("batch", vec![json!({"request": {"method": "GET", "url": "Patient?bogus=1"}})]);
+    assert_eq!(statuses(&strict(&search).expect(200).json()), ["400 Bad Request"]);
+    assert_eq!(statuses(&fhir.post("", &search).expect(200).json()), ["200 OK"]);
+    // One condition may not update and create.
+    let create = |query: &str| {
+        let mut create = entry("POST", "Patient", json!({"resourceType": "Patient"}));
+        create["request"]["ifNoneExist"] = query.into();
+        create
+    };
+    let update = entry("PUT", "Patient?identifier=ty", json!({"resourceType": "Patient"}));
+    for entries in [vec![update.clone(), create("identifier=ty")], vec![create("identifier=ty"), update]] {
+        let refused = fhir.post("", &bundle("transaction", entries)).expect(400).refusal();
+        assert!(refused.contains("another entry writes what Patient?identifier=ty matches"), "{refused}");
+    }
+    // A condition that cannot be read must not create.
+    for query in ["name=%ZZ", "name=%FF", "name=%"] {
+        fhir.send("POST", "/Patient", &[("if-none-exist", query)], br#"{"resourceType":"Patient"}"#).expect(400);
+        fhir.post("", &bundle("transaction", vec![create(query)])).expect(400);
+    }
+    let double = [1, 2].map(|n| {
+        let mut one = entry("PUT", &format!("Patient/{n}"), json!({"resourceType": "Patient", "id": n.to_string()}));
+        one["fullUrl"] = "http://x/fhir/Patient/1".into();
+        one
+    });
+    assert!(
+        fhir.post("", &bundle("transaction", double.to_vec())).expect(400).json()["issue"][0]["expression"][0].as_str().unwrap().starts_with("Bundle.entry[1]")
+    );
+}

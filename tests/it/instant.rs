@@ -235,6 +235,23 @@ fn a_kill_during_a_snapshot_loses_nothing() {
     }
 }
 
+/// What is asked of a clone and of one that was filled by itself.
+const QUERIES: &[&str] = &[
+    "Patient?_sort=_id",
+    "Patient?family=f3&_sort=-birthdate,_id",
+    "Patient?family=f3,f5&active=true&_sort=_id",
+    "Patient?birthdate=gt1950&birthdate=lt1970&_sort=birthdate,_id",
+    "Patient?organization.name=o2&_sort=_id",
+    "Organization?_has:Patient:organization:family=f1&_sort=_id",
+    "Patient?_text=word3&_sort=_id",
+    "Patient?_text=round1&_sort=_id",
+    "Patient?eye=blue&_sort=_id",
+    "Patient?eye:missing=true&_sort=_id",
+    "Patient?family:missing=false&_sort=family,_id&_count=50",
+    "Patient?family:contains=3&_sort=_id",
+    "Patient?_id=5,25,299&_sort=_id",
+];
+
 /// A clone answers as a simulator would that was filled by itself, whatever lies in the base, in the index and in memory.
 #[test]
 fn a_clone_answers_as_one_filled_by_itself() {
@@ -251,8 +268,9 @@ fn a_clone_answers_as_one_filled_by_itself() {
         fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
     };
     let organizations = |fhir: &Client| {
-        (0..4)
-            .for_each(|n| drop(fhir.put(&format!("/Organization/{n}"), &json!({"resourceType": "Organization", "id": n.to_string(), "name": format!("o{n}")}))));
+        for n in 0..4 {
+            fhir.put(&format!("/Organization/{n}"), &json!({"resourceType": "Organization", "id": n.to_string(), "name": format!("o{n}")}));
+        }
     };
     let parameter = json!({"resourceType": "SearchParameter", "id": "eye", "url": "http://x/eye", "name": "eye", "status": "active", "description": "eye", "code": "eye",
         "base": ["Patient"], "type": "token", "expression": "Patient.extension('http://x/eye').value"});
@@ -279,21 +297,7 @@ fn a_clone_answers_as_one_filled_by_itself() {
     for when in ["recent", "committed", "opened again"] {
         wait("a__alone");
         wait("a__third");
-        for query in [
-            "Patient?_sort=_id",
-            "Patient?family=f3&_sort=-birthdate,_id",
-            "Patient?family=f3,f5&active=true&_sort=_id",
-            "Patient?birthdate=gt1950&birthdate=lt1970&_sort=birthdate,_id",
-            "Patient?organization.name=o2&_sort=_id",
-            "Organization?_has:Patient:organization:family=f1&_sort=_id",
-            "Patient?_text=word3&_sort=_id",
-            "Patient?_text=round1&_sort=_id",
-            "Patient?eye=blue&_sort=_id",
-            "Patient?eye:missing=true&_sort=_id",
-            "Patient?family:missing=false&_sort=family,_id&_count=50",
-            "Patient?family:contains=3&_sort=_id",
-            "Patient?_id=5,25,299&_sort=_id",
-        ] {
+        for query in QUERIES {
             let expected = alone.get(&format!("/{query}")).expect(200).json();
             let found = third.get(&format!("/{query}")).expect(200).json();
             assert_eq!(found["total"], expected["total"], "{when}: {query}");

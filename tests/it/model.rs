@@ -129,7 +129,7 @@ impl World {
         let (outcome, ..) = self
             .sim()
             .exchange(interaction.operation(), |snapshot, stamp| {
-                let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid };
+                let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid, strict: false };
                 let mut reply = perform(interaction, snapshot, &env).unwrap();
                 let changes = std::mem::take(&mut reply.changes);
                 (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
@@ -147,7 +147,7 @@ impl World {
             let request = Interaction::Search(search::Request { type_name: Some("Patient"), compartment: None, parameters: pairs.clone(), strict: true });
             let snapshot = self.sim().snapshot();
             let stamp = fhirsim::sim::Stamp { event: snapshot.last_event(), operation: fhirsim::version::Operation::Get };
-            let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid };
+            let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid, strict: false };
             let reply = perform(&request, &snapshot, &env).unwrap();
             let bundle: Value = serde_json::from_slice(&reply.body.unwrap()).unwrap();
             found.extend(crate::support::ids(&bundle));

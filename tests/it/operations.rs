@@ -90,6 +90,15 @@ fn lastn_gives_the_newest_of_each_code() {
     assert!(ask("code=1").expect(400).refusal().contains("add patient=… or subject=…"));
     assert!(ask("patient=a&max=0").expect(400).refusal().contains("max '0' is not a number from 1 on"));
     ask("patient=a&cod=1").expect(400);
+    assert!(ask("patient=a&_count=1").expect(400).refusal().contains("_count=1 is not supported by $lastn"));
+    ask("patient=a&max=1&max=2").expect(400);
+    // Two kinds become one by what connects them, though that is the oldest.
+    for (id, codes, when) in [("new-a", vec!["a"], "2020-03"), ("mid-b", vec!["b"], "2020-02"), ("old-ab", vec!["a", "b"], "2020-01")] {
+        let coding: Value = codes.iter().map(|c| json!({"system": "s", "code": c})).collect();
+        let one = json!({"resourceType": "Observation", "id": id, "status": "final", "subject": {"reference": "Patient/joined"}, "effectiveDateTime": when, "code": {"coding": coding}});
+        fhir.put(&format!("/Observation/{id}"), &one).expect(201);
+    }
+    assert_eq!(found(&ask("patient=joined").expect(200).json()), "Observation/new-a");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::support::{Client, Reply, TestServer};
 
 const PATIENT: &str = r#"{"resourceType":"Patient","id":"p","active":true,"name":[{"family":"A","given":["B","C"],"_given":[null,{"id":"c"}]},{"family":"D"}],
 "birthDate":"1980","_birthDate":{"extension":[{"url":"u","valueString":"e"}]},"deceasedBoolean":false,
+"contained":[{"resourceType":"Organization","id":"o","name":"N"}],
 "contact":[{"name":{"text":"x"}}],"identifier":[{"system":"s","value":"1"},{"system":"t","value":"2"},{"system":"u","value":"3"}],
 "extension":[{"url":"n","valueDecimal":1.50},{"url":"e","valueDecimal":1e3}]}"#;
 
@@ -90,7 +91,7 @@ fn merge_patches_and_conditional_patches() {
     assert_eq!((patched.get("active"), &patched["gender"], &patched["birthDate"]), (None, &json!("male"), &json!("1981")));
     send(&fhir, "application/merge-patch+json", &json!({"_birthDate": {"extension": null}, "contact": [], "maritalStatus": {}})).expect(200);
     let keys = fhir.get("/Patient/p").json().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys, "resourceType meta id name birthDate deceasedBoolean identifier extension gender");
+    assert_eq!(keys, "resourceType meta id name birthDate deceasedBoolean contained identifier extension gender");
     let conditional =
         |query: &str| fhir.send("PATCH", &format!("/Patient?{query}"), &[("content-type", "application/merge-patch+json")], b"{\"gender\":\"other\"}");
     conditional("identifier=s|1").expect(200);
@@ -180,7 +181,34 @@ const CASES: &[(&str, &str, &str)] = &[
         r#"[{"family":"A","given":["B","C"],"_given":[{"id":"b"},{"id":"c"}]},{"family":"D"}]"#,
     ),
     (r#"[{"type":"delete","path":"Patient.name[0].given[1].id"}]"#, "name", r#"[{"family":"A","given":["B","C"]},{"family":"D"}]"#),
+    // A resource inside has its own elements.
+    (r#"[{"type":"delete","path":"Patient.contained[0].id"}]"#, "contained", r#"[{"resourceType":"Organization","name":"N"}]"#),
+    (
+        r#"[{"type":"replace","path":"Patient.contained[0].name","value":{"valueString":"M"}}]"#,
+        "contained",
+        r#"[{"resourceType":"Organization","id":"o","name":"M"}]"#,
+    ),
+    (
+        r#"[{"type":"add","path":"Patient.contained.where(id='o')","name":"alias","value":{"valueString":"M"}}]"#,
+        "contained",
+        r#"[{"resourceType":"Organization","id":"o","name":"N","alias":["M"]}]"#,
+    ),
     // What no element or no value is.
+    (r#"[{"type":"add","path":"Patient","name":"contact","value":{"valueHumanName":{"family":"X"}}}]"#, "!", "'contact' has no type of its own"),
+    (r#"[{"type":"add","path":"Patient","name":"contained","value":{"valueHumanName":{"family":"X"}}}]"#, "!", "'contained' is a resource"),
+    (
+        r#"[{"type":"add","path":"Patient","name":"multipleBirth","value":{"valueboolean":true}}]"#,
+        "!",
+        "'multipleBirth' cannot be a boolean; it is one of boolean, integer",
+    ),
+    (
+        r#"[{"type":"add","path":"Patient","name":"multipleBirthInteger","value":{"valueBoolean":true}}]"#,
+        "!",
+        "'multipleBirthInteger' is a integer and cannot be a Boolean",
+    ),
+    (r#"[{"type":"replace","path":"Patient.name[0]","value":{"valueHumanName":{}}}]"#, "!", "is an empty object"),
+    (r#"[{"type":"replace","path":"Patient.birthDate","value":{"valueDate":null}}]"#, "!", "part 'value' with one value"),
+    (r#"[{"type":"replace","path":"Patient.birthDate","value":{"valueDate":"1990","part":[]}}]"#, "!", "part 'value' with one value"),
     (r#"[{"type":"delete","path":"Patient.gendr"}]"#, "!", "'gendr' is no element of Patient; did you mean 'gender'?"),
     (r#"[{"type":"delete","path":"Patient.contact.nam.text"}]"#, "!", "the path names no element of Patient"),
     (r#"[{"type":"replace","path":"Patient.active","value":{"valueString":"x"}}]"#, "!", "a value of type boolean is a boolean in JSON"),
@@ -245,6 +273,56 @@ fn a_fhirpath_patch_finds_primitives_that_have_only_extensions() {
     assert_eq!(replaced, json!([{"given": ["A", "B", "C"], "_given": [null, null, {"id": "c"}]}]));
 }
 
+/// What is beside a value stays beside it, and what has no value is an element all the same.
+#[test]
+fn a_patch_leaves_the_neighbours_alone() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let kept = json!({"id": "keep", "extension": [{"url": "u", "valueString": "KEEP"}]});
+    let of = |what: &str| json!({"extension": [{"url": "u", "valueString": what}]});
+    let after = |name: Value, media: &str, patch: &Value| {
+        fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true, "name": [name]}));
+        send(&fhir, media, patch).expect(200).json()["name"].clone()
+    };
+    let by_path = |name: Value, operations: Value| {
+        let operations: Vec<Value> = operations.as_array().unwrap().iter().map(operation).collect();
+        after(name, "application/fhir+json", &fhirpath(&operations))
+    };
+    let deleted = json!([{"type": "delete", "path": "Patient.name[0].given[0]"}]);
+    let mixed = json!({"family": "F", "given": ["a", null], "_given": [null, kept]});
+    assert_eq!(by_path(mixed, deleted.clone()), json!([{"family": "F", "given": [null], "_given": [kept]}]));
+    let two = json!({"given": [null, null], "_given": [of("1"), of("2")]});
+    assert_eq!(by_path(two, deleted), json!([{"given": [null], "_given": [of("2")]}]));
+    let shorter = json!({"given": ["A"], "_given": [null, kept]});
+    let added = json!([{"type": "add", "path": "Patient.name[0]", "name": "given", "value": {"valueString": "I"}}]);
+    assert_eq!(by_path(shorter, added), json!([{"given": ["A", null, "I"], "_given": [null, kept, null]}]));
+    let by_pointer = |name: Value, patch: Value| after(name, "application/json-patch+json", &patch);
+    let both = || json!({"given": ["a", "b"], "_given": [of("a"), of("b")]});
+    let without = json!([{"given": ["a", "b"], "_given": [null, of("b")]}]);
+    for patch in [
+        json!([{"op": "remove", "path": "/name/0/_given/0/extension"}]),
+        json!([{"op": "remove", "path": "/name/0/_given/0/extension/0"}]),
+        json!([{"op": "replace", "path": "/name/0/_given/0", "value": {}}]),
+    ] {
+        assert_eq!(by_pointer(both(), patch.clone()), without, "{patch}");
+    }
+    let all = json!([{"op": "remove", "path": "/name/0/_given/0/extension"}, {"op": "remove", "path": "/name/0/_given/1/extension"}]);
+    assert_eq!(by_pointer(both(), all), json!([{"given": ["a", "b"]}]));
+    // Places shift while the patch goes on.
+    let telecoms = json!({"resourceType": "Patient", "id": "p", "telecom": [{"value": "1"}, {"value": "2"}, {"value": "3"}]});
+    for (patch, expected) in [
+        (json!([{"op": "remove", "path": "/telecom/0/value"}, {"op": "remove", "path": "/telecom/1/value"}]), json!([{"value": "3"}])),
+        (json!([{"op": "remove", "path": "/telecom/2/value"}, {"op": "remove", "path": "/telecom/0"}]), json!([{"value": "2"}])),
+    ] {
+        fhir.put("/Patient/p", &telecoms);
+        assert_eq!(send(&fhir, "application/json-patch+json", &patch).expect(200).json()["telecom"], expected);
+    }
+    // A media type says how to read it, of a patch too.
+    for (media, status) in [("application/json-patch+json; charset=iso-8859-1", 415), ("application/merge-patch+json; fhirVersion=5.0", 406)] {
+        assert_eq!(send(&fhir, media, &json!([])).status, status, "{media}");
+    }
+}
+
 /// Operations go through the whole resource: many on a large one would hold the simulator.
 #[test]
 fn a_fhirpath_patch_of_too_much_work_is_refused() {
@@ -255,6 +333,11 @@ fn a_fhirpath_patch_of_too_much_work_is_refused() {
     let delete = |n: usize| operation(&json!({"type": "delete", "path": format!("Patient.identifier.where(value='{n}')")}));
     let patch = |n: usize| fhirpath(&(0..n).map(delete).collect::<Vec<_>>());
     assert!(send(&fhir, "application/fhir+json", &patch(1_000)).expect(403).refusal().contains("send fewer, or PUT the resource"));
+    // What a path does for each of many is work, too.
+    let names: Vec<Value> = (0..8_000).map(|n| json!({"family": format!("f{n}")})).collect();
+    fhir.put("/Patient/q", &json!({"resourceType": "Patient", "id": "q", "name": names})).expect(201);
+    let squared = fhirpath(&[operation(&json!({"type": "delete", "path": "Patient.name.where(family=%resource.name.family)"}))]);
+    fhir.send("PATCH", "/Patient/q", &[], squared.to_string().as_bytes()).expect(403);
     assert_eq!(send(&fhir, "application/fhir+json", &patch(10)).expect(200).json()["identifier"].as_array().unwrap().len(), 19_990);
 }
 

@@ -124,6 +124,11 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
         resource["meta"] = json!({"lastUpdated": when});
         json!({"resource": resource, "request": {"method": "PUT", "url": "Patient/p"}, "response": {"status": "200"}})
     };
+    let numbered_as = |number: &str| {
+        let mut version = version("X", "2010-01-01T00:00:00Z");
+        version["resource"]["meta"]["versionId"] = number.into();
+        version
+    };
     let bundle = |entries: Vec<Value>| json!({"resourceType": "Bundle", "type": "history", "entry": entries});
     let gone = json!({"request": {"method": "DELETE", "url": "Patient/p"}, "response": {"status": "204", "lastModified": "2011-01-01T00:00:00Z"}});
     let sent = bundle(vec![version("Newer", "2012-01-01T00:00:00Z"), version("Old", "2010-01-01T00:00:00Z"), gone.clone()]);
@@ -139,11 +144,13 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
             vec![version("A", "2010-01-01T00:00:00Z"), json!({"resource": patient("x", "X"), "response": {"lastModified": "2010-01-01T00:00:00Z"}})],
             "Bundle.entry[1]: Patient/x is another resource than Patient/p",
         ),
-        (vec![json!({"resource": patient("p", "X")})], "meta.lastUpdated or response.lastModified with an instant is missing"),
+        (vec![json!({"resource": patient("p", "X")})], "meta.lastUpdated or response.lastModified is missing; an instant is needed"),
         (vec![version("X", "1969-12-31T23:59:59Z")], "'1969-12-31T23:59:59Z' is before 1970"),
         (vec![version("X", "2999-01-01T00:00:00Z")], "meta.lastUpdated lies in the future"),
         (vec![version("X", "2010-01-01T00:00:00Z"), version("Y", "2010-01-01T00:00:00Z")], "Bundle.entry[1]: another entry of the Bundle has the same"),
-        (vec![version("X", "yesterday")], "with an instant is missing"),
+        (vec![numbered_as("1700000000123456789")], "versionId '1700000000123456789' is not a number from 1 to 1000000000000000"),
+        (vec![numbered_as("abc")], "versionId 'abc' is not a number"),
+        (vec![version("X", "yesterday")], "is 'yesterday', which is no instant"),
         (vec![json!({"response": {"lastModified": "2010-01-01T00:00:00Z"}})], "neither request.url nor the resource says"),
         (vec![version("X", "2010-01-01T00:00:00Z"); 101], "at most 100 are accepted"),
     ] {

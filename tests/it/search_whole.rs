@@ -383,3 +383,107 @@ fn explaining_shows_what_refers_here_and_which_words_decide() {
     let content = why("Patient?_content=bob");
     assert_eq!(content["values"][0], json!({"path": "Patient.name[0].given[0]", "value": "Bob", "matches": true}));
 }
+
+/// What is less than five is not five.
+#[test]
+fn comparators_of_stored_quantities_exclude_their_number() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, comparator) in [("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")] {
+        let value = json!({"value": 5, "comparator": comparator, "system": "http://unitsofmeasure.org", "code": "mg"});
+        fhir.put(
+            &format!("/Observation/{id}"),
+            &json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "x"}, "valueQuantity": value}),
+        )
+        .expect(201);
+    }
+    for unit in ["", "|http://unitsofmeasure.org|mg"] {
+        for (query, expected) in [("ge5", "ge gt le"), ("gt5", "ge gt"), ("le5", "ge le lt"), ("lt5", "le lt"), ("sa5", "gt"), ("eb5", "lt"), ("5", "")] {
+            assert_eq!(fhir.ids(&format!("/Observation?value-quantity={query}{unit}&_sort=_id")).join(" "), expected, "{query}{unit}");
+        }
+    }
+    assert_eq!(fhir.ids("/Observation?value-quantity=ge0.005|http://unitsofmeasure.org|g&_sort=_id"), ["ge", "gt", "le"]);
+}
+
+#[test]
+fn a_chain_leads_into_the_composition_of_a_document() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let composition = json!({"resourceType": "Composition", "id": "1", "status": "final", "title": "Discharge", "date": "2020"});
+    let document =
+        json!({"resourceType": "Bundle", "id": "d", "type": "document", "entry": [{"fullUrl": "http://x/fhir/Composition/1", "resource": composition}]});
+    fhir.put("/Bundle/d", &document).expect(201);
+    for when in ["recent", "committed"] {
+        assert_eq!(fhir.ids("/Bundle?composition.title=Dis"), ["d"], "{when}");
+        assert_eq!(fhir.ids("/Bundle?composition.title=Adm"), Vec::<String>::new(), "{when}");
+        assert_eq!(fhir.ids("/Bundle?composition.date=2020&composition.status=final"), ["d"], "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
+/// A term holds the beginning of a long text only.
+#[test]
+fn a_long_text_is_compared_whole() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let long = "q".repeat(2_000);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "name": [{"family": format!("{long}A")}]})).expect(201);
+    let ask = |family: &str| {
+        let reply = fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], format!("family={family}").as_bytes());
+        reply.expect(200).json()["total"].as_u64().unwrap()
+    };
+    for when in ["recent", "committed"] {
+        assert_eq!((ask(&long[..1_000]), ask(&format!("{long}a")), ask(&format!("{}b", &long[..1_000])), ask(&format!("{long}b"))), (1, 1, 0, 0), "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
+#[test]
+fn contained_matches_are_explained_as_they_are_found() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let code = json!({"coding": [{"code": "asp"}]});
+    let request = json!({"resourceType": "MedicationRequest", "id": "m1", "status": "active", "intent": "order", "subject": {"reference": "Patient/p"},
+        "contained": [{"resourceType": "Medication", "id": "other", "code": {"coding": [{"code": "x"}]}}, {"resourceType": "Medication", "id": "med", "code": code}]});
+    fhir.put("/MedicationRequest/m1", &request).expect(201);
+    fhir.put("/Medication/real", &json!({"resourceType": "Medication", "id": "real", "code": code})).expect(201);
+    let explain = |query: &str, resource: &str| {
+        let query = query.replace('?', "%3F").replace('=', "%3D").replace('&', "%26");
+        let said = server.client().get(&format!("/api/sims/a__b/explain?query={query}&resource={resource}")).expect(200).json();
+        (said["resource"].as_str().unwrap().to_owned(), said["matches"].as_bool().unwrap())
+    };
+    for (contained, inside, itself) in [("true", true, false), ("both", true, true), ("false", false, true)] {
+        let query = format!("Medication?code=asp&_contained={contained}");
+        let found = fhir.ids(&format!("/{query}"));
+        assert_eq!((found.contains(&"m1".to_owned()), found.contains(&"real".to_owned())), (inside, itself), "{contained}");
+        assert_eq!(explain(&query, "MedicationRequest/m1").1, inside, "{contained}");
+        assert_eq!(explain(&query, "Medication/real").1, itself, "{contained}");
+    }
+    assert_eq!(explain("Medication?code=asp&_contained=true", "MedicationRequest/m1").0, "MedicationRequest/m1#med");
+    let page = fhir.get("/Medication?code=asp&_contained=true&_explain=true").expect(200).text().to_owned();
+    assert!(page.contains("MedicationRequest/m1#med: code=asp matches"), "{page}");
+}
+
+#[test]
+fn what_is_asked_beside_a_search_does_not_change_what_it_finds() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let url = "http://hl7.org/fhir/SearchParameter/individual-gender";
+    for more in ["", "&_count=0", "&_summary=count", "&_elements=url"] {
+        assert_eq!(fhir.get(&format!("/SearchParameter?url={url}{more}")).json()["total"], 1, "{more}");
+    }
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "multipleBirthInteger": 2, "active": true})).expect(201);
+    let shown = fhir.get("/Patient?_elements=multipleBirth[x]").expect(200).json()["entry"][0]["resource"].clone();
+    assert_eq!((&shown["multipleBirthInteger"], shown.get("active")), (&json!(2), None));
+    // The link of a page means the search that it was made for.
+    let parameter = json!({"resourceType": "SearchParameter", "id": "on", "url": "http://x/on", "name": "on", "status": "active", "description": "on", "code": "on",
+        "base": ["Patient"], "type": "token", "expression": "Patient.active"});
+    fhir.put("/SearchParameter/on", &parameter).expect(201);
+    fhir.put("/Patient/q", &json!({"resourceType": "Patient", "id": "q", "active": true})).expect(201);
+    let page = fhir.get("/Patient?on=true&_count=1").expect(200).json();
+    let next =
+        page["link"].as_array().unwrap().iter().find(|l| l["relation"] == "next").unwrap()["url"].as_str().unwrap().split("/fhir").nth(1).unwrap().to_owned();
+    fhir.get(&next).expect(200);
+    fhir.delete("/SearchParameter/on").expect(204);
+    assert!(fhir.get(&next).expect(400).refusal().contains("search again from the first page"));
+}

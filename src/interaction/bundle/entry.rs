@@ -131,8 +131,19 @@ impl Entry {
         Ok(Self { method, target, full_url, conditions, content, query: query.to_owned() })
     }
 
-    /// The interaction it stands for.
-    pub fn interaction(&mut self, version: FhirVersion) -> Result<Interaction, Failure> {
+    /// Whether what it is answered with is what it asks for, and not what it wrote.
+    pub fn is_answered(&self) -> bool {
+        self.method == Method::Get || matches!(self.target, Target::Operation(..))
+    }
+
+    /// Refuses the parameters that would be passed over.
+    pub fn refuse_unknown(&self) -> Result<(), Failure> {
+        let method = self.method;
+        self.target.refuse_unknown(&pairs(&self.query), method == Method::Get, method == Method::Post, method == Method::Delete)
+    }
+
+    /// The interaction it stands for; under `strict`, a search refuses what it does not know.
+    pub fn interaction(&mut self, version: FhirVersion, strict: bool) -> Result<Interaction, Failure> {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
         if let (Method::Get | Method::Post, Target::Operation(level, name)) = (self.method, &self.target) {
@@ -143,7 +154,7 @@ impl Entry {
             return Ok(Interaction::Operation(operation::Call::new(definition, level.clone(), pairs(&self.query), taken)));
         }
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
-        let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict: false });
+        let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict });
         let conditional = !self.query.is_empty();
         let deletion = |which| delete::Request::new(which, self.conditions.clone(), &self.query).map(Interaction::Delete);
         let matching = || Whom::Where(self.query.clone());

@@ -1,5 +1,6 @@
 //! References between the entries of a transaction, rewritten to the ids that their targets get.
 
+use base64::Engine as _;
 use rustc_hash::FxHashMap;
 
 use super::super::Content;
@@ -29,7 +30,7 @@ impl Renames {
         match self.full.insert(plain(full_url), uid.to_owned()) {
             Some(other) if other != uid => {
                 Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url)))
-                    .at("Bundle.entry.fullUrl"))
+                    .at("http.fullUrl"))
             }
             _ => Ok(()),
         }
@@ -49,12 +50,43 @@ impl Renames {
         &self,
         content: &mut Content,
         full_url: Option<&str>,
+        is_patch: bool,
         version: FhirVersion,
         mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
         let base = full_url.and_then(|url| self.split_base(url)).map_or("", |(base, _)| base);
         let type_name = content.resource.type_name();
         let mut failed = None;
+        let mut refers = |text: &str| {
+            if let Some(uid) = self.target(text, base) {
+                return Some(uid.clone());
+            }
+            match Reference::parse(text, self.definitions) {
+                Reference::Conditional { type_name, query } => {
+                    let type_name = self.definitions.find_resource_type(type_name)?;
+                    find(type_name, query).map_err(|f| failed = Some(f)).ok()
+                }
+                Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
+            }
+        };
+        if let Some((data, patch)) = Some(type_name).filter(|t| is_patch && *t == "Binary").and_then(|_| json_patch_in(&content.text)) {
+            // A patch in a Binary: what its operations put there.
+            let targets = reference_values(&patch);
+            let edits = raw::string_edits(&patch, &mut |path, text| {
+                let is_reference =
+                    path.last().is_some_and(|key| key == "reference") || path.len() == 1 && path[0] == "value" && targets.iter().any(|t| t == text);
+                if is_reference { refers(text) } else { self.full.get(&plain(text)).filter(|_| path.last().is_some_and(|key| key == "value")).cloned() }
+            });
+            if let Some(failure) = failed {
+                return Err(failure);
+            }
+            if !edits.is_empty() {
+                let encoded = base64::engine::general_purpose::STANDARD.encode(raw::apply(&patch, edits));
+                content.text = raw::apply(&content.text, vec![(data, raw::quote(&encoded))]);
+                content.resource = Resource::parse(content.text.as_bytes(), version)?;
+            }
+            return Ok(());
+        }
         let edits = raw::string_edits(&content.text, &mut |path, text| {
             let key = path.last().map_or("", |k| &**k);
             if key == "div" {
@@ -68,16 +100,7 @@ impl Renames {
                 let links = text.contains("](") && self.type_at(type_name, path) == Some("markdown");
                 return links.then(|| self.markdown(text)).flatten();
             }
-            if let Some(uid) = self.target(text, base) {
-                return Some(uid.clone());
-            }
-            match Reference::parse(text, self.definitions) {
-                Reference::Conditional { type_name, query } => {
-                    let type_name = self.definitions.find_resource_type(type_name)?;
-                    find(type_name, query).map_err(|f| failed = Some(f)).ok()
-                }
-                Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
-            }
+            refers(text)
         });
         if let Some(failure) = failed {
             return Err(failure);
@@ -152,6 +175,26 @@ impl Renames {
         }
         found
     }
+}
+
+/// Where a Binary has its data, and the JSON Patch that this is.
+fn json_patch_in(text: &str) -> Option<(std::ops::Range<usize>, String)> {
+    let string = |name: &str| raw::member(text, 0, name).map(|span| (span.clone(), raw::string(&text[span]).into_owned()));
+    string("contentType").filter(|(_, media)| media.contains("-patch+json"))?;
+    let (span, data) = string("data").or_else(|| string("content"))?;
+    let compact: String = data.split_ascii_whitespace().collect();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(compact).ok()?;
+    Some((span, String::from_utf8(bytes).ok()?))
+}
+
+/// The values of operations whose path leads to a `reference`.
+fn reference_values(patch: &str) -> Vec<String> {
+    let operations: serde_json::Value = serde_json::from_str(patch).unwrap_or_default();
+    let value = |operation: &serde_json::Value| {
+        let path = operation.get("path")?.as_str()?;
+        Some(operation.get("value")?.as_str()?.to_owned()).filter(|_| path.ends_with("/reference"))
+    };
+    operations.as_array().into_iter().flatten().filter_map(value).collect()
 }
 
 /// A URL as it is compared: the digits of a UUID have no case.

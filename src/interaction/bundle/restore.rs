@@ -9,6 +9,7 @@ use super::super::{Content, Done, Env, Reply};
 use super::entry::{self, RawEntry};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, VersionId, instant, raw};
+use crate::search::custom;
 use crate::sim::{Rewrites, Snapshot, Versioning};
 use crate::version::Change;
 
@@ -62,6 +63,11 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     }
     let Some(first) = given.first() else { return Ok(Reply::new(Done::Ok)) };
     let (type_name, id) = (first.type_name, first.id.clone());
+    // What an update would be refused for: it may become current.
+    for (at, text) in given.iter().enumerate().filter_map(|(at, g)| Some((at, g.text.as_deref()?))).filter(|_| type_name == "SearchParameter") {
+        let resource: Value = serde_json::from_str(text).map_err(|e| Failure::new(Kind::Malformed, e.to_string()))?;
+        custom::read(&resource, snapshot.definitions()).map_err(|f| f.within(&super::named(at)))?;
+    }
     let history = merged(type_name, &id, given, snapshot)?;
     Ok(Reply { changes: rewrite::changes(type_name, &id, history, Rewrites::History, snapshot)?, ..Reply::new(Done::Ok) })
 }
@@ -86,11 +92,15 @@ fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {
     let meta = |name: &str| resource.as_ref().and_then(|r| r.value().get("meta")?.get(name)?.as_str());
     let when = meta("lastUpdated").or_else(|| text("response", "lastModified"));
     let modified_ms = when.and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
-    let modified_ms = modified_ms.ok_or_else(|| Failure::new(Kind::Invalid, "meta.lastUpdated or response.lastModified with an instant is missing"))?;
+    let modified_ms = modified_ms.ok_or_else(|| {
+        let found = when.map_or("missing".to_owned(), |when| format!("'{}', which is no instant", clip(when)));
+        Failure::new(Kind::Invalid, format!("meta.lastUpdated or response.lastModified is {found}; an instant is needed, such as 2020-01-02T03:04:05Z"))
+    })?;
     if modified_ms < 0 {
         return Err(Failure::new(Kind::Invalid, format!("'{}' is before 1970: no version here can be that old", clip(when.unwrap_or_default()))));
     }
     let etag = text("response", "etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
+    let version = meta("versionId").or(etag).map(number).transpose()?;
     let change = match text("request", "method") {
         Some("DELETE") => Change::Delete,
         Some("POST") => Change::Create,
@@ -99,15 +109,23 @@ fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {
     if (change == Change::Delete) == resource.is_some() {
         return Err(Failure::new(Kind::Invalid, "a version has a resource, a deletion has none"));
     }
-    Ok(Given {
-        type_name,
-        id,
-        version: meta("versionId").or(etag).and_then(|v| v.parse().ok()),
-        change,
-        modified_ms,
-        text: entry.resource_text().map(str::to_owned),
+    Ok(Given { type_name, id, version, change, modified_ms, text: entry.resource_text().map(str::to_owned) })
+}
+
+/// The number of a version.
+fn number(text: &str) -> Result<VersionId, Failure> {
+    let number = text.parse::<u64>().ok().filter(|n| (1..=MAX_NUMBER).contains(n));
+    number.map(VersionId).ok_or_else(|| {
+        let message = format!(
+            "versionId '{}' is not a number from 1 to {MAX_NUMBER}, which is what versions are called here; leave it out to have it chosen",
+            clip(text)
+        );
+        Failure::new(Kind::Invalid, message).at("meta.versionId")
     })
 }
+
+/// The greatest number of a version.
+const MAX_NUMBER: u64 = 1_000_000_000_000_000;
 
 /// What is there and what is given, oldest first. A version that has the number or the instant of one that is there replaces
 /// it. The numbers stay if they ascend; else all are counted anew.

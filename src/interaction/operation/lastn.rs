@@ -1,6 +1,8 @@
 //! `$lastn` of Observation, <https://hl7.org/fhir/R4/observation-operation-lastn.html>: of those that a search finds, the last
 //! `max` of each code.
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde_json::Value;
 
 use super::Call;
@@ -28,7 +30,17 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     if !call.parameters.iter().any(|(name, _)| name.split([':', '.']).next().is_some_and(|n| matches!(n, "patient" | "subject"))) {
         return Err(Failure::new(Kind::Invalid, "$lastn needs to know whose Observations: add patient=… or subject=…"));
     }
-    let mut parameters: Vec<(String, String)> = call.parameters.iter().filter(|(n, _)| !matches!(n.as_str(), "max" | "_count" | "_sort")).cloned().collect();
+    if let Some((name, value)) = call.parameters.iter().find(|(n, v)| matches!(n.as_str(), "_count" | "_sort") || n == "_summary" && v == "count") {
+        let message = format!(
+            "{name}={} is not supported by $lastn, which answers with all it finds, kind by kind, the newest first; max says how many of each",
+            clip(value)
+        );
+        return Err(Failure::new(Kind::NotSupported, message));
+    }
+    if call.parameters.iter().filter(|(n, _)| n == "max").count() > 1 {
+        return Err(Failure::new(Kind::BadValue, "max is given more than once"));
+    }
+    let mut parameters: Vec<(String, String)> = call.parameters.iter().filter(|(n, _)| n != "max").cloned().collect();
     parameters.push(("_sort".to_owned(), "-date".to_owned()));
     let request = Request { type_name: Some("Observation"), compartment: None, parameters, strict: true };
     let search = Search::parse(&request.parameters, request.scope(), snapshot.params())?.strict()?;
@@ -45,31 +57,43 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
-/// The first `max` of each code, and those that are of the same time as the last of these; the hits are in order of time.
+/// The first `max` of each kind, and those that are of the same time as the last of these; the hits are in order of time.
 fn last_of_each(hits: Vec<Match>, max: usize) -> Vec<Match> {
-    let mut groups: Vec<Group> = Vec::new();
-    for hit in hits {
-        let Ok(observation) = serde_json::from_slice::<Value>(&hit.stored.body) else { continue };
-        let codes = codes(&observation);
-        let at = groups.iter().position(|g| g.codes.iter().any(|c| codes.contains(c))).unwrap_or_else(|| {
-            groups.push(Group::default());
-            groups.len() - 1
-        });
-        let group = &mut groups[at];
-        group.codes.extend(codes);
-        let when = when(&observation);
+    let read = |hit: Match| serde_json::from_slice::<Value>(&hit.stored.body).ok().map(|observation| (hit, codes(&observation), when(&observation)));
+    let all: Vec<(Match, Vec<String>, Option<i64>)> = hits.into_iter().filter_map(read).collect();
+    // Each kind is called by the first Observation of it: what shares a code is one kind, and so is what it connects.
+    let mut kinds: Vec<usize> = (0..all.len()).collect();
+    let mut of_code: HashMap<&str, usize> = HashMap::new();
+    for (at, (_, codes, _)) in all.iter().enumerate() {
+        for code in codes {
+            let other = *of_code.entry(code).or_insert(at);
+            let (a, b) = (first(&mut kinds, at), first(&mut kinds, other));
+            kinds[a.max(b)] = a.min(b);
+        }
+    }
+    let mut groups: BTreeMap<usize, Group> = BTreeMap::new();
+    for (at, (hit, _, when)) in all.into_iter().enumerate() {
+        let group = groups.entry(first(&mut kinds, at)).or_default();
         if group.hits.len() < max || (when.is_some() && group.last == when) {
             group.hits.push(hit);
             group.last = when;
         }
     }
-    groups.into_iter().flat_map(|g| g.hits).collect()
+    groups.into_values().flat_map(|g| g.hits).collect()
 }
 
-/// Observations whose codes are connected.
+/// What a kind is called by.
+fn first(kinds: &mut [usize], mut at: usize) -> usize {
+    while kinds[at] != at {
+        kinds[at] = kinds[kinds[at]];
+        at = kinds[at];
+    }
+    at
+}
+
+/// Observations of one kind.
 #[derive(Default)]
 struct Group {
-    codes: Vec<String>,
     hits: Vec<Match>,
     last: Option<i64>,
 }

@@ -7,8 +7,8 @@ use super::{Call, Level};
 use crate::fhir::id::clip;
 use crate::fhir::validate::{Issue, Severity, validate};
 use crate::fhir::{Failure, Kind, outcome};
-use crate::interaction::{Conditions, Done, Reply, not_found, read};
-use crate::sim::Snapshot;
+use crate::interaction::{Conditions, Done, Reply, integrity, not_found, read};
+use crate::sim::{NewVersion, Snapshot};
 
 /// Answers with an OperationOutcome.
 ///
@@ -89,6 +89,8 @@ fn deletion(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         return Err(Failure::new(Kind::Invalid, "mode delete is of a resource: [type]/[id]/$validate?mode=delete"));
     };
     let version = snapshot.latest(type_name, id).filter(|v| !v.is_deletion()).ok_or_else(|| not_found(type_name, id))?;
+    let planned = NewVersion::deletion(type_name, id.clone(), version.id.next());
+    integrity::check(&[planned], snapshot).map_err(|(_, failure)| failure)?;
     let text = format!("{type_name}/{id}, at version {}, may be deleted", version.id);
     Ok(answered(&outcome::informational("information", "informational", &[text])))
 }

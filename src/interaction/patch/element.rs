@@ -51,15 +51,15 @@ pub fn set(object: &mut Map<String, Value>, key: &str, content: Content, instead
 
 /// Puts an item into the array of a member, which comes to be if it is not there.
 pub fn insert(object: &mut Map<String, Value>, key: &str, index: usize, content: Content) {
-    let mut length = 0;
+    let length = length(object, key);
     edit(object, key, |items| {
-        length = items.len();
+        items.resize(length, Value::Null);
         items.insert(index.min(length), content.value);
     });
     let extras = sibling(key);
     if content.sibling.is_some() || object.contains_key(&extras) {
         edit(object, &extras, |items| {
-            items.resize(items.len().max(length), Value::Null);
+            items.resize(length, Value::Null);
             items.insert(index.min(length), content.sibling.unwrap_or_default());
         });
     }
@@ -138,36 +138,37 @@ pub fn beside<'v>(resource: &'v mut Value, place: &Place) -> Option<&'v mut Map<
     slot.as_object_mut()
 }
 
+/// How many items the array of a member has; items that are only beside it count.
+pub fn length(object: &Map<String, Value>, key: &str) -> usize {
+    let of = |key: &str| object.get(key).and_then(Value::as_array).map_or(0, Vec::len);
+    of(key).max(of(&sibling(key)))
+}
+
 /// Removes the element at a place, and what holds nothing without it.
 pub fn remove(resource: &mut Value, place: &Place) {
     let Some((parent, step)) = place.split() else { return };
-    match step {
-        Step::Key(key) => {
+    // The object that the element, or the list it is in, is a member of.
+    let holder = match (step, parent.split()) {
+        (Step::Key(key), _) => {
             if let Some(Value::Object(object)) = parent.get_mut(resource) {
                 object.shift_remove(key);
                 object.shift_remove(&sibling(key));
             }
+            parent
         }
-        Step::Index(n) => {
-            let (n, holder) = (*n, parent.split());
-            if let Some((above, Step::Key(key))) = &holder
-                && let Some(Value::Object(object)) = above.get_mut(resource)
-            {
+        (Step::Index(n), Some((above, Step::Key(key)))) => {
+            if let Some(Value::Object(object)) = above.get_mut(resource) {
                 match key.strip_prefix('_') {
-                    Some(name) => take_beside(object, name, n),
-                    None => _ = take(object, key, n),
+                    Some(name) => take_beside(object, name, *n),
+                    None => _ = take(object, key, *n),
                 }
             }
+            above
         }
-    }
-    let is_empty = parent.get_mut(resource).is_some_and(|v| is_nothing(v));
-    if is_empty && !parent.0.is_empty() {
-        remove(resource, &parent);
-    } else if let (Step::Index(_), Some((above, _))) = (step, parent.split()) {
-        // The array is gone already, and with it perhaps all of the object that had it.
-        let emptied = above.get_mut(resource).is_some_and(|v| is_nothing(v));
-        if emptied && !above.0.is_empty() {
-            remove(resource, &above);
-        }
+        (Step::Index(_), _) => return,
+    };
+    let emptied = holder.get_mut(resource).is_some_and(|v| is_nothing(v));
+    if emptied && !holder.0.is_empty() {
+        remove(resource, &holder);
     }
 }

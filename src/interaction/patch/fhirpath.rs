@@ -109,7 +109,9 @@ fn step(at: usize, parameter: &Value) -> Result<Step, Failure> {
 
 fn given(part: &Value) -> Option<Given> {
     let members = part.as_object()?;
-    if members.keys().filter(|key| key.starts_with("value")).count() > 1 {
+    // One of them, and no more.
+    let said = members.keys().filter(|key| key.starts_with("value") || matches!(key.as_str(), "part" | "resource")).count();
+    if said > 1 {
         return None;
     }
     if let Some(parts) = part.get("part").and_then(Value::as_array).filter(|parts| !parts.is_empty()) {
@@ -120,11 +122,14 @@ fn given(part: &Value) -> Option<Given> {
     }
     let key = members.keys().find_map(|key| key.strip_prefix("value").or_else(|| key.strip_prefix("_value")))?;
     let value = members.get(&format!("value{key}")).cloned().unwrap_or_default();
+    if value.is_null() && !members.get(&format!("_value{key}")).is_some_and(Value::is_object) {
+        return None;
+    }
     Some(Given::Typed(key.to_owned(), Content { value, sibling: members.get(&format!("_value{key}")).cloned() }))
 }
 
 /// Most values that the operations of one patch go through: about a second's work.
-const MAX_VALUES: usize = 10_000_000;
+const MAX_VALUES: u64 = 10_000_000;
 
 /// Why an operation cannot be carried out.
 enum Problem {
@@ -168,7 +173,7 @@ pub fn apply(steps: &[Step], resource: &mut Value, type_name: &'static str, defi
 struct Target<'a> {
     resource: &'a mut Value,
     /// How many values the operations that are left may go through.
-    left: &'a Cell<usize>,
+    left: &'a Cell<u64>,
     type_name: &'static str,
     definitions: &'static Definitions,
 }
@@ -212,13 +217,14 @@ impl Target<'_> {
         let compiled = self.compiled(path)?;
         let mut nodes = Vec::new();
         let root = Node::new(self.resource, Ty::named(self.type_name));
-        compiled.elements_below(root, root, &mut nodes);
+        let left = compiled.elements_below(root, root, self.left.get(), &mut nodes);
+        self.left.set(left.ok_or(Problem::TooCostly)?);
         if nodes.is_empty() {
             self.known(path, &compiled)?;
             return Ok(Vec::new());
         }
         let places = Places::of(self.resource);
-        self.left.set(self.left.get().checked_sub(places.count()).ok_or(Problem::TooCostly)?);
+        self.left.set(self.left.get().checked_sub(places.count() as u64).ok_or(Problem::TooCostly)?);
         let place = |node: &Node<'_>| match node.sibling {
             Some(sibling) if node.value.is_null() => places.find(sibling).map(Place::of_primitive),
             _ => places.find(node.value),
@@ -244,7 +250,7 @@ impl Target<'_> {
         let mut found = self.find(path)?;
         match found.len() {
             1 => Ok(found.remove(0)),
-            0 => Err("the path leads to nothing".into()),
+            0 => Err("the path leads to nothing; add puts an element where there is none".into()),
             n => Err(format!("the path leads to {n} elements; it must lead to one").into()),
         }
     }
@@ -275,10 +281,15 @@ impl Target<'_> {
 
     fn add(&mut self, found: &Found, name: &str, value: &Given) -> Result<(), Problem> {
         let element = self.element(found.ty, name)?;
+        if let (Given::Typed(given, _), Some(named)) = (value, chosen(element, name))
+            && capital(named) != *given
+        {
+            return Err(format!("'{}' is a {named} and cannot be a {}", clip(name), clip(given)).into());
+        }
         let (key, content) = self.content(found.ty, element, name, value)?;
         let object = self.elements(found)?;
         if element.max != Some(1) {
-            let length = object.get(&key).and_then(Value::as_array).map_or(0, Vec::len);
+            let length = element::length(object, &key);
             element::insert(object, &key, length, content);
             return Ok(());
         }
@@ -391,13 +402,14 @@ impl Target<'_> {
                     return Ok((base.to_owned(), content.clone()));
                 };
                 let allowed: Vec<&str> = element.types.split('|').collect();
-                if !allowed.iter().any(|t| t.eq_ignore_ascii_case(type_name)) && element.types != "*" {
+                let Some(fitting) = allowed.iter().find(|t| capital(t) == *type_name) else {
                     return Err(format!("'{stem}' cannot be a {}; it is one of {}", clip(type_name), allowed.join(", ")).into());
-                }
-                if let Some(chosen) = chosen(element, &format!("{stem}{type_name}")) {
-                    well_formed(chosen, &content.value, self.definitions)?;
-                }
+                };
+                well_formed(fitting, &content.value, self.definitions)?;
                 Ok((format!("{stem}{type_name}"), content.clone()))
+            }
+            Given::Parts(_) if element.types == "Resource" => {
+                Err(format!("'{}' is a resource: give it as the resource of the part 'value'", element.path).into())
             }
             Given::Parts(parts) => {
                 let inner = self.inner(ty, element, name, &Value::Null);
@@ -426,18 +438,31 @@ impl Target<'_> {
 fn fits(element: &Element, type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
     match element.types {
         of if definitions.is_primitive(of) => well_formed(of, value, definitions),
-        of if matches!(of, "Resource" | "BackboneElement" | "Element") || of.starts_with('#') => well_formed("Element", value, definitions),
+        "Resource" if type_name == "Resource" && value.get("resourceType").is_some() => Ok(()),
+        "Resource" => Err(format!("'{}' is a resource: give it as the resource of the part 'value'", element.path).into()),
+        of if matches!(of, "BackboneElement" | "Element") || of.starts_with('#') => {
+            Err(format!("'{}' has no type of its own and cannot be a {}: give its elements as parts of the part 'value'", element.path, clip(type_name)).into())
+        }
         of if of.eq_ignore_ascii_case(type_name) || definitions.is_a(of, type_name) => well_formed(of, value, definitions),
         of => Err(format!("'{}' is a {of} and cannot be a {}", element.path, clip(type_name)).into()),
     }
 }
 
 fn well_formed(type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
-    if !definitions.is_primitive(type_name) && !value.is_object() {
-        return Err(format!("the value is {}, but a {type_name} is an object", kind_of(value)).into());
+    if !definitions.is_primitive(type_name) {
+        return match value.as_object() {
+            None => Err(format!("the value is {}, but a {type_name} is an object", kind_of(value)).into()),
+            Some(members) if members.is_empty() => Err("the value is an empty object; leave out what has no content, or delete".into()),
+            Some(_) => Ok(()),
+        };
     }
     let unfit = Some(value).filter(|v| !v.is_null()).and_then(|v| validate::unfit(v, type_name, definitions));
     unfit.map_or(Ok(()), |message| Err(format!("the value {message}").into()))
+}
+
+/// A type as it ends the name of a choice's member.
+fn capital(type_name: &str) -> String {
+    format!("{}{}", type_name[..1].to_ascii_uppercase(), &type_name[1..])
 }
 
 /// The type that the key of a choice names.

@@ -80,8 +80,13 @@ pub fn apply(steps: &[Step], resource: &mut Value) -> Result<(), Failure> {
     }
     // FHIR knows no empty arrays and objects, and null only in arrays: what the patch leaves so goes. Not before the end:
     // something may be added.
-    for emptied in steps.iter().filter_map(emptied) {
-        prune(resource, &emptied);
+    let mut touched: Vec<String> = steps.iter().flat_map(touches).flatten().collect();
+    touched.sort_unstable();
+    touched.dedup();
+    if let Some(members) = resource.as_object_mut() {
+        for name in touched {
+            prune_member(members, &name);
+        }
     }
     Ok(())
 }
@@ -152,15 +157,15 @@ fn reason(kind: &PatchErrorKind, step: &Step) -> String {
     }
 }
 
-/// What an operation may leave empty: what it takes something from, or what it puts there.
-fn emptied(step: &Step) -> Option<PointerBuf> {
+/// The members of the resource in which an operation may leave something empty.
+fn touches(step: &Step) -> [Option<String>; 2] {
+    let first = |pointer: &Pointer| pointer.first().map(|token| token.decoded().into_owned());
     match step {
-        PatchOperation::Remove(remove) => remove.path.parent().map(Pointer::to_buf),
-        PatchOperation::Move(mov) => mov.from.parent().map(Pointer::to_buf),
-        PatchOperation::Add(AddOperation { path, value }) | PatchOperation::Replace(ReplaceOperation { path, value }) => {
-            (value.is_null() || is_empty(value)).then(|| path.clone())
-        }
-        PatchOperation::Copy(_) | PatchOperation::Test(_) => None,
+        PatchOperation::Remove(RemoveOperation { path })
+        | PatchOperation::Add(AddOperation { path, .. })
+        | PatchOperation::Replace(ReplaceOperation { path, .. }) => [first(path), None],
+        PatchOperation::Move(MoveOperation { from, path }) | PatchOperation::Copy(CopyOperation { from, path }) => [first(from), first(path)],
+        PatchOperation::Test(_) => [None, None],
     }
 }
 
@@ -172,20 +177,38 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-fn prune(resource: &mut Value, at: &Pointer) {
-    let Some((parent, last)) = at.split_back() else { return };
-    let in_object = resource.pointer(parent.as_str()).is_some_and(Value::is_object);
-    if resource.pointer(at.as_str()).is_some_and(|v| is_empty(v) || in_object && v.is_null()) {
-        match resource.pointer_mut(parent.as_str()) {
-            Some(Value::Object(members)) => _ = members.shift_remove(&*last.decoded()),
-            Some(Value::Array(items)) => {
-                if let Some(index) = last.decoded().parse::<usize>().ok().filter(|n| *n < items.len()) {
-                    items.remove(index);
-                }
+/// Takes what is empty out of a member, and the member if nothing is left of it.
+fn prune_member(members: &mut Map<String, Value>, name: &str) {
+    let Some(value) = members.get_mut(name) else { return };
+    prune(value, name.starts_with('_'));
+    if value.is_null() || is_empty(value) {
+        members.shift_remove(name);
+    }
+}
+
+/// Takes what is empty out of a value. `beside` the values of an array null keeps the place.
+fn prune(value: &mut Value, beside: bool) {
+    match value {
+        Value::Object(members) => {
+            let names: Vec<String> = members.keys().cloned().collect();
+            for name in &names {
+                prune_member(members, name);
             }
-            _ => {}
         }
-        prune(resource, parent);
+        Value::Array(items) => {
+            for item in &mut *items {
+                prune(item, false);
+            }
+            if beside {
+                items.iter_mut().filter(|item| is_empty(item)).for_each(|item| *item = Value::Null);
+                if items.iter().all(Value::is_null) {
+                    items.clear();
+                }
+            } else {
+                items.retain(|item| !is_empty(item));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

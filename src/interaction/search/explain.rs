@@ -3,6 +3,8 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what is not explained in words of its own is shown as it is")]
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::fhir::definitions::ParamType;
@@ -16,7 +18,7 @@ use crate::search::condition::Condition;
 use crate::search::extract;
 use crate::search::param::{self, Prefix};
 use crate::search::params::Param;
-use crate::search::parse::Modifier;
+use crate::search::parse::{Contained, Modifier};
 use crate::search::path::Node;
 use crate::search::path::place::Places;
 use crate::search::{Lookup, Search};
@@ -55,8 +57,9 @@ pub fn of_page(search: &Search, page: &Page, snapshot: &Snapshot, now_ms: i64, b
     }
     for hit in &page.hits {
         let id = super::id_of(&hit.stored)?;
-        for explained in of_stored(search, &hit.stored, &id, snapshot, &compiler, budget)? {
-            messages.push(format!("{}/{id}: {}", hit.stored.type_name, explained.sentence()));
+        let Some((inside, _, explained)) = of_stored(search, &hit.stored, &id, snapshot, &compiler, budget)? else { continue };
+        for explained in explained {
+            messages.push(format!("{}/{id}{inside}: {}", hit.stored.type_name, explained.sentence()));
         }
     }
     Ok(outcome::informational("information", "informational", &messages))
@@ -71,13 +74,18 @@ pub fn of_resource(search: &Search, type_name: &'static str, id: &ResourceId, sn
     let lookup = snapshot.looking(&budget);
     let compiler = Compiler::new(param_env(snapshot, now_ms, &lookup));
     let stored = stored(type_name, id, snapshot)?;
-    let explained = of_stored(search, &stored, id, snapshot, &compiler, &budget)?;
-    let is_type = search.types.contains(&type_name);
+    let none_inside = || (String::new(), "", Vec::new());
+    let (inside, found_type, explained) = of_stored(search, &stored, id, snapshot, &compiler, &budget)?.unwrap_or_else(none_inside);
+    let is_type = search.types.contains(&found_type);
     let parameters: Vec<Value> = explained.iter().map(Explained::to_json).collect();
-    let types = if is_type { String::new() } else { format!("the search is for {}, not {type_name}", search.types.join(", ")) };
+    let types = match found_type {
+        _ if is_type => String::new(),
+        "" => format!("the search is for {} inside other resources, and none is in this one", search.types.join(", ")),
+        _ => format!("the search is for {}, not {type_name}", search.types.join(", ")),
+    };
     let ignored: Vec<&str> = search.ignored.iter().map(|f| f.diagnostics.as_str()).collect();
     Ok(json!({
-        "resource": format!("{type_name}/{id}"),
+        "resource": format!("{type_name}/{id}{inside}"),
         "matches": is_type && explained.iter().all(|e| e.matches),
         "reason": types,
         "parameters": parameters,
@@ -149,6 +157,38 @@ fn says(condition: &Condition, value: &str) -> bool {
     }
 }
 
+/// What is explained of a stored resource: it, or a resource inside it, where those are searched.
+struct Subject<'v> {
+    /// Nothing, or `#med`.
+    inside: String,
+    resource: &'v Value,
+    type_name: &'static str,
+    keys: Keys,
+    body: Arc<[u8]>,
+}
+
+/// What the search may find of a stored resource.
+fn subjects<'v>(search: &Search, stored: &Stored, resource: &'v Value, id: &ResourceId, snapshot: &Snapshot) -> Vec<Subject<'v>> {
+    let mut found = Vec::new();
+    if search.contained != Contained::True {
+        let keys = keys_of(stored, resource, id, snapshot);
+        found.push(Subject { inside: String::new(), resource, type_name: stored.type_name, keys, body: stored.body.clone() });
+    }
+    let all = resource.get("contained").and_then(Value::as_array).into_iter().flatten().filter(|_| search.contained != Contained::False);
+    for inner in all {
+        let type_name = inner.get("resourceType").and_then(Value::as_str).and_then(|name| snapshot.definitions().find_resource_type(name));
+        let Some(type_name) = type_name.filter(|t| search.types.contains(t)) else { continue };
+        let inside = format!("#{}", inner.get("id").and_then(Value::as_str).unwrap_or_default());
+        let keys = extract::extract_contained(inner, type_name, &snapshot.origin());
+        found.push(Subject { inside, resource: inner, type_name, keys, body: inner.to_string().into_bytes().into() });
+    }
+    found
+}
+
+/// What is explained: `#med` of a resource inside, its type, and condition by condition.
+type OfSubject = (String, &'static str, Vec<Explained>);
+
+/// How each condition is decided for a stored resource, or for the resource inside it that is found, and which that is.
 fn of_stored(
     search: &Search,
     stored: &Stored,
@@ -156,21 +196,29 @@ fn of_stored(
     snapshot: &Snapshot,
     compiler: &Compiler<'_>,
     budget: &Budget,
-) -> Result<Vec<Explained>, Failure> {
+) -> Result<Option<OfSubject>, Failure> {
     let resource = parsed(stored)?;
-    let type_name = stored.type_name;
-    let keys = keys_of(stored, &resource, id, snapshot);
-    named_conditions(search)
-        .map(|(parameter, condition)| {
+    let mut shown: Option<OfSubject> = None;
+    for subject in subjects(search, stored, &resource, id, snapshot) {
+        let mut all = Vec::new();
+        for (parameter, condition) in named_conditions(search) {
             // Each condition goes through the whole resource.
             budget.spend_check(&stored.body);
             within(budget, ())?;
-            let query = compiler.condition(condition, type_name)?;
-            let matches = query.matches(&keys, &|| Some(stored.body.clone()));
-            let values = values_of(condition, &resource, type_name, snapshot, compiler)?;
-            Ok(Explained { parameter, meaning: meaning(condition, type_name, snapshot), values, matches })
-        })
-        .collect()
+            let query = compiler.condition(condition, subject.type_name)?;
+            let matches = query.matches(&subject.keys, &|| Some(subject.body.clone()));
+            let values = values_of(condition, subject.resource, subject.type_name, snapshot, compiler)?;
+            all.push(Explained { parameter, meaning: meaning(condition, subject.type_name, snapshot), values, matches });
+        }
+        let found = all.iter().all(|e| e.matches);
+        if found || shown.is_none() {
+            shown = Some((subject.inside, subject.type_name, all));
+        }
+        if found {
+            break;
+        }
+    }
+    Ok(shown)
 }
 
 /// The values that a condition is about, each with whether it alone would do.

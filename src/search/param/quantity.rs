@@ -90,8 +90,11 @@ fn quantity(node: &Node<'_>) -> Option<Quantity> {
         _ => {
             let number = number_of(value.get("value")?)?;
             let amount = match value.get("comparator").and_then(Value::as_str) {
-                Some("<" | "<=") => Amount::Between(None, Some(number)),
-                Some(">" | ">=") => Amount::Between(Some(number), None),
+                // Short of the number by less than any two numbers differ that people write.
+                Some("<") => Amount::Between(None, Some(number - a_trifle())),
+                Some(">") => Amount::Between(Some(number + a_trifle()), None),
+                Some("<=") => Amount::Between(None, Some(number)),
+                Some(">=") => Amount::Between(Some(number), None),
                 _ => Amount::Exact(number),
             };
             if let Some(currency) = text(value, "currency") {
@@ -100,6 +103,10 @@ fn quantity(node: &Node<'_>) -> Option<Quantity> {
             Some(of(amount, value))
         }
     }
+}
+
+fn a_trifle() -> BigDecimal {
+    BigDecimal::new(1.into(), 60)
 }
 
 /// A series of measurements counts with the interval that they span.

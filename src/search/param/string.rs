@@ -38,8 +38,21 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
 ///
 /// # Errors
 /// Nothing of the value is left without case and accents.
-pub fn query(param: &Param, value: &str) -> Result<Query, Failure> {
-    Ok(Query::prefix(&param.key('s', &wanted(param, value)?)))
+pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let wanted = wanted(param, value)?;
+    let begins = Query::prefix(&param.key('s', &wanted));
+    if wanted.len() <= LONG {
+        return Ok(begins);
+    }
+    // The term may be only the beginning of what is looked for.
+    let check = env.on_values(param, move |found| {
+        let mut any = false;
+        for node in found {
+            each(node.value, &mut |text| any |= normalise(text).starts_with(&wanted));
+        }
+        any
+    });
+    Ok(Query::Verify(Box::new(begins), check))
 }
 
 /// What is looked for: every text begins with nothing, so a value of blanks or of lone accents must not come to that.
@@ -70,7 +83,7 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
             });
             Ok(Query::Verify(Box::new(Query::term(&param.key('!', ""))), check))
         }
-        _ => query(param, value),
+        _ => query(param, value, env),
     }
 }
 

@@ -266,7 +266,11 @@ fn edges_of(definitions: &'static Definitions, ty: Ty, name: &str) -> Vec<Edge> 
         }
         return vec![edge(Ty::named(element.types))];
     }
-    let Some(choice) = def.element(&format!("{full}[x]")) else { return Vec::new() };
+    let Some(choice) = def.element(&format!("{full}[x]")) else {
+        // A resource within another: its type shows when it is there.
+        let all = if ty == Ty::named("Resource") { definitions.resource_types() } else { &[] };
+        return all.iter().flat_map(|resource| edges_of(definitions, Ty::named(resource), name)).collect();
+    };
     let edge = |to: &'static str| {
         let key = format!("{name}{}{}", to[..1].to_uppercase(), &to[1..]);
         Edge { from: ty, sibling: sibling(definitions, Ty::named(to), &key), key, to: Ty::named(to), codes: None }

@@ -66,7 +66,7 @@ impl World {
 
     fn write(&self, interaction: &Interaction) {
         let written = self.sim().exchange(interaction.operation(), |snapshot, stamp| {
-            let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
+            let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid, strict: false };
             let mut reply = perform(interaction, snapshot, &env).unwrap();
             let changes = std::mem::take(&mut reply.changes);
             (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
@@ -100,7 +100,7 @@ impl World {
         let request = Interaction::Search(search::Request { type_name: Some(query.type_name), compartment, parameters, strict: true });
         let snapshot = self.sim().snapshot();
         let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
-        let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid };
+        let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid, strict: false };
         let reply = perform(&request, &snapshot, &env).map_err(|failure| format!("refused: {failure:?}"))?;
         Ok(serde_json::from_slice(&reply.body.unwrap()).unwrap())
     }
