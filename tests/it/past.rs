@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use crate::support::{Client, TestServer};
 
 fn put(fhir: &Client, family: &str) -> String {
+    // In a millisecond of its own: a history that is rewritten tells its moments no closer.
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 3 {}
     let patient = json!({"resourceType": "Patient", "id": "p", "name": [{"family": family}], "managingOrganization": {"reference": "Organization/o"}});
     fhir.put("/Patient/p", &patient).header("x-fhirsim-event").to_owned()
 }
@@ -17,7 +20,11 @@ fn fill(fhir: &Client) -> Vec<String> {
         put(fhir, "One"),
         put(fhir, "Two"),
         event(fhir.put("/Organization/o", &json!({"resourceType": "Organization", "id": "o", "name": "Clinic"})).expect(200)),
-        event(fhir.delete("/Patient/p").expect(204)),
+        event({
+            let begun = std::time::Instant::now();
+            while begun.elapsed().as_millis() < 3 {}
+            fhir.delete("/Patient/p").expect(204)
+        }),
         put(fhir, "Three"),
     ]
 }
