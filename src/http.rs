@@ -11,6 +11,7 @@ mod decode;
 mod events;
 mod exchange;
 mod explain;
+mod faults;
 mod lane;
 mod metrics;
 mod negotiate;

@@ -90,6 +90,7 @@
 //!
 //! - A search modifier: its name in [`search::parse::Modifier::of`], its query beside its type in `search/param/`.
 //! - A condition that is no search parameter: a member of [`search::condition::Condition`].
+//! - A fault: a member of [`sim::faults::Effect`], what it does in `http/faults.rs`, a preset.
 //! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].

@@ -4,6 +4,7 @@ pub mod base;
 pub mod bodies;
 pub mod commit;
 mod dispose;
+pub mod faults;
 pub mod feed;
 pub mod find;
 pub mod instant;

@@ -52,6 +52,18 @@ pub enum SimCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Tell a simulator to go wrong: by presets and files of rules, in this order; without any, show the rules
+    Faults {
+        /// <session>__<name>
+        id: String,
+        /// Names of presets, or JSON files of rules
+        rules: Vec<String>,
+        /// No faults
+        #[arg(long, conflicts_with = "rules")]
+        clear: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Give the state of a simulator a name, to reset it to or to clone
     Snapshot {
         /// <session>__<name>
@@ -93,8 +105,35 @@ pub fn run(command: SimCommand) -> Result<(), String> {
             super::say(&to.map_or_else(|| format!("{id} is empty"), |name| format!("{id} is as its snapshot {name}")));
             Ok(())
         }
+        SimCommand::Faults { id, rules, clear, remote } => faults(&id, &rules, clear, &remote),
         SimCommand::Snapshot { id, name, delete, remote } => snapshot(&id, name.as_deref(), delete, &remote),
     }
+}
+
+fn faults(id: &str, rules: &[String], clear: bool, remote: &Remote) -> Result<(), String> {
+    let (client, place) = (remote.client(), format!("{}/faults", path(id)));
+    if clear {
+        client.expect("DELETE", &place, None)?;
+        super::say(&format!("{id} has no faults"));
+        return Ok(());
+    }
+    if !rules.is_empty() {
+        let mut all: Vec<Value> = Vec::new();
+        for rule in rules {
+            if std::path::Path::new(rule).extension().is_none_or(|e| e != "json") {
+                all.push(json!({"preset": rule}));
+                continue;
+            }
+            let text = std::fs::read_to_string(rule).map_err(|e| format!("{rule}: {e}"))?;
+            match serde_json::from_str(&text).map_err(|e| format!("{rule}: {e}"))? {
+                Value::Array(rules) => all.extend(rules),
+                other => all.push(other),
+            }
+        }
+        client.expect("PUT", &place, Some(Value::from(all).to_string().as_bytes()))?;
+    }
+    super::say(&crate::fhir::raw::pretty(&client.expect("GET", &place, None)?["faults"].to_string()));
+    Ok(())
 }
 
 fn snapshot(id: &str, name: Option<&str>, delete: bool, remote: &Remote) -> Result<(), String> {

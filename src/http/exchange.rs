@@ -10,12 +10,14 @@ use actix_web::web::Bytes;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
+use super::faults;
 use super::negotiate::{Format, Prefer};
 use super::respond::{Answer, http_date};
 use crate::clock::EventId;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
+use crate::sim::faults::Fault;
 use crate::sim::feed::Happening;
 use crate::sim::log::Waiting;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
@@ -56,6 +58,8 @@ pub struct Call {
     pub started: Instant,
     /// The last event that is looked at, if that is not the last there is.
     pub at: Option<EventId>,
+    /// What goes wrong.
+    pub fault: Option<Fault>,
 }
 
 /// What came of a call.
@@ -94,6 +98,21 @@ impl Call {
         })
     }
 
+    /// Performs it, unless a fault prevents that, and makes the answer as the fault leaves it.
+    fn answered(&self, perform: impl FnOnce() -> Result<Reply, Failure>, version: FhirVersion) -> (Answer, Vec<NewVersion>, Vec<Issue>) {
+        if let Some(fault) = self.fault.as_ref().filter(|_| faults::prevents(self.fault.as_ref())) {
+            return (faults::instead(&fault.effect, version, &self.format), Vec::new(), Vec::new());
+        }
+        let performed = perform();
+        let issues = performed.as_ref().map_or_else(|_| Vec::new(), |reply| reply.issues.clone());
+        let (answer, changes) = render(self, performed, version);
+        let answer = match &self.fault {
+            Some(fault) => faults::befallen(answer, &fault.effect, version, &self.format),
+            None => answer,
+        };
+        (answer, changes, issues)
+    }
+
     fn record(&self, answer: &Answer) -> EventRecord {
         let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
         EventRecord {
@@ -101,6 +120,7 @@ impl Call {
             resource_type: self.type_name.map(str::to_owned),
             client: self.client.map(|c| c.to_string()).unwrap_or_default(),
             request: RequestRecord { method: self.method.to_owned(), url: self.url.clone(), headers: self.headers.clone(), body: None, body_bytes: 0 },
+            fault: self.fault.as_ref().map(|f| f.rule.clone()),
             response: ResponseRecord { status: answer.status, duration_us: self.elapsed_us(), headers, body: None },
             ..EventRecord::default()
         }
@@ -125,9 +145,8 @@ pub fn exchange(sim: &Arc<Sim>, call: &Call) -> Outcome {
 fn write(sim: &Sim, call: &Call) -> Outcome {
     let profile = sim.profile();
     let outcome = sim.exchange(call.operation, |snapshot, stamp| {
-        let performed = call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
-        let issues = performed.as_ref().map_or_else(|_| Vec::new(), |reply| reply.issues.clone());
-        let (answer, changes) = render(call, performed, snapshot.version());
+        let perform = || call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
+        let (answer, changes, issues) = call.answered(perform, snapshot.version());
         let draft = Draft {
             record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
             request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
@@ -150,11 +169,12 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
 fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
     let profile = sim.profile();
     let now_ms = sim.now_ms();
-    let performed = call.seen(sim).and_then(|snapshot| {
+    let perform = || {
+        let snapshot = call.seen(sim)?;
         let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
         call.performed(&snapshot, stamp, now_ms, &profile.created)
-    });
-    let (answer, _) = render(call, performed, profile.version());
+    };
+    let (answer, ..) = call.answered(perform, profile.version());
     let event = (profile.settings.record == Record::All).then(|| sim.next_event());
     let entry = Waiting {
         event,
@@ -166,6 +186,7 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
         status: answer.status,
         duration_us: call.elapsed_us(),
         client: call.client,
+        fault: call.fault.as_ref().map(|f| f.rule.as_str().into()),
     };
     // One that is recorded is told of when its folder is there.
     let number = sim.log.push(entry, |entry| {

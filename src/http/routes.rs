@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, events, explain, metrics, pages, respond, serve};
+use super::{App, Options, Pages, access, api, events, explain, faults, metrics, pages, respond, serve};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -49,6 +49,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/reset", web::post().to(api::reset))
                 .service(web::resource("/sims/{id}/snapshots").get(api::snapshots).post(api::take_snapshot).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/snapshots/{name}", web::delete().to(api::delete_snapshot))
+                .service(web::resource("/sims/{id}/faults").get(faults::list).put(faults::put).delete(faults::clear).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/reindex", web::post().to(api::reindex))
                 .route("/sims/{id}/events", web::get().to(events::events))
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
@@ -104,6 +105,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
     })
+    .on_connect(faults::on_connect)
     .keep_alive(std::time::Duration::from_secs(75))
     .client_request_timeout(read_timeout)
     .shutdown_timeout(10)

@@ -12,9 +12,11 @@ use serde_json::{Map, Value};
 use super::context::SimContext;
 use super::decode::{Parts, Read};
 use super::exchange::{Call, Outcome, exchange};
+use super::faults;
 use super::negotiate::{self, Format, Sent};
 use super::respond::{self, Answer};
 use super::{App, body, routes};
+use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::operation::Definition;
@@ -23,6 +25,7 @@ use crate::interaction::target::{pairs, readable};
 use crate::interaction::{Interaction, Target};
 use crate::search::params::TypeParams;
 use crate::search::parse::MAX_PARAMETERS;
+use crate::sim::faults::Looked;
 use crate::sim::{Record, Sim};
 use crate::simdb::journal::Ticket;
 use crate::version::Operation;
@@ -79,7 +82,9 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         "{}",
         shown_url(&request)
     );
-    answer.into_response(event.as_deref(), request_id, is_head)
+    let Some(fault) = &call.fault else { return answer.into_response(event.as_deref(), request_id, is_head) };
+    let response = answer.clone().into_response(event.as_deref(), request_id, is_head);
+    faults::sent(&request, answer, response, fault, app.stopping.clone()).await
 }
 
 /// The simulator that has taken the place of one that was over before it could do what was asked.
@@ -172,6 +177,8 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
     let filed = filed_under(request.method(), target.as_ref().ok());
     let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());
     let broken = broken.or_else(|| readable(query_text).err());
+    let profile = context.sim.profile();
+    let parameters = if profile.settings.faults.is_empty() { Vec::new() } else { query.clone() };
     let asked = match (broken, format, prefer, target) {
         (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
         (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {
@@ -181,7 +188,17 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
     };
     let asked = asked.and_then(|asked| if context.at.is_some() && asked.operation() != Operation::Get { Err(past_is_past()) } else { Ok(asked) });
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
-    let recorded = operation != Operation::Get || context.sim.profile().settings.record == Record::All;
+    let recorded = operation != Operation::Get || profile.settings.record == Record::All;
+    let looked = Looked {
+        interaction: asked.as_ref().map_or("unknown", Interaction::name),
+        method: request.method().as_str(),
+        type_name,
+        parameters: &parameters,
+        header: &|name| routes::text(request, name).map(str::to_owned),
+    };
+    let fault = context.sim.faults.decide(&profile.settings.faults, &looked);
+    let before = || EventId::from_u64(snapshot.last_event().to_u64().saturating_sub(1));
+    let at = context.at.or_else(|| fault.as_ref().is_some_and(|f| f.effect.stale).then(before));
     Call {
         operation,
         format: format_or_default,
@@ -197,7 +214,8 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
         client: request.peer_addr().map(|a| a.ip()),
         started,
         asked,
-        at: context.at,
+        at,
+        fault,
     }
 }
 

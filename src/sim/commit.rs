@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::bodies::Body;
 use super::dispose;
+use super::faults::Counts;
 use super::feed::{Feed, Happening};
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
@@ -62,6 +63,8 @@ pub struct Sim {
     pub feed: Feed,
     /// It as it was.
     pub(super) past: Past,
+    /// How often its faults could have befallen a request.
+    pub faults: Counts,
 }
 
 /// The event an exchange will be, and where it is filed.
@@ -185,6 +188,9 @@ impl Sim {
     /// Takes on another profile: exchanges that begin from now on go by its settings.
     pub(super) fn adopt(&self, profile: Profile) {
         let settings = Arc::new(profile.settings.clone());
+        if settings.faults != self.profile().settings.faults {
+            self.faults.clear();
+        }
         self.profile.store(Arc::new(profile));
         self.publish(|snapshot| snapshot.settings = settings);
     }

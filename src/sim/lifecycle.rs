@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::base::Base;
 use super::commit::Sim;
 use super::dispose;
+use super::faults::Counts;
 use super::feed::Feed;
 use super::log::RequestLog;
 use super::past::Past;
@@ -234,6 +235,7 @@ impl Sim {
             events,
             feed: feed.clone(),
             past: Past::default(),
+            faults: Counts::default(),
         });
         if stale {
             sim.flusher.ask();

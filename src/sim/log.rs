@@ -28,6 +28,9 @@ pub struct LogEntry {
     pub duration_us: u64,
     /// The client's address.
     pub client: String,
+    /// The fault that befell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// A bounded log.
@@ -63,6 +66,8 @@ pub struct Waiting {
     pub duration_us: u64,
     /// The client's address.
     pub client: Option<std::net::IpAddr>,
+    /// The fault that befell it.
+    pub fault: Option<Box<str>>,
 }
 
 impl Waiting {
@@ -78,6 +83,7 @@ impl Waiting {
             status: self.status,
             duration_us: self.duration_us,
             client: self.client.map(|c| c.to_string()).unwrap_or_default(),
+            fault: self.fault.as_ref().map(ToString::to_string),
         }
     }
 }

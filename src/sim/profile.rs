@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::faults::{self, Rule};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::BaseId;
 
 /// The content of `sim.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// The kind of simulator; decides its mounts.
@@ -48,7 +49,7 @@ pub fn known_type(name: &str) -> Result<&'static str, Failure> {
 }
 
 /// What can be changed of a simulator while it runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
     /// Which exchanges become event folders.
@@ -67,6 +68,9 @@ pub struct Settings {
     pub referential_integrity: Integrity,
     /// Whether a Bundle of type history, posted, changes histories.
     pub history_modifications: bool,
+    /// What goes wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Rule>,
 }
 
 impl Settings {
@@ -79,7 +83,9 @@ impl Settings {
         if let Value::Object(all) = &mut all {
             all.extend(wish.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
-        serde_json::from_value(all).map_err(|e| Failure::new(Kind::BadValue, format!("settings cannot be read: {e}")))
+        let settings: Self = serde_json::from_value(all).map_err(|e| Failure::new(Kind::BadValue, format!("settings cannot be read: {e}")))?;
+        faults::proven(&settings.faults)?;
+        Ok(settings)
     }
 }
 
@@ -94,6 +100,7 @@ impl Default for Settings {
             conditional_delete: ConditionalDelete::default(),
             referential_integrity: Integrity::default(),
             history_modifications: false,
+            faults: Vec::new(),
         }
     }
 }

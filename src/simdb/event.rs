@@ -66,6 +66,9 @@ pub struct EventRecord {
     pub response: ResponseRecord,
     /// What was stored.
     pub resources: Vec<StoredResource>,
+    /// The fault that befell the exchange, if the simulator was told to have one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
     /// What is wrong with the content, where the simulator looks at it and stores it all the same: issues as an
     /// OperationOutcome has them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]

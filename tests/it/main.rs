@@ -9,6 +9,7 @@ mod bundles;
 mod conditionals;
 mod custom_params;
 mod events;
+mod faults;
 mod history;
 mod instant;
 mod interactions;
