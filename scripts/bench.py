@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the figures of docs/benchmarks.md.
 
-    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,whole,writes,create,tx,sims,disk,million]
+    scripts/bench.py [--dir DIR] [--runs 3] [--secs 5] [--only limits,load,read,whole,writes,create,tx,sims,disk,bench,million]
 
 Needs Python 3.9+, Debian's wrk, and what `cargo build --release` and `cargo bench --no-run` make. Starts its own servers on
 loopback, in a new directory below DIR (default: a temporary one); prints a table with medians and writes them to
@@ -258,6 +258,8 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             self.reads(main, "bench__million", ids, 90_910, " of 1,000,000")
             self.whole(main, "bench__million", ids, 90_910, " of 1,000,000")
         main.stop()
+        if "bench" in wanted:
+            self.instant()
         if "sims" in wanted:
             self.many()
         if "disk" in wanted:
@@ -390,6 +392,76 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
             f.write("SEED=%d\nwrk.headers['Content-Type']='application/fhir+json'\n%s" % (random.randrange(1 << 30), lua))
         return path
 
+    def instant(self):
+        """Snapshots, clones, resets, time travel, waiting."""
+        server = Server(os.path.join(self.folder, "instant"))
+        connection = server.connect()
+
+        def timed(method, path, body=None, expect=(200, 201, 204)):
+            began = time.time()
+            status, found = server.call(method, path, body, connection)
+            assert status in expect, (status, found)
+            return (time.time() - began) * 1000, found
+
+        server.call("PUT", "/api/sims/big__one", {}, connection)
+        self.load(server, "big__one", 9_000, 10)
+        before = self.disk(server.folder)
+        took, _ = timed("POST", "/api/sims/big__one/snapshots", {"name": "s"})
+        self.note("snapshot of 99,000 resources", took, "ms", "what was recent is flushed")
+        clones, resets = [], []
+        for n in range(max(3, self.o.runs)):
+            clones.append(timed("POST", "/api/sims", {"id": "big__c%d" % n, "from": "big__one@s"})[0])
+            timed("PUT", "/sim/big__c%d/fhir/Patient/x" % n, {"resourceType": "Patient", "id": "x"})
+            resets.append(timed("POST", "/api/sims/big__c%d/reset" % n, {"snapshot": "big__one@s"})[0])
+        self.note("clone of 99,000 resources", statistics.median(clones), "ms", "disk %+d kB in all" % ((self.disk(server.folder) - before) // 1024))
+        self.note("reset of it to the snapshot", statistics.median(resets), "ms", "")
+        self.note("first search in a clone", timed("GET", "/sim/big__c1/fhir/Patient?family=Fam00003")[0], "ms", "")
+        server.call("PUT", "/api/sims/small__t", {}, connection)
+        self.load(server, "small__t", 1_000, 0)
+        timed("POST", "/api/sims/small__t/snapshots", {"name": "s"})
+        began = time.time()
+        for n in range(1_000):
+            timed("POST", "/api/sims", {"id": "small__c%04d" % n, "from": "small__t@s"})
+        self.note("1,000 clones of a template of 1,000 resources", 1_000 / (time.time() - began), "/s", "one connection")
+        timed("POST", "/api/sims/big__one/markers", {"name": "m"})
+        _, page = timed("GET", "/sim/big__one/fhir/Patient?_count=1")
+        patient = page["entry"][0]["resource"]
+        for n in range(100):
+            timed("PUT", "/sim/big__one/fhir/Patient/" + patient["id"], patient)
+        for what, path in (("read", "Patient/" + patient["id"]), ("search", "Patient?family=Fam00003")):
+            now = self.wrk(server.url + "/sim/big__one/fhir/" + path, 1, None, server)
+            then = self.wrk(server.url + "/sim/big__one@marker:m/fhir/" + path, 1, None, server)
+            self.note("%s as of 100 updates before" % what, then[1], "ms p50", "now %.2f ms, ratio %.2f" % (now[1], then[1] / now[1]))
+        woken = []
+        for n in range(50):
+            waiting = server.connect()
+            waiting.request("GET", "/api/sims/small__t/events?wait=30s&resource=Patient/wake%d" % n)
+            time.sleep(0.01)
+            server.call("PUT", "/sim/small__t/fhir/Patient/wake%d" % n, {"resourceType": "Patient", "id": "wake%d" % n}, connection)
+            began = time.time()
+            assert waiting.getresponse().read().find(b"timedOut") < 0
+            woken.append((time.time() - began) * 1000)
+        self.note("a wait is answered after the answer to the write", statistics.median(woken), "ms", "greatest %.2f ms" % max(woken))
+        listeners = []
+        alone = self.wrk(server.url + "/sim/small__t/fhir/Patient", 1, self.slow_writes(), server)
+        for n in range(500):
+            one = server.connect()
+            one.request("GET", "/api/sims/small__t/stream")
+            listeners.append(one)
+        # None of them reads: their buffers fill, and then they lag.
+        beside = self.wrk(server.url + "/sim/small__t/fhir/Patient", 1, self.slow_writes(), server)
+        self.note("p50 of 50 creates a second with 500 listeners", beside[1], "ms", "alone %.2f ms, ratio %.2f; RssAnon %.0f MB" % (alone[1], beside[1] / alone[1], server.anon_mb()))
+        server.stop()
+
+    def slow_writes(self):
+        return """wrk.method='POST'
+wrk.body='{"resourceType":"Patient","active":true}'
+function delay() return 20 end
+"""
+
+    def disk(self, folder):
+        return int(subprocess.run(["du", "-sb", folder], capture_output=True, text=True).stdout.split()[0])
+
     def many(self):
         folder = os.path.join(self.folder, "many")
         server = Server(folder)
@@ -425,7 +497,7 @@ def main():
     parser.add_argument("--dir")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--secs", type=int, default=5)
-    parser.add_argument("--only", default="limits,load,read,whole,writes,create,tx,sims,disk,million")
+    parser.add_argument("--only", default="limits,load,read,whole,writes,create,tx,sims,disk,bench,million")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="fhirsim-bench-", dir=options.dir)
     print("in %s\n| what | median | |\n|---|--:|---|" % folder, flush=True)

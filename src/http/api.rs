@@ -194,7 +194,7 @@ struct Reset {
     snapshot: Option<String>,
 }
 
-/// `POST /api/sims/{id}/reset`: to nothing, or to a snapshot.
+/// `POST /api/sims/{id}/reset`: to nothing, to a snapshot, or to `other__one@snapshot`.
 pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
@@ -202,7 +202,10 @@ pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>, body:
         let reset = if body.iter().all(u8::is_ascii_whitespace) { Ok(Reset::default()) } else { serde_json::from_slice(&body) };
         let bad = |e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; send {{\"snapshot\":\"name\"}}, or nothing to empty the simulator"));
         match reset.map_err(bad)?.snapshot {
-            Some(name) => app.registry.reset_to(&id, &name)?,
+            Some(name) => match name.split_once('@') {
+                Some((of, name)) => app.registry.reset_to(&id, &of.parse()?, name)?,
+                None => app.registry.reset_to(&id, &id, &name)?,
+            },
             None => app.registry.reset(&id)?,
         }
         Ok(Answer::json(200, &shown(&app.registry.summary(&id)?, &origin, &app)))

@@ -2,7 +2,9 @@
 //!
 //! The feed belongs to the name, not to the open simulator: it goes on when that is closed and opened again, or emptied.
 
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 
@@ -42,6 +44,32 @@ impl Told {
     }
 }
 
+/// What is to be told, and to whom.
+type Telling = (broadcast::Sender<Arc<Told>>, Arc<Told>);
+
+/// Who tells. What wakes hundreds of listeners keeps the serving threads busy for milliseconds: whoever wrote gets the answer
+/// first.
+fn teller() -> Option<&'static Sender<Telling>> {
+    static TELLER: OnceLock<Option<Sender<Telling>>> = OnceLock::new();
+    let started = TELLER.get_or_init(|| {
+        let (sender, receiver) = channel::<Telling>();
+        let tells = move || {
+            while let Ok(first) = receiver.recv() {
+                std::thread::sleep(AFTER);
+                for (listeners, told) in std::iter::once(first).chain(receiver.try_iter()) {
+                    // Those who left in between need not be told.
+                    let _ = listeners.send(told);
+                }
+            }
+        };
+        std::thread::Builder::new().name("feed".into()).spawn(tells).ok().map(|_| sender)
+    });
+    started.as_ref()
+}
+
+/// How long after the commit listeners are told.
+const AFTER: Duration = Duration::from_millis(1);
+
 /// The live feed of a simulator.
 #[derive(Clone, Debug)]
 pub struct Feed(broadcast::Sender<Arc<Told>>);
@@ -53,11 +81,16 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Tells what happened; `what` is made only if somebody listens.
+    /// Tells what happened, in a moment; `what` is made only if somebody listens.
     pub fn tell(&self, what: impl FnOnce() -> Happening) {
         if self.0.receiver_count() > 0 {
-            // Those who left in between need not be told.
-            let _ = self.0.send(Arc::new(Told { what: what(), text: OnceLock::new() }));
+            let told = Arc::new(Told { what: what(), text: OnceLock::new() });
+            // Where no thread can be had, it is told at once.
+            if let Err(back) =
+                teller().map_or_else(|| Err((self.0.clone(), told.clone())), |teller| teller.send((self.0.clone(), told.clone())).map_err(|e| e.0))
+            {
+                let _ = back.0.send(back.1);
+            }
         }
     }
 

@@ -136,16 +136,22 @@ impl Registry {
         self.place(id, &staged)
     }
 
-    /// Makes a simulator what a snapshot of it was; its settings stay.
+    /// Makes a simulator what a snapshot, of it or of another, is; its settings stay.
     ///
     /// # Errors
-    /// There is no such snapshot; the disk's refusal, and then it is as it was.
-    pub fn reset_to(&self, id: &SimId, name: &str) -> Result<(), Failure> {
+    /// There is no such snapshot, or it is of another FHIR version; the disk's refusal, and then it is as it was.
+    pub fn reset_to(&self, id: &SimId, of: &SimId, name: &str) -> Result<(), Failure> {
         let collecting = self.shared.collecting.read();
         self.gated(id, |slot| {
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
-            let (base, saved) = self.snapshot_of(id, name)?;
-            let profile = Profile { base: Some(base), ..self.read_profile(id).map_err(failed)? };
+            self.summary(of)?;
+            let (base, saved) = self.snapshot_of(of, name)?;
+            let (own, other) = (self.read_profile(id).map_err(failed)?, self.read_profile(of).map_err(failed)?);
+            if own.version() != other.version() {
+                let message = format!("simulator {id} has FHIR version {}, and {of}@{name} has {}", own.fhir_version, other.fhir_version);
+                return Err(Failure::new(Kind::Conflict, message));
+            }
+            let profile = Profile { base: Some(base), ..own };
             let staged = self.stage_on(id, &profile, &saved).map_err(failed)?;
             self.exchange_directory(slot, &staged).map_err(failed)
         })?;

@@ -125,6 +125,13 @@ fn a_simulator_is_reset_to_a_snapshot() {
     assert_eq!(names, ["one", "two"]);
     api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "two"}));
     assert_eq!(told(state(&fhir)), "1 One 1, 2 Two 1; 2");
+    // To a snapshot of another, too.
+    server.client().put("/api/sims/a__other", &json!({})).expect(201);
+    api(&server, "/api/sims/a__other/reset", &json!({"snapshot": "a__b@one"}));
+    assert_eq!(told(state(&server.fhir("a__other"))), "1 One 1; 1");
+    server.client().delete("/api/sims/a__other").expect(204);
+    server.client().put("/api/sims/a__five", &json!({"fhirVersion": "R5"})).expect(201);
+    assert!(server.client().post("/api/sims/a__five/reset", &json!({"snapshot": "a__b@one"})).expect(409).refusal().contains("has FHIR version R5"));
     // A snapshot of what did not change costs nothing more, and what nobody needs goes.
     let before = bases(&server);
     api(&server, "/api/sims/a__b/snapshots", &json!({"name": "same"}));
