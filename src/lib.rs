@@ -18,7 +18,7 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | L7 | [`cli`] | the commands |
+//! | L7 | [`cli`] [`testing`] | the commands; a server within a test |
 //! | L6 | [`config`] | the settings: flags, environment, file |
 //! | L5 | [`http`] | actix, media types, headers, pages |
 //! | L4 | [`interaction`] | the FHIR interactions, one file each |
@@ -110,4 +110,5 @@ pub mod query;
 pub mod search;
 pub mod sim;
 pub mod simdb;
+pub mod testing;
 pub mod version;
