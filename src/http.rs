@@ -5,6 +5,7 @@
 
 mod access;
 mod api;
+mod archive;
 mod body;
 mod context;
 mod decode;

@@ -1,5 +1,6 @@
 //! A simulator: its snapshot, the one place where writes become true, and the registry of all simulators.
 
+pub mod archive;
 pub mod base;
 pub mod bodies;
 pub mod commit;

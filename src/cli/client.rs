@@ -1,5 +1,8 @@
 //! The client of the management API and of FHIR endpoints.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,6 +44,40 @@ impl Client {
     /// The same, refusing what is no success.
     pub fn expect(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Value, String> {
         match self.call(method, path, body)? {
+            (200..=299, value) => Ok(value),
+            (status, value) => Err(format!("{status}: {}", reason(&value))),
+        }
+    }
+
+    /// `GET`, into a file; returns how many bytes it is.
+    pub fn download(&self, path: &str, file: &Path) -> Result<u64, String> {
+        let url = format!("{}{path}", self.server);
+        let mut request = self.agent.get(&url);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut response = request.call().map_err(|e| self.unreachable(&url, &e))?;
+        if !response.status().is_success() {
+            let (status, value) = read(response).map_err(|e| format!("{url}: {e}"))?;
+            return Err(format!("{status}: {}", reason(&value)));
+        }
+        // What is there already is not lost to half a file.
+        let beside = file.with_extension("part");
+        let written = File::create(&beside).and_then(|mut out| io::copy(&mut response.body_mut().with_config().limit(u64::MAX).reader(), &mut out));
+        let written = written.and_then(|bytes| std::fs::rename(&beside, file).map(|()| bytes));
+        written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(|e| format!("{}: {e}", file.display()))
+    }
+
+    /// `PUT`, of a file.
+    pub fn upload(&self, path: &str, file: &Path) -> Result<Value, String> {
+        let url = format!("{}{path}", self.server);
+        let body = File::open(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let mut request = self.agent.put(&url).content_type("application/zstd");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request.send(body).map_err(|e| self.unreachable(&url, &e))?;
+        match read(response).map_err(|e| format!("{url}: {e}"))? {
             (200..=299, value) => Ok(value),
             (status, value) => Err(format!("{status}: {}", reason(&value))),
         }

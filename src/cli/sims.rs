@@ -1,5 +1,7 @@
 //! `fhirsim sim ...`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -49,6 +51,24 @@ pub enum SimCommand {
         /// The snapshot
         #[arg(long)]
         to: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Write a simulator, with all its events, into a file
+    Export {
+        /// <session>__<name>
+        id: String,
+        /// Such as lab__one.tar.zst
+        file: PathBuf,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make a simulator of such a file
+    Import {
+        /// <session>__<name>
+        id: String,
+        /// What an export has written
+        file: PathBuf,
         #[command(flatten)]
         remote: Remote,
     },
@@ -103,6 +123,16 @@ pub fn run(command: SimCommand) -> Result<(), String> {
             let body = to.as_ref().map(|name| json!({"snapshot": name}).to_string());
             remote.client().expect("POST", &format!("{}/reset", path(&id)), body.as_deref().map(str::as_bytes))?;
             super::say(&to.map_or_else(|| format!("{id} is empty"), |name| format!("{id} is as its snapshot {name}")));
+            Ok(())
+        }
+        SimCommand::Export { id, file, remote } => {
+            let bytes = remote.client().download(&format!("{}/archive", path(&id)), &file)?;
+            super::say(&format!("{id} is in {}, {bytes} bytes", file.display()));
+            Ok(())
+        }
+        SimCommand::Import { id, file, remote } => {
+            let made = remote.client().upload(&format!("{}/archive", path(&id)), &file)?;
+            super::say(&format!("{}: {} events", text(&made, "base"), made["events"]));
             Ok(())
         }
         SimCommand::Faults { id, rules, clear, remote } => faults(&id, &rules, clear, &remote),

@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, events, explain, faults, metrics, pages, respond, serve};
+use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -54,6 +54,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events", web::get().to(events::events))
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
+                .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/diff", web::get().to(events::diff))
                 .route("/sims/{id}/stream", web::get().to(events::stream))
                 .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))

@@ -4,6 +4,7 @@
 #![expect(clippy::needless_pass_by_value, clippy::format_collect, reason = "cases read better in one place")]
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
+mod archives;
 mod bad_input;
 mod bundles;
 mod conditionals;

@@ -1,0 +1,108 @@
+//! `/api/sims/{id}/archive`: a simulator as a file, out and in, as a stream either way.
+
+use std::io::{self, Read, Write};
+
+use actix_web::web::{Bytes, Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::{App, context, respond};
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::SimId;
+
+/// Pieces that wait between the disk and the network.
+const WAITING: usize = 16;
+/// Bytes of a piece.
+const PIECE: usize = 64 << 10;
+
+/// What is written goes out.
+struct Out {
+    to: Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        // Nobody takes it: the client has gone.
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        if piece.is_empty() { Ok(()) } else { self.to.blocking_send(Ok(piece.into())).map_err(gone) }
+    }
+}
+
+/// What comes in is read.
+struct In {
+    from: Receiver<io::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for In {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.from.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.piece = piece?,
+            }
+        }
+        let length = into.len().min(self.piece.len());
+        into[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+/// `GET /api/sims/{id}/archive`.
+pub async fn export(app: Data<App>, id: Path<String>) -> HttpResponse {
+    let opened = web::block(move || app.registry.get(&id.parse()?)).await;
+    let sim = match opened {
+        Ok(Ok(sim)) => sim,
+        Ok(Err(failure)) => return respond::failure(&failure, FhirVersion::default()),
+        Err(error) => return respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
+    };
+    let name = format!("attachment; filename=\"{}.tar.zst\"", sim.id());
+    let (to, from) = channel(WAITING);
+    actix_web::rt::task::spawn_blocking(move || {
+        let mut out = Out { to: to.clone(), piece: Vec::new() };
+        if let Err(error) = sim.export(&mut out).and_then(|_| out.flush()) {
+            // What has gone out is cut short, so that nobody takes it for whole.
+            tracing::warn!(sim = %sim.id(), %error, "an export was not finished");
+            let _ = to.blocking_send(Err(error));
+        }
+    });
+    let pieces = futures_util::stream::unfold(from, |mut from| async { from.recv().await.map(|piece| (piece, from)) });
+    HttpResponse::Ok().content_type("application/zstd").insert_header(("content-disposition", name)).streaming(pieces)
+}
+
+/// `PUT /api/sims/{id}/archive`: a new simulator of what the body holds.
+pub async fn import(request: HttpRequest, app: Data<App>, id: Path<String>, mut body: Payload) -> HttpResponse {
+    let (to, from) = channel(WAITING);
+    let origin = context::origin(&request, &app.options);
+    let importing = web::block(move || {
+        let id: SimId = id.parse()?;
+        let counted = app.registry.import(&id, In { from, piece: Bytes::new() })?;
+        Ok(json!({"id": id.as_str(), "base": format!("{origin}/sim/{id}/fhir"), "events": counted.events, "bytes": counted.bytes}))
+    });
+    let sending = async move {
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|e| io::Error::new(io::ErrorKind::UnexpectedEof, e.to_string()));
+            // Refused already: the rest is not wanted.
+            if to.send(piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    match futures_util::join!(importing, sending).0 {
+        Ok(Ok(made)) => HttpResponse::Created().json(made),
+        Ok(Err(failure)) => respond::failure(&failure, FhirVersion::default()),
+        Err(error) => respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
+    }
+}

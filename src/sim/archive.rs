@@ -1,0 +1,193 @@
+//! A simulator as one file, `.tar.zst`: what it was made to be, its markers, and every event folder, those of what it builds on
+//! too. Indexes are not in it; they are made anew.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+use tar::{Archive, Builder, EntryType, Header};
+
+use super::commit::Sim;
+use super::profile::{Profile, known_type};
+use super::registry::Registry;
+use crate::clock::{EventId, instant};
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::SimId;
+use crate::simdb::event_index::Filter;
+use crate::version::Operation;
+
+/// Most bytes that an archive may unpack to.
+const MAX_BYTES: u64 = 16 << 30;
+/// Most files in an archive.
+const MAX_FILES: u64 = 20_000_000;
+/// The greatest file that is no event's.
+const MAX_OWN: u64 = 16 << 20;
+/// How hard to compress; the default of the format.
+const LEVEL: i32 = 3;
+
+/// What was written or read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Event folders.
+    pub events: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+}
+
+impl Sim {
+    /// Writes the simulator as it is now.
+    ///
+    /// # Errors
+    /// The file system's, or `out`'s.
+    pub fn export(&self, out: impl Write) -> io::Result<Counted> {
+        let upto = self.snapshot().last_event();
+        let mut tar = Builder::new(zstd::Encoder::new(out, LEVEL)?);
+        let profile = Profile { base: None, ..(*self.profile()).clone() };
+        append(&mut tar, "simid.txt", self.id().as_str().as_bytes())?;
+        append(&mut tar, "sim.json", &serde_json::to_vec_pretty(&profile)?)?;
+        if let Ok(markers) = fs::read(self.dir().root().join("markers.json")) {
+            append(&mut tar, "markers.json", &markers)?;
+        }
+        let mut counted = Counted::default();
+        // What is written from now on is not in it.
+        for (event, operation) in self.find_events(&Filter::default(), (EventId::ZERO, upto), false, usize::MAX)? {
+            let folder = self.dir_of(event).event(operation, event);
+            let mut names: Vec<String> = fs::read_dir(&folder)?.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+            names.sort_unstable();
+            for name in names {
+                let bytes = fs::read(folder.join(&name))?;
+                append(&mut tar, &format!("fhir/{}/{event}/{name}", operation.directory()), &bytes)?;
+                counted.bytes += bytes.len() as u64;
+            }
+            counted.events += 1;
+        }
+        tar.into_inner()?.finish()?.flush()?;
+        Ok(counted)
+    }
+}
+
+fn append(tar: &mut Builder<impl Write>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    header.set_entry_type(EntryType::Regular);
+    tar.append_data(&mut header, path, bytes)
+}
+
+impl Registry {
+    /// Makes a simulator of what [`Sim::export`] has written.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`]: there is one of this name; the archive is none, or holds what no archive of ours holds: nothing is left of it then.
+    pub fn import(&self, id: &SimId, from: impl Read) -> Result<Counted, Failure> {
+        Self::refuse_taken(id, &self.sims.read())?;
+        let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
+        let empty = Profile {
+            sim_type: super::profile::FHIR_TYPE.to_owned(),
+            fhir_version: FhirVersion::default().name().to_owned(),
+            created: instant(self.clock().now_ms()),
+            base: None,
+            settings: super::Settings::default(),
+        };
+        let staged = self.stage(id, &empty).map_err(failed)?;
+        let unpacked = unpack(from, &staged).and_then(|counted| self.place(id, &staged).map(|()| counted));
+        if unpacked.is_err() {
+            let _ = fs::remove_dir_all(&staged);
+        }
+        unpacked
+    }
+}
+
+/// Unpacks an archive into the directory of a simulator that is still to be put into its place.
+fn unpack(from: impl Read, staged: &Path) -> Result<Counted, Failure> {
+    let broken =
+        |e: &dyn std::fmt::Display| Failure::new(Kind::Malformed, format!("the archive cannot be read: {e}; it is a .tar.zst that an export has made"));
+    let decoder = zstd::Decoder::new(from).map_err(|e| broken(&e))?;
+    let mut archive = Archive::new(decoder.take(MAX_BYTES));
+    let (mut counted, mut files, mut folder, mut described) = (Counted::default(), 0, PathBuf::new(), false);
+    for entry in archive.entries().map_err(|e| broken(&e))? {
+        let mut entry = entry.map_err(|e| broken(&e))?;
+        let path = entry.path().map_err(|e| broken(&e))?.into_owned();
+        let shown = clip(&path.display().to_string());
+        let refused = |why: &str| Failure::new(Kind::Invalid, format!("the archive holds '{shown}', {why}; nothing was made"));
+        if entry.header().entry_type() != EntryType::Regular {
+            return Err(refused("which is no plain file"));
+        }
+        files += 1;
+        counted.bytes += entry.size();
+        if files > MAX_FILES || counted.bytes > MAX_BYTES {
+            return Err(Failure::new(Kind::TooLarge, format!("the archive unpacks to more than {MAX_FILES} files or {MAX_BYTES} bytes")));
+        }
+        let place = place(&path).ok_or_else(|| refused("which no simulator has"))?;
+        let own = |entry: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            entry.take(MAX_OWN).read_to_end(&mut bytes).map(|_| bytes).map_err(|e| broken(&e))
+        };
+        let written = match place {
+            Place::Id => continue,
+            Place::Profile => {
+                described = true;
+                let profile = proven(&own(&mut entry)?)?;
+                let text = serde_json::to_vec_pretty(&profile).unwrap_or_default();
+                fs::write(staged.join("sim.json"), text).and_then(|()| fs::write(staged.join("sim_type.txt"), &profile.sim_type))
+            }
+            Place::Markers => {
+                let bytes = own(&mut entry)?;
+                serde_json::from_slice::<Value>(&bytes).map_err(|_| refused("which is no JSON"))?;
+                fs::write(staged.join("markers.json"), bytes)
+            }
+            Place::Event(operation, event, name) => {
+                let here = staged.join("fhir").join(operation.directory()).join(event.to_string());
+                if folder != here {
+                    counted.events += 1;
+                    fs::create_dir_all(&here).map_err(|e| super::storage_failure("the archive cannot be unpacked", &e))?;
+                    folder = here;
+                }
+                File::create_new(folder.join(name)).and_then(|mut file| io::copy(&mut entry, &mut file)).map(drop)
+            }
+        };
+        written.map_err(|e| super::storage_failure(&format!("'{shown}' cannot be unpacked"), &e))?;
+    }
+    if described {
+        Ok(counted)
+    } else {
+        Err(Failure::new(Kind::Invalid, "the archive has no sim.json: it is none of a simulator, or was cut short; nothing was made"))
+    }
+}
+
+/// Where a file of an archive belongs.
+enum Place {
+    Id,
+    Profile,
+    Markers,
+    Event(Operation, EventId, String),
+}
+
+/// The place of a path, if it is one that an export writes: no path is made of the archive's text.
+fn place(path: &Path) -> Option<Place> {
+    let parts: Vec<&str> = path.components().map(|c| if let Component::Normal(part) = c { part.to_str() } else { None }).collect::<Option<_>>()?;
+    match parts[..] {
+        ["simid.txt"] => Some(Place::Id),
+        ["sim.json"] => Some(Place::Profile),
+        ["markers.json"] => Some(Place::Markers),
+        ["fhir", operation, event, name] => {
+            let operation = Operation::ALL.into_iter().find(|o| o.directory() == operation)?;
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+            let is_name = (1..=200).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.');
+            Some(Place::Event(operation, event.parse().ok()?, name.to_owned())).filter(|_| is_name)
+        }
+        _ => None,
+    }
+}
+
+/// Proves what an archive says the simulator was made to be.
+fn proven(bytes: &[u8]) -> Result<Profile, Failure> {
+    let bad = |e: &dyn std::fmt::Display| Failure::new(Kind::Invalid, format!("the sim.json of the archive cannot be used: {e}; nothing was made"));
+    let profile: Profile = serde_json::from_slice(bytes).map_err(|e| bad(&e))?;
+    known_type(&profile.sim_type).map_err(|f| bad(&f))?;
+    profile.fhir_version.parse::<FhirVersion>().map_err(|f| bad(&f))?;
+    super::faults::proven(&profile.settings.faults).map_err(|f| bad(&f))?;
+    if profile.base.is_some() { Err(bad(&"it builds on what is not in the archive")) } else { Ok(profile) }
+}
