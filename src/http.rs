@@ -20,6 +20,7 @@ mod pages;
 mod respond;
 pub mod routes;
 mod serve;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;

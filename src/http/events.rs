@@ -1,30 +1,26 @@
 //! `/api/sims/{id}/events`: what happened, filtered; waiting for what is to happen; markers; the live stream.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data, Path, Query};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::api::{MAX_PAGE, PAGE, Result, answer};
 use super::respond::Answer;
-use super::{App, respond, routes};
+use super::stream::Listening;
+use super::{App, respond};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
 use crate::interaction::changes;
 use crate::search::path::library::Expression;
 use crate::sim::Sim;
-use crate::sim::feed::{Happening, Told};
 use crate::simdb::event::RECORD;
 use crate::simdb::event_index::{Fact, Filter, Row};
 use crate::simdb::{EventRecord, SimId, scan};
@@ -34,10 +30,6 @@ use crate::version::Operation;
 const EXAMINED: usize = 1_000;
 /// Longest that a request may wait.
 const MAX_WAIT: Duration = Duration::from_mins(5);
-/// Most requests that wait and streams, all simulators together.
-const MAX_LISTENERS: usize = 2_000;
-/// How often a stream without news says that it is still there.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Longest body that is shown within JSON.
 const SHOWN_BYTES: usize = 1 << 20;
 
@@ -54,39 +46,55 @@ pub struct Asked {
     client: Option<String>,
     trace: Option<String>,
     /// Events after this one.
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// Events up to this one.
     until: Option<String>,
     /// Events before this one.
-    before: Option<String>,
-    order: Option<String>,
+    pub(super) before: Option<String>,
+    pub(super) order: Option<String>,
     limit: Option<usize>,
     /// FHIRPath that must hold of the request's resource.
     request: Option<String>,
     /// The same of the response's.
     response: Option<String>,
-    wait: Option<String>,
+    pub(super) wait: Option<String>,
     at_least: Option<usize>,
 }
 
 /// The same, understood.
-struct Wanted {
-    filter: Filter,
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub filter: Filter,
     /// First and last event.
-    span: (EventId, EventId),
-    newest_first: bool,
-    limit: usize,
-    request: Option<Expression>,
-    response: Option<Expression>,
-    version: FhirVersion,
+    pub span: (EventId, EventId),
+    pub newest_first: bool,
+    pub limit: usize,
+    /// What must hold of the request's resource, and of the response's.
+    pub request: Option<Expression>,
+    pub response: Option<Expression>,
+    pub version: FhirVersion,
 }
 
-fn bad(message: String) -> Failure {
+pub(super) fn bad(message: String) -> Failure {
     Failure::new(Kind::BadValue, message)
 }
 
 impl Asked {
-    fn wanted(&self, sim: &Sim) -> Result<Wanted> {
+    /// What a form asks for, as it stands in a URL.
+    pub(super) fn filters(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("operation", &self.operation),
+            ("interaction", &self.interaction),
+            ("type", &self.type_name),
+            ("resource", &self.resource),
+            ("status", &self.status),
+            ("since", &self.since),
+            ("request", &self.request),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.clone().filter(|v| !v.trim().is_empty())?))).collect()
+    }
+
+    pub(super) fn wanted(&self, sim: &Sim) -> Result<Wanted> {
         let list = |text: &Option<String>| text.as_deref().unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>();
         let facts = [
             (Fact::Interaction, &self.interaction),
@@ -201,7 +209,7 @@ pub(super) struct Events {
 
 impl Wanted {
     /// The page, and where the next one begins.
-    fn page(&self, sim: &Sim) -> Result<Events> {
+    pub(super) fn page(&self, sim: &Sim) -> Result<Events> {
         let picky = self.request.is_some() || self.response.is_some();
         let most = if picky { EXAMINED } else { self.limit };
         let unreadable = |e| crate::sim::storage_failure("the events cannot be listed", &e);
@@ -243,7 +251,7 @@ impl Wanted {
     }
 
     /// Whether something that happens now is wanted.
-    fn wants(&self, sim: &Sim, row: &Row, record: &EventRecord) -> bool {
+    pub(super) fn wants(&self, sim: &Sim, row: &Row, record: &EventRecord) -> bool {
         (self.span.0..=self.span.1).contains(&row.event) && self.filter.holds(row.operation, record) && self.agrees(sim, row.operation, row.event, record)
     }
 }
@@ -259,16 +267,39 @@ fn resource(file: &PathBuf, version: FhirVersion) -> Option<Value> {
 }
 
 /// An event as a list shows it.
-fn listed(record: &EventRecord, operation: Operation) -> Value {
+pub(super) fn listed(record: &EventRecord, operation: Operation) -> Value {
     let mut value = serde_json::to_value(record).unwrap_or_default();
     value["operation"] = operation.directory().into();
     value["folder"] = format!("fhir/{}/{}", operation.directory(), record.event).into();
     value
 }
 
-/// The newest `limit` events before `before`.
-pub(super) fn newest(sim: &Sim, before: Option<String>, limit: usize) -> Result<Events> {
-    Asked { before, limit: Some(limit), ..Asked::default() }.wanted(sim)?.page(sim)
+/// A page of what is asked for, newest first.
+pub(super) fn page(sim: &Sim, asked: &Asked, limit: usize) -> Result<Events> {
+    // A field of a form that is left empty asks for nothing.
+    let filters = asked.filters();
+    let said = |name: &str| filters.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+    let asked = Asked {
+        operation: said("operation"),
+        interaction: said("interaction"),
+        type_name: said("type"),
+        resource: said("resource"),
+        status: said("status"),
+        since: said("since"),
+        request: said("request"),
+        before: asked.before.clone(),
+        limit: Some(limit),
+        ..Asked::default()
+    };
+    asked.wanted(sim)?.page(sim)
+}
+
+/// The events before and after one, if there are any.
+pub(super) fn neighbours(sim: &Sim, event: EventId) -> (Option<EventId>, Option<EventId>) {
+    let one = |span, newest_first| sim.find_events(&Filter::default(), span, newest_first, 1).ok().and_then(|found| found.first().map(|(event, _)| *event));
+    let before = one((EventId::ZERO, EventId::from_u64(event.to_u64().saturating_sub(1))), true);
+    let after = one((EventId::from_u64(event.to_u64().saturating_add(1)), EventId::from_u64(u64::MAX)), false);
+    (before, after)
 }
 
 /// `GET /api/sims/{id}/events`.
@@ -302,216 +333,6 @@ async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<A
             return Ok(Answer::json(200, &value));
         }
     }
-}
-
-/// Somebody who listens to a simulator.
-struct Listening {
-    app: Data<App>,
-    receiver: Receiver<Arc<Told>>,
-    stopping: tokio::sync::watch::Receiver<bool>,
-}
-
-/// How many listen.
-static LISTENERS: AtomicUsize = AtomicUsize::new(0);
-
-impl Listening {
-    fn begin(app: &Data<App>, id: &SimId) -> Result<Self> {
-        let receiver = app.registry.feed(id)?.listen();
-        if LISTENERS.fetch_add(1, Ordering::Relaxed) >= MAX_LISTENERS {
-            LISTENERS.fetch_sub(1, Ordering::Relaxed);
-            return Err(Failure::new(Kind::TooCostly, format!("{MAX_LISTENERS} requests wait or stream already, which is the most; end some")));
-        }
-        Ok(Self { app: app.clone(), receiver, stopping: app.stopping.clone() })
-    }
-
-    /// Waits until something happens that is more than a read in the log, or the server or the simulator ends.
-    async fn news(&mut self) {
-        loop {
-            match self.next().await {
-                Next::Happened(told) if matches!(told.what, Happening::Read(_)) => {}
-                _ => return,
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Next {
-        if *self.stopping.borrow() {
-            return Next::End;
-        }
-        tokio::select! {
-            received = self.receiver.recv() => match received {
-                Ok(told) => Next::Happened(told),
-                Err(RecvError::Lagged(missed)) => Next::Missed(missed),
-                Err(RecvError::Closed) => Next::End,
-            },
-            _ = self.stopping.changed() => Next::End,
-        }
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        LISTENERS.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-enum Next {
-    Happened(Arc<Told>),
-    Missed(u64),
-    End,
-}
-
-/// `GET /api/sims/{id}/stream`: Server-Sent Events, <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
-pub async fn stream(request: HttpRequest, app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
-    let mut asked = asked.into_inner();
-    if let Some(last) = routes::text(&request, "last-event-id") {
-        asked.since = Some(last.to_owned());
-    }
-    let begun = async {
-        if asked.wait.is_some() || asked.before.is_some() || asked.order.is_some() {
-            return Err(bad("a stream knows no wait, before and order: it goes on from 'since', oldest first".to_owned()));
-        }
-        let id: SimId = id.parse()?;
-        let listening = Listening::begin(&app, &id)?;
-        let resumes = asked.since.is_some();
-        let (registry, of) = (app.registry.clone(), id.clone());
-        let work = move || registry.get(&of).and_then(|sim| Ok((asked.wanted(&sim)?, sim.next_event())));
-        let (wanted, now) = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
-        let wanted = Arc::new(Wanted { newest_first: false, limit: MAX_PAGE, ..wanted });
-        let from = if resumes { wanted.span.0 } else { now };
-        Ok(Stream { listening, id, wanted, ready: VecDeque::new(), behind: resumes.then_some(from), seen: from })
-    };
-    match begun.await {
-        Err(failure) => respond::failure(&failure, FhirVersion::default()),
-        Ok(stream) => HttpResponse::Ok()
-            .content_type("text/event-stream")
-            .insert_header(("cache-control", "no-store"))
-            .insert_header(("x-accel-buffering", "no"))
-            .streaming(futures_util::stream::unfold(stream, |mut stream| async {
-                let chunk = stream.chunk().await?;
-                Some((std::result::Result::<Bytes, actix_web::Error>::Ok(chunk), stream))
-            })),
-    }
-}
-
-/// A live stream.
-struct Stream {
-    listening: Listening,
-    id: SimId,
-    wanted: Arc<Wanted>,
-    /// What is to be sent before anything else.
-    ready: VecDeque<Arc<str>>,
-    /// From which event on the folders are to be read, because what happened then was not told here.
-    behind: Option<EventId>,
-    /// Events before this one were sent, as far as they were read from the folders.
-    seen: EventId,
-}
-
-impl Stream {
-    /// What is to be sent next; none at the end.
-    async fn chunk(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Bytes::copy_from_slice(chunk.as_bytes()));
-            }
-            if self.behind.is_some() {
-                self.catch_up().await?;
-                continue;
-            }
-            let Ok(next) = timeout(HEARTBEAT, self.listening.next()).await else { return Some(Bytes::from_static(b": still here\n\n")) };
-            match next {
-                Next::End => return None,
-                Next::Missed(missed) => {
-                    let said = json!({"missed": missed, "resumesAfter": EventId::from_u64(self.seen.to_u64().saturating_sub(1)).to_string()});
-                    self.ready.push_back(message("lagged", None, &said.to_string()).into());
-                    self.behind = Some(self.seen);
-                }
-                Next::Happened(told) => self.take(&told).await?,
-            }
-        }
-    }
-
-    /// Takes in what happened.
-    async fn take(&mut self, told: &Arc<Told>) -> Option<()> {
-        match &told.what {
-            Happening::Event(row, _) if row.event < self.seen || !self.wanted.filter.admits(row) => {}
-            Happening::Event(row, record) => {
-                if self.wanted.request.is_some() || self.wanted.response.is_some() {
-                    let (registry, id, wanted, told) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone(), told.clone());
-                    let wants = web::block(move || match (&told.what, registry.get(&id)) {
-                        (Happening::Event(row, record), Ok(sim)) => wanted.wants(&sim, row, record),
-                        _ => false,
-                    });
-                    if !wants.await.ok()? {
-                        return Some(());
-                    }
-                } else if !self.wanted.filter.holds(row.operation, record) {
-                    return Some(());
-                }
-                // Made once, however many listen.
-                let text = told.text(|| message("event", Some(row.event), &listed(record, row.operation).to_string()));
-                self.seen = self.seen.max(EventId::from_u64(row.event.to_u64() + 1));
-                self.ready.push_back(text);
-            }
-            Happening::Read(entry) => {
-                if self.wanted.is_unfiltered() {
-                    self.ready.push_back(told.text(|| message("read", None, &json!(entry).to_string())));
-                }
-            }
-            Happening::Marker(name, event) => {
-                let said = || json!({"name": name, "event": event.to_string(), "instant": event.instant()}).to_string();
-                self.ready.push_back(told.text(|| message("marker", Some(*event), &said())));
-            }
-            Happening::Reset => self.ready.push_back(told.text(|| message("reset", None, "{}"))),
-        }
-        Some(())
-    }
-
-    /// Reads from the folders what was not told here.
-    async fn catch_up(&mut self) -> Option<()> {
-        let from = self.behind.take()?;
-        let (registry, id, wanted) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone());
-        let read = web::block(move || {
-            let sim = registry.get(&id)?;
-            Wanted { span: (from.max(wanted.span.0), wanted.span.1), ..wanted.again() }.page(&sim)
-        });
-        let page = read.await.ok()?.ok()?;
-        for shown in &page.shown {
-            let event = shown["event"].as_str().and_then(|e| e.parse::<EventId>().ok());
-            if let Some(event) = event {
-                self.seen = self.seen.max(EventId::from_u64(event.to_u64() + 1));
-            }
-            self.ready.push_back(message("event", event, &shown.to_string()).into());
-        }
-        self.behind = page.next.map(|last| EventId::from_u64(last.to_u64() + 1));
-        Some(())
-    }
-}
-
-impl Wanted {
-    /// Whether nothing is asked of an event but its time.
-    fn is_unfiltered(&self) -> bool {
-        let Filter { operations, statuses, facts } = &self.filter;
-        operations.is_empty() && statuses.is_empty() && facts.is_empty() && self.request.is_none() && self.response.is_none()
-    }
-
-    fn again(&self) -> Self {
-        Self {
-            filter: self.filter.clone(),
-            span: self.span,
-            newest_first: self.newest_first,
-            limit: self.limit,
-            request: self.request.clone(),
-            response: self.response.clone(),
-            version: self.version,
-        }
-    }
-}
-
-/// A message of a stream; JSON has no line breaks.
-fn message(kind: &str, id: Option<EventId>, data: &str) -> String {
-    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
-    format!("event: {kind}\n{id}data: {data}\n\n")
 }
 
 /// How an event is to be shown.

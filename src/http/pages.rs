@@ -1,19 +1,22 @@
-//! The pages for people. Every value is escaped by tera; there is no script.
+//! The pages for people. Every value is escaped by tera; the one script sets text only, and they work without it.
 
 use std::fs;
 
 use actix_web::web::{Data, Form, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 
+use super::events::{self, Asked};
 use super::respond::Answer;
-use super::{App, context, events};
+use super::{App, context};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::status;
+use crate::sim::Settings;
+use crate::sim::faults::PRESETS;
 use crate::sim::registry::Wanted;
-use crate::simdb::SimId;
+use crate::simdb::{EventRecord, SimId};
 
 /// Events on a simulator's page, simulators on the first page.
 const SHOWN: usize = 50;
@@ -21,8 +24,8 @@ const SHOWN: usize = 50;
 const SHOWN_RESOURCES: usize = 20;
 /// Most bytes of a file that a page shows.
 const SHOWN_BYTES: usize = 200_000;
-/// What a page may do: nothing but show itself.
-const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// What a page may do: show itself, with a script of this server.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The templates.
 pub struct Pages(Tera);
@@ -131,68 +134,173 @@ pub async fn create(app: Data<App>, form: Form<NewSim>) -> HttpResponse {
     .await
 }
 
-/// Which events.
-#[derive(Debug, Deserialize)]
-pub struct Before {
-    before: Option<String>,
-}
-
 /// `/sims/{id}`.
-pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, before: Query<Before>) -> HttpResponse {
+pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     page(app, move |app| {
         let id: SimId = id.parse()?;
         let sim = app.registry.get(&id)?;
         let summary = app.registry.summary(&id)?;
-        let page = events::newest(&sim, before.before.clone(), SHOWN)?;
-        let shown: Vec<Value> = page
-            .shown
-            .iter()
-            .map(|e| {
-                let stored = e["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-                let resources: Vec<String> = stored.iter().take(3).map(|r| format!("{}/{}", text(&r["type"]), text(&r["id"]))).collect();
-                json!({"id": e["event"], "instant": e["instant"], "interaction": e["interaction"], "method": e["request"]["method"], "url": e["request"]["url"],
-                    "status": e["response"]["status"], "good": e["response"]["status"].as_u64() < Some(400), "resources": resources,
-                    "more": stored.len().saturating_sub(3)})
-            })
-            .collect();
-        let next = page.next.map(|e| e.to_string());
+        let page = events::page(&sim, &asked, SHOWN)?;
         let counts: Vec<Value> = summary.counts.iter().map(|(t, n)| json!({"type": t, "count": n})).collect();
-        let log = sim.log.newest(10);
-        Ok(app.pages.render(
-            200,
-            "sim.html",
-            json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created,
-                "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts, "events": shown, "next": next, "log": log}),
-        ))
+        let next = page.next.map(|e| e.to_string());
+        let filters = asked.filters();
+        let snapshots: Vec<Value> =
+            app.registry.snapshots(&id)?.iter().map(|s| json!({"name": s.name, "created": s.created, "events": s.events})).collect();
+        let presets: Vec<Value> = PRESETS.iter().map(|(name, effect)| json!({"name": name, "effect": effect})).collect();
+        let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created,
+            "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts,
+            "events": page.shown.iter().map(row).collect::<Vec<_>>(), "log": sim.log.newest(10), "next": next,
+            "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),
+            // Only of a page that shows the newest.
+            "stream": format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned())),
+            "filtered": !filters.is_empty(), "asked": form(filters),
+            "settings": changed(&summary.profile.settings), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
+            "snapshots": snapshots, "presets": presets});
+        Ok(app.pages.render(200, "sim.html", values))
+    })
+    .await
+}
+
+fn query(pairs: impl Iterator<Item = (&'static str, String)>) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// The fields of the form, as they were filled in.
+fn form(filters: Vec<(&'static str, String)>) -> Value {
+    let mut fields = json!({"interaction": "", "type": "", "resource": "", "status": "", "since": "", "request": ""});
+    for (name, value) in filters {
+        fields[name] = value.into();
+    }
+    fields
+}
+
+/// An event as a row of the list.
+fn row(e: &Value) -> Value {
+    let stored = e["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let resources: Vec<String> = stored.iter().take(3).map(|r| format!("{}/{}", text(&r["type"]), text(&r["id"]))).collect();
+    json!({"id": e["event"], "instant": e["instant"], "interaction": e["interaction"], "method": e["request"]["method"], "url": e["request"]["url"],
+        "status": e["response"]["status"], "good": e["response"]["status"].as_u64().is_some_and(is_good), "resources": resources,
+        "more": stored.len().saturating_sub(3), "fault": e["fault"]})
+}
+
+fn is_good(status: u64) -> bool {
+    (100..400).contains(&status)
+}
+
+/// The settings that are not as they are made.
+fn changed(settings: &Settings) -> Vec<Value> {
+    let (all, plain) = (json!(settings), json!(Settings::default()));
+    let differs = |(name, value): (&String, &Value)| (name != "faults" && plain[name] != *value).then(|| json!({"name": name, "value": value}));
+    all.as_object().into_iter().flatten().filter_map(differs).collect()
+}
+
+/// A button of a simulator's page.
+#[derive(Debug, Deserialize)]
+pub struct Pressed {
+    r#do: String,
+    snapshot: Option<String>,
+    fault: Option<String>,
+}
+
+/// `POST /sims/{id}`: what a button of the page does.
+pub async fn press(app: Data<App>, id: Path<String>, form: Form<Pressed>) -> HttpResponse {
+    page(app, move |app| {
+        let id: SimId = id.parse()?;
+        let snapshot = form.snapshot.as_deref().unwrap_or_default();
+        let faults = |rules: Value| {
+            let settings = [("faults".to_owned(), rules)].into_iter().collect();
+            app.registry.change(&id, &Wanted { settings, ..Wanted::default() })
+        };
+        match form.r#do.as_str() {
+            "snapshot" => app.registry.take_snapshot(&id, snapshot).map(drop)?,
+            "reset" => app.registry.reset_to(&id, &id, snapshot)?,
+            "forget" => app.registry.delete_snapshot(&id, snapshot)?,
+            "fault" => faults(json!([{"preset": form.fault}]))?,
+            "mend" => faults(json!([]))?,
+            other => return Err(Failure::new(Kind::BadValue, format!("'{}' is no button of this page", crate::fhir::id::clip(other)))),
+        }
+        Ok(Answer { status: 303, ..Answer::default() }.with("location", format!("/sims/{id}")))
     })
     .await
 }
 
 /// `/sims/{id}/events/{event}`.
-pub async fn event(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
     page(app, move |app| {
         let (id, event) = path.into_inner();
         let (folder, record) = events::folder(app, &id, &event)?;
-        let mut shown = Vec::new();
-        for name in events::files(&folder)? {
-            let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the event cannot be read", &e))?;
-            let cut = bytes.len() > SHOWN_BYTES;
-            let text = std::str::from_utf8(&bytes[..bytes.len().min(SHOWN_BYTES)]).ok().map(str::to_owned);
-            let text = text.map(|t| if cut || !name.ends_with(".json") { t } else { crate::fhir::raw::pretty(&t) });
-            shown.push(json!({"name": name, "bytes": bytes.len(), "text": text, "cut": cut}));
-        }
-        let resources: Vec<Value> = record.resources.iter().take(SHOWN_RESOURCES).map(|r| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file})).collect();
-        Ok(app.pages.render(
-            200,
-            "event.html",
-            json!({"sim": id, "id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
-                "status": record.response.status, "good": record.response.status < 400, "duration": record.response.duration_us, "client": record.client,
-                "folder": folder.display().to_string(), "files": shown, "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES)}),
-        ))
+        let sim = app.registry.get(&id.parse()?)?;
+        let bytes_of = |name: &str| fs::metadata(folder.join(name)).map_or(0, |m| m.len());
+        let files: Vec<Value> = events::files(&folder)?.iter().map(|name| json!({"name": name, "bytes": bytes_of(name)})).collect();
+        let body = |file: Option<&String>| file.and_then(|file| Some((file.clone(), readable(&folder.join(file))?)));
+        let (asked, answered) = (body(record.request.body.as_ref()), body(record.response.body.as_ref()));
+        let resources: Vec<Value> = record
+            .resources
+            .iter()
+            .take(SHOWN_RESOURCES)
+            .map(|r| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file}))
+            .collect();
+        let (before, after) = events::neighbours(&sim, record.event.parse().unwrap_or_default());
+        let shown = |body: &Option<(String, String)>| body.as_ref().map(|(name, text)| if name.ends_with(".json") { crate::fhir::raw::pretty(text) } else { text.clone() });
+        let headers = |all: &Map<String, Value>| all.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>();
+        let values = json!({"sim": id, "id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
+            "status": record.response.status, "good": is_good(record.response.status.into()), "duration": record.response.duration_us, "client": record.client,
+            "folder": folder.display().to_string(), "files": files, "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES),
+            "fault": record.fault, "issues": issues(&record, answered.as_ref().map(|(_, text)| text.as_str())),
+            "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
+            "request_body": shown(&asked), "response_body": shown(&answered),
+            "curl": curl(&origin, &record, asked.as_ref().map(|(_, text)| text.as_str())),
+            "before": before.map(|e| e.to_string()), "after": after.map(|e| e.to_string())});
+        Ok(app.pages.render(200, "event.html", values))
     })
     .await
+}
+
+/// The beginning of a file as text; none if it is no text.
+fn readable(path: &std::path::Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    if bytes.len() <= SHOWN_BYTES {
+        return String::from_utf8(bytes).ok();
+    }
+    let start = String::from_utf8_lossy(&bytes[..SHOWN_BYTES]).into_owned();
+    Some(format!("{start}\n… cut here; the file has the rest"))
+}
+
+/// What is wrong with what was sent: as the answer says, or as the record does.
+fn issues(record: &EventRecord, answer: Option<&str>) -> Vec<Value> {
+    let outcome: Value = answer.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let said = outcome["issue"].as_array().filter(|_| outcome["resourceType"] == "OperationOutcome").map_or(record.issues.as_slice(), Vec::as_slice);
+    let one = |issue: &Value| {
+        let at = issue["expression"].get(0).or_else(|| issue["location"].get(0)).cloned();
+        let text = issue.get("diagnostics").or_else(|| issue["details"].get("text")).cloned();
+        json!({"severity": issue["severity"], "bad": matches!(issue["severity"].as_str(), Some("error" | "fatal")), "at": at, "text": text})
+    };
+    said.iter().take(SHOWN).map(one).collect()
+}
+
+/// The request for a shell.
+fn curl(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+    let mut out = format!("curl -X {} {}", record.request.method, quoted(&format!("{origin}{}", record.request.url)));
+    let theirs = |name: &str| matches!(name, "host" | "content-length" | "connection" | "accept-encoding" | "user-agent" | "transfer-encoding");
+    for (name, value) in record.request.headers.iter().filter(|(name, _)| !theirs(name)) {
+        out.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {}", value.as_str().unwrap_or_default()))));
+    }
+    if let Some(body) = body {
+        out.push_str(&format!(" \\\n  --data-binary {}", quoted(body)));
+    }
+    out
+}
+
+/// The script of the pages: it shows what happens as it happens.
+pub async fn script() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/javascript; charset=utf-8")
+        .insert_header(("cache-control", "max-age=3600"))
+        .body(include_str!("../../templates/live.js"))
 }
 
 /// The style of all pages.

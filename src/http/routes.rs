@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve};
+use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve, stream};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -56,7 +56,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
                 .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/diff", web::get().to(events::diff))
-                .route("/sims/{id}/stream", web::get().to(events::stream))
+                .route("/sims/{id}/stream", web::get().to(stream::stream))
                 .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))
                 .route("/sims/{id}/markers/{name}", web::delete().to(events::unmark))
                 .route("/sims/{id}/log", web::get().to(api::log))
@@ -72,7 +72,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/", web::get().to(pages::index))
                 .route("/", web::post().to(pages::create))
                 .route("/style.css", web::get().to(pages::style))
+                .route("/live.js", web::get().to(pages::script))
                 .route("/sims/{id}", web::get().to(pages::sim))
+                .route("/sims/{id}", web::post().to(pages::press))
                 .route("/sims/{id}/events/{event}", web::get().to(pages::event))
                 .default_service(web::to(pages::nothing_here)),
         );

@@ -18,6 +18,7 @@ mod linearizable;
 mod model;
 mod naive;
 mod operations;
+mod pages;
 mod past;
 mod patches;
 mod recovery;

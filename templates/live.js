@@ -1,0 +1,49 @@
+"use strict";
+// What happens is put on top of the lists as it happens. Everything is set as text.
+(() => {
+  const live = document.getElementById("live");
+  const row = (table, cells) => {
+    const body = document.querySelector(`#${table} tbody`);
+    const tr = document.createElement("tr");
+    tr.className = "new";
+    for (const cell of cells) {
+      const td = document.createElement("td");
+      td.append(cell.node ?? String(cell.text ?? ""));
+      if (cell.name) td.className = cell.name;
+      tr.append(td);
+    }
+    body.prepend(tr);
+    while (body.rows.length > 200) body.lastElementChild.remove();
+  };
+  const code = (text) => {
+    const node = document.createElement("code");
+    node.textContent = text;
+    return { node };
+  };
+  const link = (event, text) => {
+    const node = document.createElement("a");
+    node.href = `/sims/${encodeURIComponent(live.dataset.sim)}/events/${encodeURIComponent(event)}`;
+    node.textContent = text;
+    return { node };
+  };
+  const good = (status) => (status && status < 400 ? "good" : "bad");
+  const source = new EventSource(live.dataset.stream);
+  source.onopen = () => { live.textContent = "Live: what happens now appears here at once."; };
+  source.onerror = () => { live.textContent = "Not live: the server does not answer; this tries again."; };
+  source.addEventListener("event", (message) => {
+    const e = JSON.parse(message.data);
+    const stored = e.resources.slice(0, 3).map((r) => `${r.type}/${r.id}`).join(", ");
+    const more = e.resources.length > 3 ? ` and ${e.resources.length - 3} more` : "";
+    row("events", [link(e.event, e.instant), { text: e.response.status, name: good(e.response.status) }, { text: e.interaction },
+      code(`${e.request.method} ${e.request.url}`), { text: stored + more }]);
+  });
+  source.addEventListener("read", (message) => {
+    const e = JSON.parse(message.data);
+    row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${e.url}`)]);
+  });
+  source.addEventListener("reset", () => { live.textContent = "The simulator was reset: reload the page."; });
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", () => navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent));
+  }
+})();
