@@ -4,6 +4,7 @@
 //! record, commit) → `respond`.
 
 mod access;
+mod again;
 mod api;
 mod archive;
 mod body;

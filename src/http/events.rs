@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data, Path, Query};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::api::{MAX_PAGE, PAGE, Result, answer};
 use super::respond::Answer;
 use super::stream::Listening;
-use super::{App, respond};
+use super::{App, again, context, respond};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
@@ -341,13 +341,25 @@ async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<A
 pub struct Showing {
     /// `bodies`: the bodies, too.
     include: Option<String>,
+    /// `curl`, `http`, `har`: the request for other tools.
+    r#as: Option<String>,
 }
 
 /// `GET /api/sims/{id}/events/{event}`: the record, and the names of the files.
-pub async fn event(app: Data<App>, path: Path<(String, String)>, showing: Query<Showing>) -> HttpResponse {
+pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, String)>, showing: Query<Showing>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
     answer(move || {
         let (id, event) = path.into_inner();
         let (folder, record) = folder(&app, &id, &event)?;
+        let body = again::text_of(&folder, record.request.body.as_ref());
+        let text = |text: String| Ok(Answer::of(200, "text/plain; charset=utf-8", text.into_bytes()).with("x-content-type-options", "nosniff"));
+        match showing.r#as.as_deref() {
+            None => {}
+            Some("curl") => return text(again::curl(&origin, &record, body.as_deref())),
+            Some("http") => return text(again::http(&origin, &record, body.as_deref())),
+            Some("har") => return Ok(Answer::json(200, &again::har(vec![again::har_entry(&origin, &record, &folder)]))),
+            Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
+        }
         let mut value = serde_json::to_value(&record).unwrap_or_default();
         value["folder"] = folder.display().to_string().into();
         value["files"] = files(&folder)?.into();
@@ -401,6 +413,30 @@ pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) ->
         let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
         let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
         Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+    })
+    .await
+}
+
+/// `GET /api/sims/{id}/har`: the events that are asked for, oldest first, as a HAR archive.
+pub async fn har(request: HttpRequest, app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    answer(move || {
+        let sim = app.registry.get(&id.parse()?)?;
+        if asked.wait.is_some() {
+            return Err(bad("an archive is of what happened; wait for events by the list".to_owned()));
+        }
+        let mut wanted = asked.wanted(&sim)?;
+        wanted.newest_first = asked.order.as_deref() == Some("desc");
+        let entry = |shown: &Value| {
+            let event: EventId = shown["event"].as_str()?.parse().ok()?;
+            let dir = sim.dir_of(event);
+            let operation = scan::find(dir, event)?;
+            let record = scan::record(dir, operation, event).ok()?;
+            Some(again::har_entry(&origin, &record, &dir.event(operation, event)))
+        };
+        let entries = wanted.page(&sim)?.shown.iter().filter_map(entry).collect();
+        let name = format!("attachment; filename=\"{}.har\"", sim.id());
+        Ok(Answer::json(200, &again::har(entries)).with("content-disposition", name))
     })
     .await
 }

@@ -10,7 +10,7 @@ use tera::{Context, Tera};
 
 use super::events::{self, Asked};
 use super::respond::Answer;
-use super::{App, context};
+use super::{App, again, context};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::status;
 use crate::sim::Settings;
@@ -252,7 +252,7 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             "fault": record.fault, "issues": issues(&record, answered.as_ref().map(|(_, text)| text.as_str())),
             "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
             "request_body": shown(&asked), "response_body": shown(&answered),
-            "curl": curl(&origin, &record, asked.as_ref().map(|(_, text)| text.as_str())),
+            "curl": again::curl(&origin, &record, asked.as_ref().map(|(_, text)| text.as_str())),
             "before": before.map(|e| e.to_string()), "after": after.map(|e| e.to_string())});
         Ok(app.pages.render(200, "event.html", values))
     })
@@ -279,20 +279,6 @@ fn issues(record: &EventRecord, answer: Option<&str>) -> Vec<Value> {
         json!({"severity": issue["severity"], "bad": matches!(issue["severity"].as_str(), Some("error" | "fatal")), "at": at, "text": text})
     };
     said.iter().take(SHOWN).map(one).collect()
-}
-
-/// The request for a shell.
-fn curl(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-    let mut out = format!("curl -X {} {}", record.request.method, quoted(&format!("{origin}{}", record.request.url)));
-    let theirs = |name: &str| matches!(name, "host" | "content-length" | "connection" | "accept-encoding" | "user-agent" | "transfer-encoding");
-    for (name, value) in record.request.headers.iter().filter(|(name, _)| !theirs(name)) {
-        out.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {}", value.as_str().unwrap_or_default()))));
-    }
-    if let Some(body) = body {
-        out.push_str(&format!(" \\\n  --data-binary {}", quoted(body)));
-    }
-    out
 }
 
 /// The script of the pages: it shows what happens as it happens.

@@ -55,6 +55,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
                 .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
+                .route("/sims/{id}/har", web::get().to(events::har))
                 .route("/sims/{id}/diff", web::get().to(events::diff))
                 .route("/sims/{id}/stream", web::get().to(stream::stream))
                 .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))

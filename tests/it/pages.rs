@@ -91,3 +91,38 @@ fn buttons_do_what_they_say() {
     // Another site's form does nothing.
     server.client().send("POST", "/sims/a__b", &[FORM, ("origin", "http://evil.example")], b"do=snapshot&snapshot=x").expect(403);
 }
+
+#[test]
+fn recorded_requests_go_to_other_tools() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    let body = patient("p", "O'Neill");
+    let event = fhir
+        .send("PUT", "/Patient/p?_pretty=true", &[("authorization", "Bearer secret"), ("x-own", "it's")], body.to_string().as_bytes())
+        .expect(201)
+        .header("x-fhirsim-event")
+        .to_owned();
+    fhir.delete("/Patient/p").expect(204);
+    let shown = |form: &str| api.get(&format!("/api/sims/a__b/events/{event}?as={form}")).expect(200);
+    // What the shell makes of it does the same again.
+    let curl = shown("curl").text().to_owned();
+    let done = std::process::Command::new("sh").arg("-c").arg(format!("{curl} -s -o /dev/null -w '%{{http_code}}'").replace("\n -s", " -s")).output();
+    if let Ok(done) = done.map(|d| String::from_utf8_lossy(&d.stdout).into_owned())
+        && !done.is_empty()
+    {
+        assert_eq!(done, "201", "{curl}");
+        assert_eq!(fhir.get("/Patient/p").json()["name"], body["name"]);
+    }
+    assert!(!curl.contains("secret") && curl.contains("-H 'x-own: it'\\''s'"), "{curl}");
+    let http = shown("http").text().to_owned();
+    assert!(http.contains(&format!("PUT {}/sim/a__b/fhir/Patient/p?_pretty=true\n", server.url())) && http.contains(&body.to_string()), "{http}");
+    let har = api.get("/api/sims/a__b/har?resource=Patient/p").expect(200).json();
+    let entries = har["log"]["entries"].as_array().unwrap();
+    let first = &entries[0];
+    assert_eq!((&first["request"]["method"], &first["response"]["status"]), (&json!("PUT"), &json!(201)));
+    assert_eq!(first["request"]["postData"]["text"], json!(body.to_string()));
+    assert_eq!(first["request"]["queryString"], json!([{"name": "_pretty", "value": "true"}]));
+    assert!(first["response"]["content"]["text"].as_str().unwrap().contains("O'Neill"));
+    assert_eq!(entries[1]["request"]["method"], "DELETE");
+    api.get(&format!("/api/sims/a__b/events/{event}?as=fax")).expect(400);
+}
