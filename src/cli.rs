@@ -6,6 +6,7 @@ mod events;
 mod load;
 mod log;
 mod reindex;
+mod replay;
 mod serve;
 mod sims;
 
@@ -36,6 +37,8 @@ enum Command {
     Reindex(reindex::ReindexArgs),
     /// List a simulator's events, or show one
     Events(events::EventsArgs),
+    /// Send a simulator's recorded requests again, to another or to any FHIR server, and compare the answers
+    Replay(replay::ReplayArgs),
 }
 
 /// How to reach the server.
@@ -72,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Reindex(args) => reindex::run(&args),
         Command::Events(args) => events::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

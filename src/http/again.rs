@@ -57,7 +57,7 @@ pub fn http(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
 
 /// Exchanges as browsers' tools read them, <http://www.softwareishard.com/blog/har-12-spec/>.
 #[must_use]
-pub fn har(entries: Vec<Value>) -> Value {
+pub fn har(entries: &[Value]) -> Value {
     json!({"log": {"version": "1.2", "creator": {"name": "fhirsim", "version": env!("CARGO_PKG_VERSION")}, "entries": entries}})
 }
 

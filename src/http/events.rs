@@ -357,7 +357,7 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             None => {}
             Some("curl") => return text(again::curl(&origin, &record, body.as_deref())),
             Some("http") => return text(again::http(&origin, &record, body.as_deref())),
-            Some("har") => return Ok(Answer::json(200, &again::har(vec![again::har_entry(&origin, &record, &folder)]))),
+            Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)]))),
             Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
         }
         let mut value = serde_json::to_value(&record).unwrap_or_default();
@@ -434,9 +434,9 @@ pub async fn har(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             let record = scan::record(dir, operation, event).ok()?;
             Some(again::har_entry(&origin, &record, &dir.event(operation, event)))
         };
-        let entries = wanted.page(&sim)?.shown.iter().filter_map(entry).collect();
+        let entries: Vec<Value> = wanted.page(&sim)?.shown.iter().filter_map(entry).collect();
         let name = format!("attachment; filename=\"{}.har\"", sim.id());
-        Ok(Answer::json(200, &again::har(entries)).with("content-disposition", name))
+        Ok(Answer::json(200, &again::har(&entries)).with("content-disposition", name))
     })
     .await
 }

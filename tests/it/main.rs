@@ -22,6 +22,7 @@ mod pages;
 mod past;
 mod patches;
 mod recovery;
+mod replaying;
 mod rewriting;
 mod search;
 mod search_model;

@@ -1,0 +1,46 @@
+//! Recorded requests sent again.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::{TestServer, patient};
+
+fn replay(server: &TestServer, arguments: &[&str]) -> (bool, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_fhirsim")).arg("replay").args(arguments).args(["--server", server.url()]).output().unwrap();
+    (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
+}
+
+#[test]
+fn what_was_recorded_is_answered_alike_by_another() {
+    let server = TestServer::start();
+    for sim in ["a__one", "a__two", "a__three"] {
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"settings": {"record": "all"}})).expect(201);
+    }
+    let fhir = server.fhir("a__one");
+    let made = fhir.post("/Patient", &patient("x", "House")).expect(201).json()["id"].as_str().unwrap().to_owned();
+    fhir.put(
+        &format!("/Patient/{made}"),
+        &json!({"resourceType": "Patient", "id": made, "active": true, "link": [{"other": {"reference": format!("Patient/{made}")}, "type": "seealso"}]}),
+    )
+    .expect(200);
+    let entry = json!({"fullUrl": "urn:uuid:51111111-1111-4111-8111-111111111111", "resource": {"resourceType": "Organization", "name": "o"}, "request": {"method": "POST", "url": "Organization"}});
+    let done = fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]})).expect(200).json();
+    let organization = done["entry"][0]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    fhir.send("DELETE", &format!("/{organization}"), &[], b"").expect(204);
+    fhir.post("/Patient", &json!({"resourceType": "Pateint"})).expect(400);
+    let last = fhir.get("/Patient?active=true").expect(200).header("x-fhirsim-event").to_owned();
+    server.client().get(&format!("/api/sims/a__one/events?resource={last}&wait=1ms")).expect(200);
+    let listed = || server.client().get("/api/sims/a__one/events?operation=GET&wait=30s").json()["events"].as_array().unwrap().len();
+    assert_eq!(listed(), 1);
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(same, "{said}");
+    assert!(said.contains("6 sent again to") && said.contains(", 0 answered differently"), "{said}");
+    assert_eq!(server.fhir("a__two").get("/Patient?active=true").json()["total"], 1);
+    // Another that differs is told apart.
+    server.client().put("/api/sims/a__three/faults", &json!([{"match": {"interaction": ["search-type"]}, "preset": "wrong-total"}])).expect(200);
+    let (same, said) = replay(&server, &["a__one", &format!("{}/sim/a__three/fhir", server.url())]);
+    assert!(!same && said.contains("different: total is 2 instead of 1") && said.contains("1 of 6 exchanges differ"), "{said}");
+    let (same, said) = replay(&server, &["a__one", "a__three", "--filter", "interaction=delete"]);
+    assert!(said.contains("1 sent again to"), "{same} {said}");
+}
