@@ -204,6 +204,8 @@ impl Registry {
             fs::rename(sealed.root(), dir.root())?;
             return Err(error);
         }
+        // Until both are on the disk, the next start must be able to tell.
+        self.shared.journal.barrier()?;
         fs::remove_file(sealed.root().join(SEALING))?;
         let (shared, made) = (self.shared.clone(), base.clone());
         std::thread::Builder::new().name("seal".into()).spawn(move || sync(&shared, &made))?;
