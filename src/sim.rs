@@ -12,6 +12,7 @@ pub mod instant;
 pub mod lifecycle;
 pub mod log;
 pub mod markers;
+mod order;
 mod past;
 pub mod profile;
 pub mod registry;

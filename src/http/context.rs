@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 
-use super::events::until;
+use super::events::{begins, until};
 use super::{App, Options, routes};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
@@ -51,8 +51,11 @@ impl SimContext {
             None => open(app.clone(), id.clone()).await.map_err(|f| say_how(f, &id, &origin))?,
         };
         let at = moment.map(|moment| until(moment, &sim)).transpose()?;
+        // Of a second or a day that is not over yet, what there is so far.
+        let now = EventId::from_u64(EventId::first_of(sim.now_ms() + 1).to_u64() - 1);
+        let at = at.map(|event| if moment.is_some_and(|m| begins(m, &sim).is_ok_and(|begin| begin <= now)) { event.min(now) } else { event });
         if let (Some(event), Some(moment)) = (at, moment)
-            && event.millis() > sim.now_ms()
+            && event > now
         {
             return Err(Failure::new(
                 Kind::BadValue,

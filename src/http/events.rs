@@ -28,6 +28,8 @@ use crate::version::Operation;
 
 /// Most events that FHIRPath is evaluated on for one page.
 const EXAMINED: usize = 1_000;
+/// Most times that so many are looked at for a request that waits.
+const MAX_PAGES: usize = 100;
 /// Longest that a request may wait.
 const MAX_WAIT: Duration = Duration::from_mins(5);
 /// Longest body that is shown within JSON.
@@ -136,7 +138,10 @@ impl Asked {
 
     /// How long to wait, and for how many.
     fn wait(&self) -> Result<Option<(Duration, usize)>> {
-        let at_least = self.at_least.unwrap_or(1).clamp(1, self.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE));
+        let (at_least, limit) = (self.at_least.unwrap_or(1).max(1), self.limit.unwrap_or(PAGE).min(MAX_PAGE));
+        if self.wait.is_some() && at_least > limit {
+            return Err(bad(format!("atLeast {at_least} is more than the limit of a page, {limit}")));
+        }
         self.wait.as_deref().map(|text| Ok((duration(text)?.min(MAX_WAIT), at_least))).transpose()
     }
 }
@@ -154,7 +159,7 @@ fn statuses(text: &str) -> Result<(u16, u16)> {
     let class = text.to_ascii_lowercase();
     let range = match class.strip_suffix("xx").and_then(|c| c.parse::<u16>().ok()) {
         Some(class @ 1..=5) => Some((class * 100, class * 100 + 99)),
-        _ => class.parse().ok().filter(|status| (100..600).contains(status)).map(|status| (status, status)),
+        _ => class.parse().ok().filter(|status| *status == 0 || (100..600).contains(status)).map(|status| (status, status)),
     };
     range.ok_or_else(|| bad(format!("status '{}' is neither a status such as 404 nor a class such as 4xx", clip(text))))
 }
@@ -179,10 +184,17 @@ fn since(text: &str, sim: &Sim) -> Result<EventId> {
 
 /// The last event up to what `text` names.
 pub(super) fn until(text: &str, sim: &Sim) -> Result<EventId> {
+    // A plus that a client forgot to encode arrives as a blank.
+    let text = &text.replace(' ', "+");
     match instant::parse(text).filter(|_| text.parse::<EventId>().is_err()) {
         Some(interval) => Ok(EventId::from_u64(EventId::first_of(interval.high.div_euclid(1_000)).to_u64().saturating_sub(1))),
         None => moment(text, sim).map(|(event, _)| event),
     }
+}
+
+/// Where the moment that `text` names begins.
+pub(super) fn begins(text: &str, sim: &Sim) -> Result<EventId> {
+    moment(text, sim).map(|(event, _)| event)
 }
 
 /// The event or the marker that `text` names, or the first event of an instant.
@@ -213,7 +225,9 @@ impl Wanted {
         let picky = self.request.is_some() || self.response.is_some();
         let most = if picky { EXAMINED } else { self.limit };
         let unreadable = |e| crate::sim::storage_failure("the events cannot be listed", &e);
-        let candidates = sim.find_events(&self.filter, self.span, self.newest_first, most).map_err(unreadable)?;
+        // Oldest first, one goes on after the last: what is on its way must not come before it.
+        let span = (self.span.0, if self.newest_first { self.span.1 } else { self.span.1.min(sim.settled()) });
+        let candidates = sim.find_events(&self.filter, span, self.newest_first, most).map_err(unreadable)?;
         let mut shown = Vec::new();
         let mut last = None;
         let full = candidates.len() == most;
@@ -234,6 +248,20 @@ impl Wanted {
             }
         }
         Ok(Events { shown, next: last.filter(|_| full && self.limit > 0) })
+    }
+
+    /// A page with so many events, if there are as many: of one that waits for some, what is further back counts as well.
+    fn enough(&self, sim: &Sim, at_least: usize) -> Result<Events> {
+        let mut page = self.page(sim)?;
+        for _ in 0..MAX_PAGES {
+            let (Some(last), true) = (page.next, page.shown.len() < at_least) else { break };
+            let (from, to) = self.span;
+            let span = if self.newest_first { (from, EventId::from_u64(last.to_u64().saturating_sub(1))) } else { (EventId::from_u64(last.to_u64() + 1), to) };
+            let more = Self { span, limit: self.limit - page.shown.len(), ..self.clone() }.page(sim)?;
+            page.shown.extend(more.shown);
+            page.next = more.next;
+        }
+        Ok(page)
     }
 
     /// Whether FHIRPath holds of the resources of an exchange.
@@ -320,7 +348,7 @@ async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<A
     let asked = Arc::new(asked);
     loop {
         let (app, id, asked) = (app.clone(), id.clone(), asked.clone());
-        let work = move || app.registry.get(&id).and_then(|sim| asked.wanted(&sim)?.page(&sim));
+        let work = move || app.registry.get(&id).and_then(|sim| asked.wanted(&sim)?.enough(&sim, if longest.is_zero() { 0 } else { at_least }));
         let page = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
         let value = |page: Events| json!({"events": page.shown, "next": page.next.map(|e| e.to_string())});
         let Some(listening) = &mut listening else { return Ok(Answer::json(200, &value(page))) };

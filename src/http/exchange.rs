@@ -107,6 +107,7 @@ impl Call {
         let issues = performed.as_ref().map_or_else(|_| Vec::new(), |reply| reply.issues.clone());
         let (answer, changes) = render(self, performed, version);
         let answer = match &self.fault {
+            Some(fault) if faults::ends(&fault.effect) => Answer { status: 0, ..answer },
             Some(fault) => faults::befallen(answer, &fault.effect, version, &self.format),
             None => answer,
         };
@@ -175,7 +176,7 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
         call.performed(&snapshot, stamp, now_ms, &profile.created)
     };
     let (answer, ..) = call.answered(perform, profile.version());
-    let event = (profile.settings.record == Record::All).then(|| sim.next_event());
+    let event = (profile.settings.record == Record::All).then(|| sim.next_read());
     let entry = Waiting {
         event,
         number: 0,

@@ -43,8 +43,13 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
 /// Whether what is asked for is not done at all.
 #[must_use]
 pub fn prevents(fault: Option<&Fault>) -> bool {
-    let ends = |effect: &Effect| matches!(effect.connection, Some(Connection::Drop | Connection::Reset));
     fault.is_some_and(|f| !f.effect.performed && (f.effect.status.is_some() || ends(&f.effect)))
+}
+
+/// Whether nothing is answered.
+#[must_use]
+pub fn ends(effect: &Effect) -> bool {
+    matches!(effect.connection, Some(Connection::Drop | Connection::Reset))
 }
 
 /// The answer to what is not done.
@@ -58,7 +63,9 @@ fn refusal(effect: &Effect, version: FhirVersion, format: &Format) -> Answer {
     let status = effect.status.unwrap_or(500);
     let text = effect.text.clone().unwrap_or_else(|| format!("a fault that this simulator was told to have, with status {status}"));
     let mut refused = Answer { status, ..Answer::default() };
-    if effect.content_type.is_some() {
+    if matches!(status, 204 | 304) {
+        // Those have none.
+    } else if effect.content_type.is_some() {
         refused.body = Some(text.into_bytes().into());
     } else {
         let code = effect.code.as_deref().unwrap_or("exception");
@@ -235,5 +242,7 @@ pub async fn clear(app: Data<App>, id: Path<String>) -> HttpResponse {
 fn change(app: &App, id: &SimId, rules: &[Rule]) -> Result<Answer> {
     let settings = [("faults".to_owned(), json!(rules))].into_iter().collect();
     app.registry.change(id, &Wanted { settings, ..Wanted::default() })?;
+    // They count from now, also if they are the ones that there were.
+    app.registry.get(id)?.faults.clear();
     Ok(Answer::json(200, &json!({"faults": rules})))
 }

@@ -58,6 +58,11 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let is_head = *request.method() == Method::HEAD;
     let call = Arc::new(call);
     let mut sim = context.sim.clone();
+    if sim.is_over()
+        && let Some(next) = again(&app, &sim).await
+    {
+        sim = next;
+    }
     let mut outcome = run(&app, &sim, &call).await;
     for _ in 0..MAX_AGAIN {
         // It was sealed or emptied meanwhile, and nothing came of the request: the next of its name takes it.
@@ -93,6 +98,11 @@ async fn successor(app: &Data<App>, sim: &Arc<Sim>, outcome: &Outcome) -> Option
     if !in_vain || !sim.is_over() {
         return None;
     }
+    again(app, sim).await
+}
+
+/// The simulator of the same name that there is now.
+async fn again(app: &Data<App>, sim: &Arc<Sim>) -> Option<Arc<Sim>> {
     let (app, id) = (app.clone(), sim.id().clone());
     web::block(move || app.registry.get(&id)).await.ok()?.ok()
 }

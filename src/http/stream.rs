@@ -156,7 +156,7 @@ impl Stream {
     /// Takes in what happened.
     async fn take(&mut self, told: &Arc<Told>) -> Option<()> {
         match &told.what {
-            Happening::Event(row, _) if row.event < self.seen || !self.wanted.filter.admits(row) => {}
+            Happening::Event(row, _) if row.event < self.seen || row.event > self.wanted.span.1 || !self.wanted.filter.admits(row) => {}
             Happening::Event(row, record) => {
                 if self.wanted.request.is_some() || self.wanted.response.is_some() {
                     let (registry, id, wanted, told) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone(), told.clone());

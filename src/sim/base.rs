@@ -11,6 +11,7 @@ use super::registry::Shared;
 use crate::clock::EventId;
 use crate::index::Committed;
 use crate::simdb::event_index::EventIndex;
+use crate::simdb::scan::Damage;
 use crate::simdb::{BaseId, SimDir};
 
 /// Most bases that lie on one another.
@@ -25,6 +26,8 @@ pub struct Base {
     pub(super) committed: Committed,
     /// How many events there were, reads aside.
     pub(super) sequence: u64,
+    /// Event folders that cannot be used, of those below too.
+    pub(super) damages: Vec<Damage>,
 }
 
 /// One of the directories that a simulator builds on.
@@ -65,15 +68,19 @@ impl Base {
         };
         let source = std::fs::read_to_string(dir.root().join("simid.txt"))?.trim().parse().map_err(|_| io::Error::other("simid.txt names no simulator"))?;
         let sealed = Sealed { synced: dir.root().join(SYNCED).exists() };
-        let Opened { store, snapshot, events, .. } = Opened::open(shared, &source, dir, &profile, below, Some(&sealed))?;
+        let Opened { store, snapshot, events, damages, last_id } = Opened::open(shared, &source, dir, &profile, below, Some(&sealed))?;
         let committed = if snapshot.view.recent.is_empty() {
             snapshot.view.committed.clone()
         } else {
             snapshot.view.committed.flush(&snapshot.view.recent, snapshot.payload(&shared.boot), &|entry| snapshot.body_of(entry))?
         };
         let mut layers = store.layers.clone();
-        layers.push(Layer { last: snapshot.last, dir: store.dir.clone(), events: Arc::new(events) });
-        let base = Arc::new(Self { layers, committed, sequence: snapshot.sequence });
+        layers.push(Layer { last: last_id, dir: store.dir.clone(), events: Arc::new(events) });
+        for damage in &damages {
+            tracing::error!(base = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
+        }
+        let damages = store.base.as_ref().map(|below| below.damages.clone()).unwrap_or_default().into_iter().chain(damages).collect();
+        let base = Arc::new(Self { layers, committed, sequence: snapshot.sequence, damages });
         open.retain(|_, base| base.strong_count() > 0);
         open.insert(id.clone(), Arc::downgrade(&base));
         Ok(base)

@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use super::bodies::Body;
 use super::dispose;
 use super::faults::Counts;
-use super::feed::{Feed, Happening};
+use super::feed::Feed;
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
+use super::order::InOrder;
 use super::past::Past;
 use super::profile::Profile;
 use super::reindex::{Progress, Shown};
@@ -55,6 +56,10 @@ pub struct Sim {
     pub(super) closed: AtomicBool,
     /// The last event of which the list of simulators knows.
     pub(super) saved: Mutex<EventId>,
+    /// Set when its directory is another's: reads are not recorded any more either.
+    pub(super) gone: AtomicBool,
+    /// Which events are on their way.
+    pub(super) order: InOrder,
     /// Reads and searches.
     pub log: RequestLog,
     /// What happened, by what.
@@ -266,11 +271,12 @@ impl Sim {
 
     fn exchange_locked<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
         let before = self.published.load_full();
-        let stamp = Stamp { event: self.next_event(), operation };
+        let stamp = Stamp { event: self.order.begin(|| self.next_event()), operation };
         let (draft, response) = plan(&before, stamp);
         let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
         let purges = draft.changes.iter().any(|c| matches!(c.rewrites, Rewrites::Purge(_)));
-        let (mut after, record, ticket) = self.commit(&before, stamp, draft)?;
+        let committed = self.commit(&before, stamp, draft);
+        let (mut after, record, ticket) = committed.inspect_err(|_| self.order.end(stamp.event, None, &self.feed))?;
         if purges {
             self.past.clear();
             // The event says so already: what is left over now is removed when the simulator is opened again.
@@ -347,7 +353,18 @@ impl Sim {
     fn took_place(&self, event: EventId, operation: Operation, record: EventRecord) {
         let row = Row::of(&record, event, operation);
         self.events.push(row.clone());
-        self.feed.tell(|| Happening::Event(row, Box::new(record)));
+        self.order.end(event, Some((row, Box::new(record))), &self.feed);
+    }
+
+    /// The id of a read that is to be recorded, by [`Sim::record_read`].
+    pub fn next_read(&self) -> EventId {
+        self.order.begin(|| self.next_event())
+    }
+
+    /// The last event up to which all have come to be: recorded reads come a little late.
+    #[must_use]
+    pub fn settled(&self) -> EventId {
+        self.order.upto()
     }
 
     /// Writes the folder of a read, which changes nothing; called off the request's path.
@@ -374,15 +391,15 @@ impl Sim {
         files.extend(request_body.map(|(name, bytes)| File { name, bytes }));
         files.extend(body.map(|(name, bytes)| File { name, bytes }));
         files.push(File { name: "date.ser", bytes: &date });
-        self.undisturbed(|| {
-            if self.closed.load(Ordering::Relaxed) {
-                // Emptied or deleted meanwhile: its directory is another's now.
-                return Ok(());
-            }
-            event_folder(&self.store.dir, Operation::Get, event, &files)?;
-            self.took_place(event, Operation::Get, record);
-            Ok(())
-        })
+        let written = self.undisturbed(|| {
+            // Emptied or deleted meanwhile: its directory is another's now.
+            if self.gone.load(Ordering::Acquire) { Ok(false) } else { event_folder(&self.store.dir, Operation::Get, event, &files).map(|_| true) }
+        });
+        match written {
+            Ok(true) => self.took_place(event, Operation::Get, record),
+            Ok(false) | Err(_) => self.order.end(event, None, &self.feed),
+        }
+        written.map(drop)
     }
 
     /// Waits until what `ticket` stands for survives what the durability promises; `false` if the disk refused.

@@ -327,6 +327,10 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
             None if rule.effect == Effect::default() => return bad(format!("it has no effect; give one, or a preset: {}", names.join(", "))),
             _ => {}
         }
+        let name = rule.named(at);
+        if rules[..at].iter().enumerate().any(|(other, rule)| rule.named(other) == name) {
+            return bad(format!("another is called '{}', too; each needs a name of its own, by which it is counted", clip(&name)));
+        }
         let (m, effect) = (&rule.matches, rule.effect());
         if effect.status.is_some_and(|status| !(200..600).contains(&status)) {
             return bad(format!("status {} is not one from 200 to 599", effect.status.unwrap_or_default()));
@@ -354,7 +358,7 @@ pub struct Counts(Mutex<HashMap<String, u64>>);
 
 impl Counts {
     /// Begins anew: the rules are others.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         self.0.lock().clear();
     }
 

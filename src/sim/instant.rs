@@ -15,7 +15,7 @@ use super::base::{MAX_DEPTH, sync};
 use super::commit::Sim;
 use super::lifecycle::Saved;
 use super::profile::Profile;
-use super::registry::{Registry, Slot, Wanted, read_profile, remove_in_background};
+use super::registry::{Registry, Slot, Wanted, exchange, read_profile, remove_in_background};
 use crate::clock::instant;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
@@ -75,7 +75,7 @@ impl Registry {
                 return Err(Failure::new(Kind::TooCostly, format!("there are {MAX_SNAPSHOTS} snapshots, which is the most; DELETE those that are done with")));
             }
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be sealed"), &e);
-            let (base, saved) = self.seal(slot).map_err(failed)?;
+            let (base, saved) = self.seal(slot)?;
             let created = instant(self.clock().now_ms());
             let made = SnapshotInfo { name: name.to_owned(), created, last_event: saved.last_event, events: saved.events, counts: saved.counts, base };
             all.insert(name.to_owned(), made.clone());
@@ -123,7 +123,7 @@ impl Registry {
             let profile = self.read_profile(from).map_err(failed)?;
             let (base, saved) = match snapshot {
                 Some(name) => self.snapshot_of(from, name)?,
-                None => self.seal(slot).map_err(failed)?,
+                None => self.seal(slot)?,
             };
             Ok((Profile { base: Some(base), ..profile }, saved))
         })?;
@@ -132,7 +132,7 @@ impl Registry {
             return Err(Failure::new(Kind::Conflict, message));
         }
         let profile = Profile { settings: profile.settings.with(&wanted.settings)?, created: instant(self.clock().now_ms()), ..profile };
-        let staged = self.stage_on(id, &profile, &saved).map_err(failed)?;
+        let staged = self.stage_on(id, &profile, &saved, &[]).map_err(failed)?;
         self.place(id, &staged)
     }
 
@@ -152,7 +152,7 @@ impl Registry {
                 return Err(Failure::new(Kind::Conflict, message));
             }
             let profile = Profile { base: Some(base), ..own };
-            let staged = self.stage_on(id, &profile, &saved).map_err(failed)?;
+            let staged = self.stage_on(id, &profile, &saved, &[SNAPSHOTS]).map_err(failed)?;
             self.exchange_directory(slot, &staged).map_err(failed)
         })?;
         drop(collecting);
@@ -171,39 +171,45 @@ impl Registry {
     }
 
     /// The base that holds all of a simulator, whose gate is held: the one it builds on, if nothing was added, else a new one.
-    fn seal(&self, slot: &Slot) -> io::Result<(BaseId, Saved)> {
+    fn seal(&self, slot: &Slot) -> Result<(BaseId, Saved), Failure> {
         let id = &slot.id;
-        let dir = self.dir(id);
-        let profile = self.read_profile(id)?;
+        let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be sealed"), &e);
+        let profile = self.read_profile(id).map_err(failed)?;
         let sim = match slot.open.load_full() {
             Some(sim) => sim,
-            None => Sim::open(&self.shared, id, profile.clone(), &slot.feed)?,
+            None => Sim::open(&self.shared, id, profile.clone(), &slot.feed).map_err(failed)?,
         };
+        slot.open.store(Some(sim.clone()));
         if let Some(base) = &profile.base
             && sim.is_as_its_base()
         {
-            slot.open.store(Some(sim.clone()));
             return Ok((base.clone(), sim.saved()));
         }
         if sim.depth() >= MAX_DEPTH {
-            let message = format!("{MAX_DEPTH} snapshots lie on one another, which is the most; export the simulator and import it, which flattens them");
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, message));
+            let message = format!(
+                "{MAX_DEPTH} snapshots lie on one another, which is the most; GET /api/sims/{id}/archive and PUT that to another name: there it lies on none"
+            );
+            return Err(Failure::new(Kind::TooCostly, message));
         }
+        self.seal_away(slot, &sim, profile).map_err(failed)
+    }
+
+    /// Makes the directory of a simulator a base, and an empty one that names it take its place.
+    fn seal_away(&self, slot: &Slot, sim: &Sim, profile: Profile) -> io::Result<(BaseId, Saved)> {
+        let (id, dir) = (&slot.id, self.dir(&slot.id));
         let base = BaseId::random();
         slot.open.store(None);
         sim.seal(&self.shared.boot)?;
         let saved = sim.saved();
-        let staged = self.stage_on(id, &Profile { base: Some(base.clone()), ..profile }, &saved)?;
+        let staged = self.stage_on(id, &Profile { base: Some(base.clone()), ..profile }, &saved, &STAYS)?;
         // Recovery goes by events: what happened before the seal must be on the disk, or in the folders that are moved.
         self.shared.journal.barrier()?;
         fs::create_dir_all(bases(&self.shared.root))?;
         fs::write(dir.root().join(SEALING), base.to_string())?;
         let sealed = SimDir::of_base(&self.shared.root, &base);
-        fs::rename(dir.root(), sealed.root())?;
-        if let Err(error) = fs::rename(&staged, dir.root()) {
-            fs::rename(sealed.root(), dir.root())?;
-            return Err(error);
-        }
+        exchange(&staged, dir.root())?;
+        // If this is the last thing that happens, the next start does the rest.
+        fs::rename(&staged, sealed.root())?;
         // Until both are on the disk, the next start must be able to tell.
         self.shared.journal.barrier()?;
         fs::remove_file(sealed.root().join(SEALING))?;
@@ -213,10 +219,10 @@ impl Registry {
     }
 
     /// Makes the directory of a simulator that builds on something, with what stays of the one it replaces.
-    fn stage_on(&self, id: &SimId, profile: &Profile, saved: &Saved) -> io::Result<PathBuf> {
+    fn stage_on(&self, id: &SimId, profile: &Profile, saved: &Saved, stays: &[&str]) -> io::Result<PathBuf> {
         let staged = self.stage(id, profile)?;
         fs::write(staged.join("summary.json"), serde_json::to_vec(saved)?)?;
-        for name in STAYS {
+        for name in stays {
             match fs::copy(self.dir(id).root().join(name), staged.join(name)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -234,23 +240,24 @@ impl Registry {
     /// Ends or undoes what a stop has left half done; called before anything is opened. Returns what it did.
     pub(super) fn recover_sealing(root: &Path) -> io::Result<Vec<String>> {
         let mut done = Vec::new();
-        let found = match fs::read_dir(bases(root)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(done),
-            other => other?,
-        };
-        for entry in found {
-            let path = entry?.path();
-            if !path.join(SEALING).exists() {
-                continue;
-            }
-            let id = fs::read_to_string(path.join("simid.txt"))?.trim().parse::<SimId>().map_err(|f| io::Error::other(f.diagnostics))?;
-            let place = SimDir::new(root, &id);
-            fs::remove_file(path.join(SEALING))?;
-            if place.root().exists() {
-                done.push(format!("a snapshot of {id} was complete"));
-            } else {
-                fs::rename(&path, place.root())?;
-                done.push(format!("a snapshot of {id} was not complete; the simulator is as it was"));
+        for folder in [root.join(".new"), bases(root)] {
+            let found = match fs::read_dir(&folder) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in found {
+                let path = entry?.path();
+                let Ok(named) = fs::read_to_string(path.join(SEALING)) else { continue };
+                let base = BaseId::try_from(named.trim().to_owned()).map_err(io::Error::other)?;
+                let id = fs::read_to_string(path.join("simid.txt")).unwrap_or_default();
+                // What is not in its place yet is on the way there: the simulator names it already.
+                let place = SimDir::of_base(root, &base);
+                if path != place.root() {
+                    fs::create_dir_all(bases(root))?;
+                    fs::rename(&path, place.root())?;
+                }
+                fs::remove_file(place.root().join(SEALING))?;
+                done.push(format!("a snapshot of {} is complete now", id.trim()));
             }
         }
         Ok(done)
@@ -318,10 +325,10 @@ impl Registry {
 /// Proves a snapshot's name.
 fn proven(name: &str) -> Result<(), Failure> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if (1..=64).contains(&name.len()) && name.bytes().all(legal) {
+    if (1..=64).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with(['.', '-']) {
         return Ok(());
     }
-    Err(Failure::new(Kind::BadValue, format!("'{}' is no name of a snapshot; it has 1-64 of A-Z a-z 0-9 . _ -", clip(name))))
+    Err(Failure::new(Kind::BadValue, format!("'{}' is no name of a snapshot; it has 1-64 of A-Z a-z 0-9 . _ - and begins with none of . and -", clip(name))))
 }
 
 fn no_snapshot(id: &SimId, name: &str, all: &Snapshots) -> Failure {

@@ -22,6 +22,7 @@ use super::dispose;
 use super::faults::Counts;
 use super::feed::Feed;
 use super::log::RequestLog;
+use super::order::InOrder;
 use super::past::Past;
 use super::profile::{Profile, Settings};
 use super::registry::Shared;
@@ -151,9 +152,9 @@ pub(super) struct Opened {
     pub(super) store: Arc<Store>,
     pub(super) snapshot: Snapshot,
     pub(super) events: EventIndex,
-    damages: Vec<Damage>,
-    /// The last event id given out.
-    last_id: EventId,
+    pub(super) damages: Vec<Damage>,
+    /// The last event id given out, to a recorded read perhaps.
+    pub(super) last_id: EventId,
 }
 
 impl Opened {
@@ -182,8 +183,9 @@ impl Opened {
         // Of a directory without events there is nothing to compare.
         let indexed = tail.as_ref().map_or_else(|| directories(&store.dir).is_empty().then_some(0), |t| t.event_index);
         let events = EventIndex::new(store.dir.clone(), &shared.boot, indexed);
-        let (snapshot, damages) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
-        let last_id = snapshot.last.max(last_id);
+        let (snapshot, damages, listed) = replay(&store, profile.settings.clone(), committed, tail, &shared.boot)?;
+        let below = store.layers.last().map_or(EventId::ZERO, |layer| layer.last);
+        let last_id = snapshot.last.max(last_id).max(listed).max(below);
         Ok(Self { store, snapshot, events, damages, last_id })
     }
 }
@@ -199,10 +201,11 @@ impl Sim {
         }
         let base = profile.base.as_ref().map(|base| Base::open(shared, base)).transpose()?;
         let Opened { store, mut snapshot, events, damages, last_id } = Opened::open(shared, id, dir, &profile, base, None)?;
-        let damages = known_damages(&store.dir, damages);
+        let mut damages = known_damages(&store.dir, damages);
         for damage in &damages {
             tracing::error!(sim = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
         }
+        damages.extend(store.base.iter().flat_map(|base| base.damages.iter().cloned()));
         let stale = snapshot.follow_params();
         let sim = Arc::new_cyclic(|me| Self {
             store,
@@ -231,6 +234,8 @@ impl Sim {
             heavy: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             saved: Mutex::new(EventId::ZERO),
+            gone: AtomicBool::new(false),
+            order: InOrder::default(),
             log: RequestLog::default(),
             events,
             feed: feed.clone(),
@@ -255,8 +260,11 @@ impl Sim {
         // Most of it while others still write.
         self.flush(boot)?;
         self.events.complete()?;
-        self.end_writes();
+        self.close_to_writes();
+        // Reads that were answered are recorded here still.
+        self.order.wait();
         let _running = self.flusher.running.lock();
+        self.gone.store(true, Ordering::Release);
         self.flush_now(boot)?;
         self.leave_tail();
         Ok(())
@@ -341,6 +349,11 @@ impl Sim {
 
     /// Ends all writing: exchanges that wait are refused, and none begins any more. Returns whether this call did it.
     pub(super) fn end_writes(&self) -> bool {
+        self.gone.store(true, Ordering::Release);
+        self.close_to_writes()
+    }
+
+    fn close_to_writes(&self) -> bool {
         let _guard = self.writer.lock();
         !self.closed.swap(true, Ordering::AcqRel)
     }
@@ -449,7 +462,7 @@ fn known_damages(dir: &SimDir, found: Vec<Damage>) -> Vec<Damage> {
 }
 
 /// Brings the index's picture up to the last event on disk.
-fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Option<Tail>, boot: &str) -> io::Result<(Snapshot, Vec<Damage>)> {
+fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Option<Tail>, boot: &str) -> io::Result<(Snapshot, Vec<Damage>, EventId)> {
     let definitions = Definitions::of(store.version);
     let payload = committed.payload().clone();
     let named = |counts: &BTreeMap<String, u64>| counts.iter().filter_map(|(t, n)| Some((definitions.resource_type(t).ok()?, *n))).collect();
@@ -467,13 +480,16 @@ fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Op
         Some(tail) => tail.events(),
         None => scan::events_after(&store.dir, last)?,
     };
+    let listed = events.last().map_or(EventId::ZERO, |(event, _)| *event);
     let mut damages = Vec::new();
     for (event, operation) in events {
         match scan::record(&store.dir, operation, event).and_then(|record| replay_event(&mut snapshot, event, operation, &record).map(|()| record)) {
             Ok(record) => snapshot.sequence = snapshot.sequence.max(record.sequence),
             Err(damage) => damages.push(damage),
         }
-        snapshot.last = event;
+        if operation != Operation::Get {
+            snapshot.last = event;
+        }
         if snapshot.view.recent.len() >= WAIT_AT / 2 {
             let committed = snapshot.view.committed.flush(&snapshot.view.recent, snapshot.payload(boot), &|entry| snapshot.body_of(entry))?;
             snapshot.view = View::new(committed);
@@ -484,7 +500,7 @@ fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Op
         snapshot.sequence = tail.sequence;
         snapshot.counts = named(&tail.counts);
     }
-    Ok((snapshot, damages))
+    Ok((snapshot, damages, listed))
 }
 
 /// All of an event's resources, or none if one is damaged.

@@ -35,9 +35,14 @@ impl Sim {
     /// # Errors
     /// The name is malformed, there are too many, or the disk refuses.
     pub fn mark(&self, name: &str) -> Result<Marker, Failure> {
-        let is_name = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let is_name = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && !name.starts_with(['.', '-']);
         if !is_name {
-            return Err(Failure::new(Kind::BadValue, format!("'{}' is no name of a marker; it has 1-64 of A-Z a-z 0-9 . _ -", clip(name))));
+            return Err(Failure::new(
+                Kind::BadValue,
+                format!("'{}' is no name of a marker; it has 1-64 of A-Z a-z 0-9 . _ - and begins with none of . and -", clip(name)),
+            ));
         }
         // Under the writer's lock: an exchange is wholly before it or wholly after.
         let _guard = self.writer.lock();

@@ -379,6 +379,8 @@ impl Registry {
     /// [`Kind::UnknownSimulator`]; the disk's refusal, and then it is as it was.
     pub fn reset(&self, id: &SimId) -> Result<(), Failure> {
         let built = self.needs_bases(id);
+        // While the one directory takes the place of the other, nobody may take what they need for unneeded.
+        let collecting = self.shared.collecting.read();
         self.gated(id, |slot| {
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
             let profile = Profile { base: None, ..self.read_profile(id).map_err(failed)? };
@@ -386,18 +388,22 @@ impl Registry {
             // The snapshots stay: it can be reset to one the next time.
             self.keep_snapshots(id, &staged).and_then(|()| self.exchange_directory(slot, &staged)).map_err(failed)
         })?;
+        drop(collecting);
         self.collect_after(built);
         Ok(())
     }
 
     /// Puts another directory in the place of a simulator's, whose gate is held; what was there goes.
     pub(super) fn exchange_directory(&self, slot: &Slot, staged: &Path) -> io::Result<()> {
-        let trash = self.discard(slot)?;
-        let place = self.shared.root.join(slot.id.as_str());
-        if let Err(e) = fs::rename(staged, &place) {
-            let _ = fs::rename(&trash, &place);
-            return Err(e);
+        if let Some(sim) = slot.open.swap(None) {
+            sim.end_writes();
+            sim.undisturbed(|| ());
         }
+        exchange(staged, &self.shared.root.join(slot.id.as_str()))?;
+        // Under its old name what was there is what a start removes; under this one too.
+        let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
+        fs::create_dir_all(self.shared.root.join(".trash"))?;
+        fs::rename(staged, &trash)?;
         remove_in_background(trash);
         slot.feed.tell(|| Happening::Reset);
         self.shared.journal.barrier()
@@ -556,6 +562,21 @@ fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
         {
             tracing::error!(sim = %sim.id(), %error, "the index could not be written; writes stay in memory and in their folders");
         }
+    }
+}
+
+/// Puts one directory in the place of another, at no moment of which there is none.
+pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        // Not every file system can.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            let aside = one.with_extension("aside");
+            fs::rename(other, &aside)?;
+            fs::rename(one, other)?;
+            fs::rename(&aside, one)
+        }
+        done => done.map_err(io::Error::from),
     }
 }
 

@@ -99,6 +99,24 @@ fn rules_befall_the_requests_they_name_and_say_so() {
     let log = server.client().get("/api/sims/a__b/log?limit=10").json()["entries"].clone();
     let faulted: Vec<&Value> = log.as_array().unwrap().iter().filter_map(|e| e.get("fault")).collect();
     assert_eq!(faulted, [&json!("of the count"), &json!("rule-1")]);
+    // The same rules set again count anew.
+    let third = json!([{"match": {"interaction": ["vread"], "nth": 2}, "preset": "internal-error"}]);
+    let vread = || fhir.get("/Patient/0/_history/1").status;
+    for _ in 0..2 {
+        set(&server, &third);
+        assert_eq!([vread(), vread(), vread()], [200, 500, 200]);
+    }
+    let lost = json!([{"preset": "lost-answer", "match": {"interaction": ["delete"]}}]);
+    set(&server, &lost);
+    assert!(fhir.try_send("DELETE", "/Patient/2", &[], b"").is_err());
+    assert_eq!(server.client().get("/api/sims/a__b/events?status=0").json()["events"][0]["interaction"], "delete");
+    set(&server, &json!([{"effect": {"status": 204, "performed": true}}]));
+    assert_eq!(fhir.get("/Patient/0").expect(204).text(), "");
+    set(
+        &server,
+        &json!([{"match": {"type": ["Observation"], "method": ["GET"]}, "effect": {"status": 418}}, {"preset": "slow", "match": {"type": ["Basic"]}},
+        {"preset": "slow", "match": {"type": ["Group"]}}, {"preset": "slow", "match": {"type": ["List"]}}]),
+    );
     // They are a setting, and stay.
     server.stop();
     server.restart();
@@ -106,6 +124,7 @@ fn rules_befall_the_requests_they_name_and_say_so() {
     fhir.get("/Observation/x").expect(418);
     assert_eq!(server.client().get("/api/sims/a__b/faults").json()["faults"].as_array().unwrap().len(), 4);
     for (rules, said) in [
+        (json!([{"name": "a", "preset": "slow"}, {"name": "a", "preset": "drop"}]), "fault 1: another is called 'a', too"),
         (json!([{"preset": "quick"}]), "fault 0: preset 'quick' is none of slow, timeout"),
         (json!([{"match": {"interaction": ["read"]}}]), "fault 0: it has no effect; give one, or a preset"),
         (json!([{"preset": "slow", "effect": {"status": 500}}]), "a rule has one of them"),

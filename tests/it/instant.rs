@@ -322,3 +322,91 @@ fn a_clone_answers_as_one_filled_by_itself() {
         }
     }
 }
+
+/// Whatever others do meanwhile, and whenever the server is killed, a reset leaves the simulator and its snapshots.
+#[test]
+fn a_reset_never_loses_the_simulator_or_its_snapshots() {
+    let mut server = TestServer::start();
+    for sim in ["a__a", "a__b"] {
+        put(&server.fhir(sim), "1", "One");
+        api(&server, &format!("/api/sims/{sim}/snapshots"), &json!({"name": "keep"}));
+    }
+    std::thread::scope(|scope| {
+        let other = server.client();
+        let of_other = server.fhir("a__b");
+        scope.spawn(move || {
+            for n in 0..60 {
+                put(&of_other, "1", &n.to_string());
+                other.post("/api/sims/a__b/snapshots", &json!({"name": "s"})).expect(201);
+                other.post("/api/sims/a__b/reset", &json!({})).expect(200);
+            }
+        });
+        let reader = server.client();
+        scope.spawn(move || {
+            for _ in 0..200 {
+                reader.get("/api/sims/a__a").expect(200);
+                assert_eq!(reader.get("/api/sims/a__a/snapshots").expect(200).json()["snapshots"][0]["name"], "keep");
+            }
+        });
+        for _ in 0..150 {
+            api(&server, "/api/sims/a__a/reset", &json!({}));
+        }
+    });
+    for round in 0..10 {
+        let url = server.url().to_owned();
+        let resets = std::thread::spawn(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut n = 0;
+            while agent.post(format!("{url}/api/sims/a__a/reset")).send(if n % 2 == 0 { "" } else { r#"{"snapshot":"keep"}"# }).is_ok() {
+                n += 1;
+            }
+        });
+        for _ in 0..=round * 4 {
+            server.client().get("/api/sims/a__a").expect(200);
+        }
+        server.kill();
+        resets.join().unwrap();
+        server.restart();
+        let held = server.fhir("a__a").get("/Patient?_count=0").expect(200).json()["total"].as_u64().unwrap();
+        assert!(held <= 1, "the one state or the other");
+        api(&server, "/api/sims/a__a/reset", &json!({"snapshot": "keep"}));
+        assert_eq!(told(state(&server.fhir("a__a"))), "1 One 1; 1");
+    }
+}
+
+#[test]
+fn recorded_reads_markers_and_damage_are_where_they_belong() {
+    let mut server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"record": "all"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    put(&fhir, "1", "One");
+    put(&fhir, "2", "Two");
+    let reads: Vec<String> = (0..3).map(|_| fhir.get("/Patient/1").expect(200).header("x-fhirsim-event").to_owned()).collect();
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    let all = |sim: &str| server.client().get(&format!("/api/sims/{sim}/events")).expect(200).json()["events"].as_array().unwrap().len();
+    assert_eq!(all("a__b"), 5);
+    server.client().get(&format!("/api/sims/a__b/events/{}", reads[2])).expect(200);
+    api(&server, "/api/sims", &json!({"id": "a__c", "from": "a__b@s"}));
+    assert_eq!(all("a__c"), 5);
+    // A reset forgets what was marked, a snapshot does not.
+    api(&server, "/api/sims/a__b/markers", &json!({"name": "m"}));
+    put(&fhir, "3", "Three");
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "t"}));
+    let markers = || server.client().get("/api/sims/a__b/markers").json()["markers"].as_array().unwrap().len();
+    assert_eq!(markers(), 1);
+    api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "s"}));
+    assert_eq!(markers(), 0);
+    // What is damaged in a base is said by all that build on it.
+    server.stop();
+    let base = std::fs::read_dir(server.simdb().join(".bases")).unwrap().map(|e| e.unwrap().path()).find(|p| p.join("fhir/GET").exists()).unwrap();
+    let folder = std::fs::read_dir(base.join("fhir/PUT")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    std::fs::write(folder.join("Patient1.json"), "{").unwrap();
+    std::fs::remove_dir_all(base.join("simindex")).unwrap();
+    server.restart();
+    for sim in ["a__b", "a__c"] {
+        server.fhir(sim).get("/Patient/1").expect(200);
+        server.fhir(sim).get("/Patient/2").expect(404);
+        let shown = server.client().get(&format!("/api/sims/{sim}")).json();
+        assert!(shown["damagedEvents"][0]["reason"].as_str().unwrap().contains("Patient1.json"), "{shown}");
+    }
+}

@@ -109,6 +109,9 @@ fn the_past_is_not_written_nor_the_future_read() {
         let reply = server.fhir(&format!("a__b@{moment}")).get("/Patient/p");
         assert!((400..=404).contains(&reply.status) && reply.refusal().contains(said), "{moment}: {}", reply.text());
     }
+    // Of a day that is not over, what there is so far.
+    let today = server.client().get(&format!("/api/sims/a__b/events/{first}")).json()["instant"].as_str().unwrap()[..10].to_owned();
+    assert_eq!(server.fhir(&format!("a__b@{today}")).get("/Patient/p").expect(200).json()["name"][0]["family"], "One");
     server.client().post("/api/sims/a__b/markers", &json!({"name": "now"})).expect(201);
     put(&fhir, "Two");
     assert_eq!(server.fhir("a__b@marker:now").get("/Patient/p").json()["name"][0]["family"], "One");

@@ -266,3 +266,61 @@ fn a_listener_that_lags_is_told_so() {
     assert!(lagged > 0, "it was too slow");
     assert_eq!(got, sent, "each once, in order");
 }
+
+/// Recorded reads are written off the request's path, and told in their place all the same.
+#[test]
+fn with_reads_recorded_a_stream_is_whole_and_in_order() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"record": "all"}})).expect(201);
+    let mut stream = Stream::open(&server, "", "");
+    let resumable = Stream::open(&server, "", "");
+    let sent: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|w| {
+                let fhir = server.fhir("a__b");
+                scope.spawn(move || {
+                    let mut sent = Vec::new();
+                    for n in 0..100 {
+                        let reply = if (n + w) % 2 == 0 {
+                            fhir.put(&format!("/Patient/{w}"), &patient(&w.to_string(), "x"))
+                        } else {
+                            fhir.get(&format!("/Patient/{w}"))
+                        };
+                        sent.push(reply.header("x-fhirsim-event").to_owned());
+                    }
+                    sent
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|w| w.join().unwrap()).collect()
+    });
+    let mut expected = sent;
+    expected.sort();
+    let got: Vec<String> = (0..expected.len()).map(|_| stream.next().unwrap().1).collect();
+    assert_eq!(got, expected);
+    drop(resumable);
+    let mut resumed = Stream::open(&server, "", &format!("last-event-id: {}\r\n", expected[150]));
+    let rest: Vec<String> = (151..expected.len()).map(|_| resumed.next().unwrap().1).collect();
+    assert_eq!(rest, expected[151..]);
+    // What is told live keeps to the span, too.
+    let mut bounded = Stream::open(&server, &format!("since=2001&until={}", expected[2]), "");
+    (0..3).for_each(|n| assert_eq!(bounded.next().unwrap().1, expected[n]));
+    server.fhir("a__b").put("/Patient/late", &patient("late", "x")).expect(201);
+    server.client().post("/api/sims/a__b/markers", &json!({"name": "end"})).expect(201);
+    assert_eq!(bounded.next().unwrap().0, "marker");
+}
+
+#[test]
+fn a_wait_looks_as_far_back_as_it_must() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.post("/Patient", &patient("x", "wanted")).expect(201);
+    for _ in 0..1_050 {
+        fhir.delete("/Patient/none").expect(204);
+    }
+    let found = server.client().get("/api/sims/a__b/events?wait=60s&request=name.family%3D'wanted'").expect(200).json();
+    assert_eq!((found["events"].as_array().unwrap().len(), found.get("timedOut")), (1, None));
+    assert!(
+        server.client().get("/api/sims/a__b/events?wait=1s&atLeast=3&limit=1").expect(400).refusal().contains("atLeast 3 is more than the limit of a page, 1")
+    );
+}
