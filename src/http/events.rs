@@ -21,7 +21,7 @@ use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
 use crate::interaction::changes;
 use crate::search::path::library::Expression;
 use crate::sim::Sim;
-use crate::simdb::event::RECORD;
+use crate::simdb::event::{RECORD, known_interaction};
 use crate::simdb::event_index::{Fact, Filter, Row};
 use crate::simdb::{EventRecord, SimId, scan};
 use crate::version::Operation;
@@ -98,14 +98,15 @@ impl Asked {
 
     pub(super) fn wanted(&self, sim: &Sim) -> Result<Wanted> {
         let list = |text: &Option<String>| text.as_deref().unwrap_or_default().split(',').filter(|t| !t.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let interactions = list(&self.interaction).iter().map(|name| known_interaction(name).map(str::to_owned).map_err(bad)).collect::<Result<_>>()?;
         let facts = [
-            (Fact::Interaction, &self.interaction),
-            (Fact::Type, &self.type_name),
-            (Fact::Resource, &self.resource),
-            (Fact::Client, &self.client),
-            (Fact::Trace, &self.trace),
+            (Fact::Interaction, interactions),
+            (Fact::Type, list(&self.type_name)),
+            (Fact::Resource, list(&self.resource)),
+            (Fact::Client, list(&self.client)),
+            (Fact::Trace, list(&self.trace)),
         ];
-        let facts = facts.into_iter().map(|(fact, text)| (fact, list(text))).filter(|(_, values)| !values.is_empty()).collect();
+        let facts = facts.into_iter().filter(|(_, values)| !values.is_empty()).collect();
         let operations = list(&self.operation).iter().map(|name| operation(name)).collect::<Result<_>>()?;
         let statuses = list(&self.status).iter().map(|text| statuses(text)).collect::<Result<_>>()?;
         let newest_first = match self.order.as_deref() {

@@ -260,3 +260,15 @@ fn convert(call: &Call) -> Result<Reply, Failure> {
     let sent = call.input.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "$convert needs a resource as its body"))?;
     Ok(Reply { body: Some(sent.text.clone().into_bytes().into()), ..Reply::new(Done::Ok) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+    use crate::simdb::event::INTERACTIONS;
+
+    #[test]
+    fn events_can_be_asked_for_by_each() {
+        let missing: Vec<&str> = ALL.iter().map(|d| d.code).filter(|code| !INTERACTIONS.contains(code)).collect();
+        assert_eq!(missing, Vec::<&str>::new());
+    }
+}

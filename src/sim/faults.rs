@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
+use crate::simdb::event::known_interaction;
 
 /// Most rules of a simulator.
 const MAX_RULES: usize = 100;
@@ -332,6 +333,13 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
             return bad(format!("another is called '{}', too; each needs a name of its own, by which it is counted", clip(&name)));
         }
         let (m, effect) = (&rule.matches, rule.effect());
+        if let Some(Err(unknown)) = m.interaction.iter().map(|name| known_interaction(name)).find(Result::is_err) {
+            return bad(unknown);
+        }
+        let is_type = |name: &String| FhirVersion::ALL.into_iter().any(|version| Definitions::of(version).find_resource_type(name).is_some());
+        if let Some(unknown) = m.type_name.iter().find(|name| !is_type(name)) {
+            return bad(format!("'{}' is a resource type of no version of FHIR", clip(unknown)));
+        }
         if effect.status.is_some_and(|status| !(200..600).contains(&status)) {
             return bad(format!("status {} is not one from 200 to 599", effect.status.unwrap_or_default()));
         }

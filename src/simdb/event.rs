@@ -3,10 +3,55 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::fhir::definitions::nearest;
+use crate::fhir::id::clip;
 use crate::version::Change;
 
 /// The name of the record in an event folder.
 pub const RECORD: &str = "event.json";
+
+/// The names that interactions have in events: FHIR's, those of operations, our own for a Bundle that restores histories, and
+/// that of what was no request.
+pub const INTERACTIONS: [&str; 27] = [
+    "read",
+    "vread",
+    "history-instance",
+    "history-type",
+    "history-system",
+    "history-restore",
+    "search-type",
+    "search-system",
+    "search-compartment",
+    "capabilities",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "batch",
+    "transaction",
+    "$everything",
+    "$lastn",
+    "$meta",
+    "$meta-add",
+    "$meta-delete",
+    "$validate",
+    "$diff",
+    "$convert",
+    "$purge",
+    "$expunge",
+    "unknown",
+];
+
+/// The interaction `name`, in capitals or not, as events have it.
+///
+/// # Errors
+/// There is none; the text names the one that may be meant.
+pub fn known_interaction(name: &str) -> Result<&'static str, String> {
+    INTERACTIONS.into_iter().find(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let near = nearest(name, INTERACTIONS.into_iter()).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+        format!("interaction '{}' is none of {}{near}", clip(name), INTERACTIONS.join(", "))
+    })
+}
 
 /// A resource as an exchange left it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

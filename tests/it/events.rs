@@ -141,6 +141,9 @@ fn the_api_and_the_pages_show_events() {
         api.get(&format!("/api/sims/a__b/events/{event}/files/{trick}")).expect(404);
     }
     api.get("/api/sims/a__b/events/x").expect(400);
+    let misspelled = api.get("/api/sims/a__b/events?interaction=create,updaet").expect(400).refusal();
+    assert_eq!(api.get("/api/sims/a__b/events?interaction=Update").expect(200).json()["events"][0]["event"], event);
+    assert!(misspelled.contains("'updaet' is none of") && misspelled.contains("did you mean 'update'?"), "{misspelled}");
     for page in ["/".to_owned(), "/sims/a__b".to_owned(), format!("/sims/a__b/events/{event}")] {
         let page = api.get(&page).expect(200);
         assert!(page.header("content-security-policy").starts_with("default-src 'none'"));

@@ -133,6 +133,8 @@ fn rules_befall_the_requests_they_name_and_say_so() {
         (json!([{"preset": "slow", "match": {"every": 0}}]), "are from 1 on"),
         (json!([{"preset": "slow", "match": {"probability": 2}}]), "probability is not between 0 and 1"),
         (json!([{"preset": "slow", "match": {"colour": "red"}}]), "unknown field `colour`"),
+        (json!([{"preset": "slow", "match": {"interaction": ["read", "serach-type"]}}]), "did you mean 'search-type'?"),
+        (json!([{"preset": "slow", "match": {"type": ["Pateint"]}}]), "'Pateint' is a resource type of no version of FHIR"),
         (json!([{"effect": {"contentType": "a\r\nx: y"}}]), "printable characters"),
     ] {
         let refused = server.client().put("/api/sims/a__b/faults", &rules).expect(400).refusal();
