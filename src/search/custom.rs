@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::params::{Param, TypeParams};
 use super::parse::{RESULT, RESULT_R5};
-use super::path::Path;
 use super::path::library::{Expression, excess};
+use super::path::{Path, Ty};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind};
@@ -76,12 +76,45 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
             }),
         ));
     }
+    if !made.is_empty() && !made.iter().any(|(_, param)| suits(param, definitions)) {
+        let mut found: Vec<&str> = made.iter().flat_map(|(_, param)| param.path.types.iter().map(Ty::name)).collect();
+        found.sort_unstable();
+        found.dedup();
+        let message = format!(
+            "SearchParameter.type is '{}', whose values are of type {}; SearchParameter.expression '{}' gives {}",
+            kind.code(),
+            value_types(kind).join(", "),
+            clip(expression),
+            clip(&found.join(", "))
+        );
+        return Err(bad("type", message));
+    }
     if !made.is_empty() && made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
         let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
         let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
         return Err(bad("expression", message));
     }
     Ok(made)
+}
+
+/// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>; empty for those that
+/// find any text.
+fn value_types(kind: ParamType) -> &'static [&'static str] {
+    match kind {
+        ParamType::Number => &["integer", "positiveInt", "unsignedInt", "integer64", "decimal", "Range"],
+        ParamType::Date => &["date", "dateTime", "instant", "Period", "Timing"],
+        ParamType::Quantity => &["Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration", "Money", "Range", "SampledData"],
+        ParamType::Reference => &["Reference", "CodeableReference", "canonical", "uri", "url"],
+        ParamType::Token | ParamType::String | ParamType::Composite | ParamType::Uri | ParamType::Special => &[],
+    }
+}
+
+/// Whether values of the parameter's expression can be of a type that the parameter finds; `true` where that is not known. A
+/// resource within a Bundle is referred to by being there.
+fn suits(param: &Param, definitions: &Definitions) -> bool {
+    let (suitable, types) = (value_types(param.kind), &param.path.types);
+    let suits = |name: &str| suitable.contains(&name) || name == "Extension" || (param.kind == ParamType::Reference && definitions.is_a(name, "Resource"));
+    suitable.is_empty() || param.whole.is_some() || types.is_empty() || types.iter().any(|ty| suits(ty.name()))
 }
 
 /// What a URL calls the parameter.
@@ -140,4 +173,24 @@ fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path
         }));
     }
     if made.is_empty() { Err(bad("SearchParameter.component is missing; a composite parameter has at least two".to_owned())) } else { Ok(made) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::FhirVersion;
+
+    #[test]
+    fn the_specifications_parameters_are_about_the_types_that_theirs_finds() {
+        let mut odd = Vec::new();
+        for version in FhirVersion::ALL {
+            let definitions = Definitions::of(version);
+            for type_name in definitions.resource_types() {
+                let params = TypeParams::of(version, type_name);
+                odd.extend(params.list.iter().filter(|p| !suits(p, definitions)).map(|p| format!("{version} {}", p.name)));
+            }
+        }
+        // A number that is a Duration, and a reference that is an element with one: the specification's own mistakes.
+        assert_eq!(odd, ["STU3 Encounter/length", "R4B Ingredient/manufacturer"]);
+    }
 }

@@ -68,6 +68,12 @@ impl Ty {
     pub fn named(base: &'static str) -> Self {
         Self { base, path: "" }
     }
+
+    /// What people call it: the name of the type, or the path of the element.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        if self.path.is_empty() { self.base } else { self.path }
+    }
 }
 
 #[derive(Debug)]

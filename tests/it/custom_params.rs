@@ -198,6 +198,7 @@ fn what_cannot_be_searched_by_is_refused() {
     for (member, value, expected) in [
         ("expression", json!("Patient.name.where("), "position"),
         ("expression", json!("Patient.nmae.family"), "names no element of Patient"),
+        ("type", json!("date"), "SearchParameter.expression 'Patient.gender' gives code"),
         ("code", json!("a:b"), "SearchParameter.code is 'a:b'"),
         ("code", json!("_count"), "SearchParameter.code '_count' is a parameter of every search"),
         ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
