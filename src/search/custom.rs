@@ -76,7 +76,22 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
             }),
         ));
     }
-    if !made.is_empty() && !made.iter().any(|(_, param)| suits(param, definitions)) {
+    can_find(&made, kind, expression, definitions)?;
+    Ok(made)
+}
+
+/// Proves that one of the parameters that an expression makes, if it makes any, can find something.
+fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, definitions: &Definitions) -> Result<(), Failure> {
+    let bad = |element: &str, message: String| Err(Failure::new(Kind::Unprocessable, message).at(format!("SearchParameter.{element}")));
+    if made.is_empty() {
+        return Ok(());
+    }
+    if made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
+        let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
+        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
+        return bad("expression", message);
+    }
+    if !made.iter().any(|(_, param)| suits(param, definitions)) {
         let mut found: Vec<&str> = made.iter().flat_map(|(_, param)| param.path.types.iter().map(Ty::name)).collect();
         found.sort_unstable();
         found.dedup();
@@ -87,14 +102,9 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
             clip(expression),
             clip(&found.join(", "))
         );
-        return Err(bad("type", message));
+        return bad("type", message);
     }
-    if !made.is_empty() && made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
-        let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
-        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
-        return Err(bad("expression", message));
-    }
-    Ok(made)
+    Ok(())
 }
 
 /// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>; empty for those that
