@@ -94,8 +94,9 @@
 //! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
-//! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest.
-//! - An operation: a file in `interaction/operation/`, a row of [`interaction::operation::ALL`].
+//! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest. Its name in
+//!   [`simdb::event::INTERACTIONS`], by which events and faults are asked for.
+//! - An operation: a file in `interaction/operation/`, a row of [`interaction::operation::ALL`], its name as above.
 //! - A rule of structure: `fhir/validate/`; what becomes of it is decided in `interaction/structure.rs`.
 //! - A FHIR version: three tables made by `scripts/definitions.py`, a member of [`fhir::FhirVersion`].
 

@@ -22,7 +22,7 @@ use crate::sim::feed::Happening;
 use crate::sim::log::Waiting;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
 use crate::simdb::EventRecord;
-use crate::simdb::event::{RequestRecord, ResponseRecord};
+use crate::simdb::event::{INTERACTIONS, RequestRecord, ResponseRecord};
 use crate::simdb::journal::Ticket;
 use crate::version::Operation;
 
@@ -72,11 +72,19 @@ pub struct Outcome {
     pub ticket: Ticket,
 }
 
+/// The name, as events have it, of what is asked for.
+#[must_use]
+pub fn name_of(asked: &Result<Interaction, Failure>) -> &'static str {
+    let name = asked.as_ref().map_or("unknown", Interaction::name);
+    debug_assert!(INTERACTIONS.contains(&name), "{name} is missing in INTERACTIONS: events could not be asked for by it");
+    name
+}
+
 impl Call {
     /// The interaction's name, for logs and records.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.asked.as_ref().map_or("unknown", Interaction::name)
+        name_of(&self.asked)
     }
 
     /// What a read looks at.

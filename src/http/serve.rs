@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::context::SimContext;
 use super::decode::{Parts, Read};
-use super::exchange::{Call, Outcome, exchange};
+use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
 use super::negotiate::{self, Format, Sent};
 use super::respond::{self, Answer};
@@ -200,7 +200,7 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
     let recorded = operation != Operation::Get || profile.settings.record == Record::All;
     let looked = Looked {
-        interaction: asked.as_ref().map_or("unknown", Interaction::name),
+        interaction: name_of(&asked),
         method: request.method().as_str(),
         type_name,
         parameters: &parameters,
