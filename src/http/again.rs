@@ -30,7 +30,10 @@ pub fn text_of(folder: &Path, file: Option<&String>) -> Option<String> {
 #[must_use]
 pub fn curl(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-    let mut out = format!("curl -X {} {}", record.request.method, quoted(&format!("{origin}{}", record.request.url)));
+    // What is a word to the shell needs no quotes; of an imported event it may be anything.
+    let method = Some(&record.request.method).filter(|m| m.bytes().all(|b| b.is_ascii_alphanumeric())).cloned();
+    let method = method.unwrap_or_else(|| quoted(&record.request.method));
+    let mut out = format!("curl -X {method} {}", quoted(&format!("{origin}{}", record.request.url)));
     for (name, value) in headers(record) {
         out.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {value}"))));
     }

@@ -15,6 +15,7 @@ use crate::clock::{EventId, instant};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::SimId;
+use crate::simdb::event::is_file_name;
 use crate::simdb::event_index::Filter;
 use crate::version::Operation;
 
@@ -107,7 +108,8 @@ fn unpack(from: impl Read, staged: &Path) -> Result<Counted, Failure> {
     let decoder = zstd::Decoder::new(from).map_err(|e| broken(&e))?;
     let mut archive = Archive::new(decoder.take(MAX_BYTES));
     let (mut counted, mut files, mut folder, mut described) = (Counted::default(), 0, PathBuf::new(), false);
-    for entry in archive.entries().map_err(|e| broken(&e))? {
+    // As they stand: long names, which an export needs none of, would be read into memory.
+    for entry in archive.entries().map_err(|e| broken(&e))?.raw(true) {
         let mut entry = entry.map_err(|e| broken(&e))?;
         let path = entry.path().map_err(|e| broken(&e))?.into_owned();
         let shown = clip(&path.display().to_string());
@@ -116,7 +118,7 @@ fn unpack(from: impl Read, staged: &Path) -> Result<Counted, Failure> {
             return Err(refused("which is no plain file"));
         }
         files += 1;
-        counted.bytes += entry.size();
+        counted.bytes = counted.bytes.saturating_add(entry.size());
         if files > MAX_FILES || counted.bytes > MAX_BYTES {
             return Err(Failure::new(Kind::TooLarge, format!("the archive unpacks to more than {MAX_FILES} files or {MAX_BYTES} bytes")));
         }
@@ -174,9 +176,7 @@ fn place(path: &Path) -> Option<Place> {
         ["markers.json"] => Some(Place::Markers),
         ["fhir", operation, event, name] => {
             let operation = Operation::ALL.into_iter().find(|o| o.directory() == operation)?;
-            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-            let is_name = (1..=200).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.');
-            Some(Place::Event(operation, event.parse().ok()?, name.to_owned())).filter(|_| is_name)
+            Some(Place::Event(operation, event.parse().ok()?, name.to_owned())).filter(|_| is_file_name(name))
         }
         _ => None,
     }

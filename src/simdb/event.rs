@@ -1,6 +1,7 @@
 //! What `event.json` says of an exchange.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fhir::definitions::nearest;
@@ -53,12 +54,28 @@ pub fn known_interaction(name: &str) -> Result<&'static str, String> {
     })
 }
 
+/// Whether a file of an event folder can have that name: it leads nowhere else.
+#[must_use]
+pub fn is_file_name(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=200).contains(&name.len()) && name.bytes().all(legal) && !name.starts_with('.')
+}
+
+/// Proves the name of a file, which a record that was edited or imported may have from anyone.
+fn own_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    match name.as_deref().filter(|name| !is_file_name(name)) {
+        Some(name) => Err(D::Error::custom(format!("'{}' is not the name of a file of an event", clip(name)))),
+        None => Ok(name),
+    }
+}
+
 /// A resource as an exchange left it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredResource {
     /// The file that holds it; none for a deletion.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "own_file")]
     pub file: Option<String>,
     /// Its type.
     #[serde(rename = "type")]
@@ -131,7 +148,7 @@ pub struct RequestRecord {
     /// Headers by lower-case name; repeated ones joined by comma; credentials redacted.
     pub headers: Map<String, Value>,
     /// The file with the body, if there was one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "own_file")]
     pub body: Option<String>,
     /// Length of the body.
     #[serde(default)]
@@ -149,7 +166,7 @@ pub struct ResponseRecord {
     /// Headers by lower-case name.
     pub headers: Map<String, Value>,
     /// The file with the body, if there was one; it may be one of the stored resources.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "own_file")]
     pub body: Option<String>,
 }
 

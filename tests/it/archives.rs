@@ -116,6 +116,9 @@ fn archives_with_tricks_make_nothing() {
         assert!(refused.contains(said), "{said}: {refused}");
         server.client().get("/api/sims/a__b").expect(404);
     }
+    // Names that would be read into memory whole, whatever their length.
+    let long = packed(&[("sim.json", Regular, own), ("././@LongLink", tar::EntryType::GNULongName, b"fhir/x"), (event, Regular, b"{}")]);
+    assert!(import(&server, "a__b", &long).refusal().contains("which is no plain file"));
     let good = packed(&[("sim.json", Regular, own)]);
     for broken in [&b"not zstd"[..], b"", &good[..good.len() / 2]] {
         assert!((400..500).contains(&import(&server, "a__b", broken).status));
@@ -123,4 +126,38 @@ fn archives_with_tricks_make_nothing() {
     assert_eq!(std::fs::read_dir(server.simdb().join(".new")).map_or(0, Iterator::count), 0, "nothing is left");
     import(&server, "a__b", &good).expect(201);
     assert_eq!(server.fhir("a__b").get("/Patient").expect(200).json()["total"], 0);
+}
+
+#[test]
+fn a_record_cannot_lead_out_of_its_folder() {
+    use tar::EntryType::Regular;
+    let server = TestServer::start();
+    put(&server.fhir("a__victim"), "1", "One");
+    let profile = json!({"type": "fhir", "fhirVersion": "R4", "created": "2020-01-01T00:00:00Z"}).to_string();
+    let (first, second) = ("2026_01_01_00_00_00_000", "2026_01_01_00_00_00_001");
+    let record = |event: &str, body: &str, resources: Value| {
+        json!({"event": event, "sequence": 1, "instant": "2026-01-01T00:00:00.000Z", "sim": "x", "interaction": "update", "client": "127.0.0.1",
+            "request": {"method": "PUT; id", "url": "/sim/x/fhir/Patient/1", "headers": {}},
+            "response": {"status": 200, "durationUs": 1, "headers": {}, "body": body}, "resources": resources})
+        .to_string()
+    };
+    for (sim, lead) in [("b__up", "../../../../a__victim/sim.json"), ("b__absolute", "/etc/hostname")] {
+        let purge = json!([{"type": "Patient", "id": "1", "versionId": 1, "change": "purge", "purges": true, "rewrites": [format!("PUT/{first}")]}]);
+        let archive = packed(&[
+            ("sim.json", Regular, profile.as_bytes()),
+            (&format!("fhir/PUT/{first}/event.json"), Regular, record(first, lead, json!([])).as_bytes()),
+            (&format!("fhir/POST/{second}/event.json"), Regular, record(second, "response_body.json", purge).as_bytes()),
+        ]);
+        import(&server, sim, &archive);
+        for path in
+            [format!("/events/{first}?include=bodies"), format!("/events/{first}/curl"), format!("/events/{first}/files/sim.json"), "/events".to_owned()]
+        {
+            let reply = server.client().get(&format!("/api/sims/{sim}{path}"));
+            assert!(!reply.text().contains("settings") && !reply.text().contains("curl -X PUT; id"), "{path}: {}", reply.text());
+        }
+        let page = server.client().get(&format!("/sims/{sim}/events/{first}"));
+        assert!(!page.text().contains("fhirVersion"), "{}", page.text());
+        server.fhir(sim).get("/Patient/1");
+        assert!(server.simdb().join("a__victim/sim.json").exists(), "{lead}");
+    }
 }
