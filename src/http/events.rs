@@ -505,12 +505,24 @@ struct Naming {
     name: String,
 }
 
+/// Does `work` on a simulator; on its successor, if it was sealed or reset just then.
+fn on_current<T>(app: &App, id: &str, work: impl Fn(&Sim) -> Result<T>) -> Result<T> {
+    let id: SimId = id.parse()?;
+    loop {
+        let sim = app.registry.get(&id)?;
+        match work(&sim) {
+            Err(_) if sim.is_over() && app.registry.get_if_open(&id).is_none_or(|now| !Arc::ptr_eq(&now, &sim)) => {}
+            done => return done,
+        }
+    }
+}
+
 /// `POST /api/sims/{id}/markers`: gives this moment a name.
 pub async fn mark(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
     answer(move || {
         let hint = "send {\"name\":\"before-login\"}";
         let naming: Naming = serde_json::from_slice(&body).map_err(|e| bad(format!("the body cannot be read: {e}; {hint}")))?;
-        let marker = app.registry.get(&id.parse()?)?.mark(&naming.name)?;
+        let marker = on_current(&app, &id, |sim| sim.mark(&naming.name))?;
         Ok(Answer::json(201, &json!(marker)))
     })
     .await
@@ -525,7 +537,7 @@ pub async fn markers(app: Data<App>, id: Path<String>) -> HttpResponse {
 pub async fn unmark(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
     answer(move || {
         let (id, name) = path.into_inner();
-        app.registry.get(&id.parse()?)?.unmark(&name)?;
+        on_current(&app, &id, |sim| sim.unmark(&name))?;
         Ok(Answer { status: 204, ..Answer::default() })
     })
     .await

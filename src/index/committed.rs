@@ -44,6 +44,9 @@ pub struct Payload {
     /// The name of the file of hidden documents, if it builds on another.
     #[serde(default)]
     pub hidden: String,
+    /// The segments of what it builds on, by their ids: of others the numbers of hidden documents would mean others.
+    #[serde(default)]
+    pub below: Vec<String>,
 }
 
 /// Reads the stored resource of an entry.
@@ -131,6 +134,9 @@ impl Committed {
     fn open_existing(folder: &Path, version: FhirVersion, base: Option<&Self>) -> tantivy::Result<Self> {
         let index = Index::open(UnsyncedDirectory::open(folder)?)?;
         let payload: Payload = index.load_metas()?.payload.and_then(|p| serde_json::from_str(&p).ok()).unwrap_or_default();
+        if payload.below != base.map(Self::segment_ids).unwrap_or_default() {
+            return Err(tantivy::TantivyError::InternalError("what the index builds on was indexed anew".to_owned()));
+        }
         let hidden = if base.is_some() { hidden::read(folder, &payload.hidden)? } else { imbl::HashSet::default() };
         Self::picture(folder, &Engine::new(index)?, base, hidden, Definitions::of(version), payload)
     }
@@ -157,6 +163,11 @@ impl Committed {
     /// Documents that count no more from the beginning.
     pub(super) fn hidden(&self) -> &imbl::HashSet<u64> {
         &self.inner.hidden
+    }
+
+    /// Which segments it has, those below included.
+    fn segment_ids(&self) -> Vec<String> {
+        self.inner.segments.iter().map(|segment| segment.reader.segment_id().uuid_string()).collect()
     }
 
     /// How many segments are those of what this builds on.
@@ -301,7 +312,8 @@ impl Committed {
             recent.rewritten().for_each(|uid| hidden.extend(hide(inner.fields.version_uid, uid)));
             hidden::write(&inner.folder, &name, &hidden)?;
         }
-        let payload = Payload { format: FORMAT, hidden: name, ..payload };
+        let below = inner.base.as_ref().map(Self::segment_ids).unwrap_or_default();
+        let payload = Payload { format: FORMAT, hidden: name, below, ..payload };
         let text = serde_json::to_string(&payload).map_err(|e| tantivy::TantivyError::InternalError(e.to_string()))?;
         let mut prepared = writer.prepare_commit()?;
         prepared.set_payload(&text);

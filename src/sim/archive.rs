@@ -43,7 +43,7 @@ impl Sim {
     /// # Errors
     /// The file system's, or `out`'s.
     pub fn export(&self, out: impl Write) -> io::Result<Counted> {
-        let upto = self.snapshot().last_event();
+        let upto = self.next_event().min(self.settled());
         let mut tar = Builder::new(zstd::Encoder::new(out, LEVEL)?);
         let profile = Profile { base: None, ..(*self.profile()).clone() };
         append(&mut tar, "simid.txt", self.id().as_str().as_bytes())?;

@@ -24,6 +24,8 @@ pub struct Base {
     pub(super) layers: Vec<Layer>,
     /// All of them, indexed.
     pub(super) committed: Committed,
+    /// The last event, reads aside.
+    pub(super) last: EventId,
     /// How many events there were, reads aside.
     pub(super) sequence: u64,
     /// Event folders that cannot be used, of those below too.
@@ -80,7 +82,7 @@ impl Base {
             tracing::error!(base = %id, event = damage.folder, reason = damage.reason, "event set aside: it is not what was written");
         }
         let damages = store.base.as_ref().map(|below| below.damages.clone()).unwrap_or_default().into_iter().chain(damages).collect();
-        let base = Arc::new(Self { layers, committed, sequence: snapshot.sequence, damages });
+        let base = Arc::new(Self { layers, committed, last: snapshot.last, sequence: snapshot.sequence, damages });
         open.retain(|_, base| base.strong_count() > 0);
         open.insert(id.clone(), Arc::downgrade(&base));
         Ok(base)

@@ -206,6 +206,15 @@ impl Sim {
         self.is_closed()
     }
 
+    /// Refuses what would be written where another has taken its place; to be asked under the writer's lock.
+    pub(super) fn refuse_if_over(&self) -> Result<(), Failure> {
+        if !self.is_closed() {
+            return Ok(());
+        }
+        let message = format!("simulator {} was closed, reset or deleted during this request; send it again", self.store.sim);
+        Err(Failure::new(Kind::UnknownSimulator, message))
+    }
+
     /// Publishes a picture with the same content.
     pub(super) fn publish(&self, change: impl FnOnce(&mut Snapshot)) {
         let _guard = self.writer.lock();
@@ -251,12 +260,7 @@ impl Sim {
             return Err(Failure::new(Kind::Storage, "the index cannot be written, and what is not in it yet is too much; nothing was stored"));
         }
         let guard = self.writer.lock();
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Failure::new(
-                Kind::UnknownSimulator,
-                format!("simulator {} was closed, reset or deleted during this request; send it again", self.store.sim),
-            ));
-        }
+        self.refuse_if_over()?;
         let heavy = matches!(operation, Operation::Transaction | Operation::Batch);
         self.heavy.store(heavy, Ordering::Relaxed);
         let outcome = self.exchange_locked(operation, plan);

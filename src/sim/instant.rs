@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ use crate::simdb::{BaseId, SimDir, SimId};
 
 /// Most snapshots of a simulator.
 const MAX_SNAPSHOTS: usize = 1_000;
-/// The file that tells, in a directory on its way to become a base, which one, so that the next start ends or undoes it.
+/// The file that tells, in a directory on its way to become a base, which one, so that the next start ends it.
 const SEALING: &str = "sealing.txt";
 /// The files of a simulator that stay with it when what it holds is sealed.
 const STAYS: [&str; 2] = ["markers.json", SNAPSHOTS];
@@ -52,8 +53,16 @@ pub struct SnapshotInfo {
 /// What is known of the snapshots of a simulator, by name.
 type Snapshots = BTreeMap<String, SnapshotInfo>;
 
-fn read_snapshots(dir: &SimDir) -> Snapshots {
-    fs::read(dir.root().join(SNAPSHOTS)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+/// What cannot be read is not nothing: bases that only snapshots need would be removed.
+fn read_snapshots(dir: &SimDir) -> io::Result<Snapshots> {
+    match fs::read(dir.root().join(SNAPSHOTS)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Snapshots::default()),
+        Err(e) => Err(e),
+        Ok(bytes) => {
+            let said = |e| io::Error::new(io::ErrorKind::InvalidData, format!("{SNAPSHOTS}: {e}; mend it or, to forget the snapshots, remove it"));
+            serde_json::from_slice(&bytes).map_err(said)
+        }
+    }
 }
 
 fn write_snapshots(dir: &Path, all: &Snapshots) -> io::Result<()> {
@@ -70,7 +79,7 @@ impl Registry {
         let collecting = self.shared.collecting.read();
         let made = self.gated(id, |slot| {
             let dir = self.dir(id);
-            let mut all = read_snapshots(&dir);
+            let mut all = self.snapshots_of(id)?;
             if all.len() >= MAX_SNAPSHOTS && !all.contains_key(name) {
                 return Err(Failure::new(Kind::TooCostly, format!("there are {MAX_SNAPSHOTS} snapshots, which is the most; DELETE those that are done with")));
             }
@@ -79,7 +88,7 @@ impl Registry {
             let created = instant(self.clock().now_ms());
             let made = SnapshotInfo { name: name.to_owned(), created, last_event: saved.last_event, events: saved.events, counts: saved.counts, base };
             all.insert(name.to_owned(), made.clone());
-            write_snapshots(dir.root(), &all).map_err(failed)?;
+            write_snapshots(dir.root(), &all).and_then(|()| self.shared.journal.barrier()).map_err(failed)?;
             Ok(made)
         });
         drop(collecting);
@@ -93,7 +102,7 @@ impl Registry {
     /// [`Kind::UnknownSimulator`].
     pub fn snapshots(&self, id: &SimId) -> Result<Vec<SnapshotInfo>, Failure> {
         self.summary(id)?;
-        Ok(read_snapshots(&self.dir(id)).into_values().collect())
+        Ok(self.snapshots_of(id)?.into_values().collect())
     }
 
     /// Forgets a snapshot. What was cloned from it stays.
@@ -103,9 +112,10 @@ impl Registry {
     pub fn delete_snapshot(&self, id: &SimId, name: &str) -> Result<(), Failure> {
         self.gated(id, |_| {
             let dir = self.dir(id);
-            let mut all = read_snapshots(&dir);
+            let mut all = self.snapshots_of(id)?;
             all.remove(name).ok_or_else(|| no_snapshot(id, name, &all))?;
-            write_snapshots(dir.root(), &all).map_err(|e| super::storage_failure("snapshots.json cannot be written", &e))
+            let written = write_snapshots(dir.root(), &all).and_then(|()| self.shared.journal.barrier());
+            written.map_err(|e| super::storage_failure("snapshots.json cannot be written", &e))
         })
         .inspect(|()| self.collect())
     }
@@ -164,8 +174,12 @@ impl Registry {
         SimDir::new(&self.shared.root, id)
     }
 
+    fn snapshots_of(&self, id: &SimId) -> Result<Snapshots, Failure> {
+        read_snapshots(&self.dir(id)).map_err(|e| super::storage_failure(&format!("the snapshots of simulator {id} cannot be read"), &e))
+    }
+
     fn snapshot_of(&self, id: &SimId, name: &str) -> Result<(BaseId, Saved), Failure> {
-        let all = read_snapshots(&self.dir(id));
+        let all = self.snapshots_of(id)?;
         let found = all.get(name).cloned().ok_or_else(|| no_snapshot(id, name, &all))?;
         Ok((found.base, Saved { events: found.events, last_event: found.last_event, counts: found.counts }))
     }
@@ -195,11 +209,16 @@ impl Registry {
     }
 
     /// Makes the directory of a simulator a base, and an empty one that names it take its place.
-    fn seal_away(&self, slot: &Slot, sim: &Sim, profile: Profile) -> io::Result<(BaseId, Saved)> {
+    fn seal_away(&self, slot: &Slot, sim: &Arc<Sim>, profile: Profile) -> io::Result<(BaseId, Saved)> {
         let (id, dir) = (&slot.id, self.dir(&slot.id));
         let base = BaseId::random();
         slot.open.store(None);
-        sim.seal(&self.shared.boot)?;
+        sim.seal(&self.shared.boot).inspect_err(|_| {
+            // Two writers must never be: this one goes on, unless it has ended.
+            if !sim.is_over() {
+                slot.open.store(Some(sim.clone()));
+            }
+        })?;
         let saved = sim.saved();
         let staged = self.stage_on(id, &Profile { base: Some(base.clone()), ..profile }, &saved, &STAYS)?;
         // Recovery goes by events: what happened before the seal must be on the disk, or in the folders that are moved.
@@ -207,7 +226,7 @@ impl Registry {
         fs::create_dir_all(bases(&self.shared.root))?;
         fs::write(dir.root().join(SEALING), base.to_string())?;
         let sealed = SimDir::of_base(&self.shared.root, &base);
-        exchange(&staged, dir.root())?;
+        exchange(&staged, dir.root()).inspect_err(|_| drop(fs::remove_file(dir.root().join(SEALING))))?;
         // If this is the last thing that happens, the next start does the rest.
         fs::rename(&staged, sealed.root())?;
         // Until both are on the disk, the next start must be able to tell.
@@ -233,11 +252,11 @@ impl Registry {
 
     /// Copies the names of a simulator's snapshots into the directory that is to take the place of its.
     pub(super) fn keep_snapshots(&self, id: &SimId, staged: &Path) -> io::Result<()> {
-        let all = read_snapshots(&self.dir(id));
+        let all = read_snapshots(&self.dir(id))?;
         if all.is_empty() { Ok(()) } else { write_snapshots(staged, &all) }
     }
 
-    /// Ends or undoes what a stop has left half done; called before anything is opened. Returns what it did.
+    /// Ends what a stop has left half done; called before anything is opened. Returns what it did.
     pub(super) fn recover_sealing(root: &Path) -> io::Result<Vec<String>> {
         let mut done = Vec::new();
         for folder in [root.join(".new"), bases(root)] {
@@ -286,7 +305,7 @@ impl Registry {
         let mut needed = BTreeSet::new();
         for id in ids {
             let dir = self.dir(&id);
-            let mut next: Vec<BaseId> = read_snapshots(&dir).into_values().map(|s| s.base).collect();
+            let mut next: Vec<BaseId> = read_snapshots(&dir)?.into_values().map(|s| s.base).collect();
             match read_profile(&dir) {
                 Ok(profile) => next.extend(profile.base),
                 // Deleted meanwhile.
@@ -311,7 +330,7 @@ impl Registry {
 
     /// Whether a simulator, or a snapshot of it, builds on something.
     pub(super) fn needs_bases(&self, id: &SimId) -> bool {
-        self.read_profile(id).is_ok_and(|profile| profile.base.is_some()) || !read_snapshots(&self.dir(id)).is_empty()
+        self.read_profile(id).is_ok_and(|profile| profile.base.is_some()) || read_snapshots(&self.dir(id)).is_ok_and(|all| !all.is_empty())
     }
 
     /// Removes what a deleted or emptied simulator was the last to need.

@@ -300,6 +300,11 @@ impl Sim {
     /// Looks after the simulator now and then: saves its counts, and asks for a flush if it is at rest with more to replay
     /// than a first request should wait for.
     pub(super) fn look_after(&self) {
+        // What has ended has a successor in its directory, perhaps: nothing of this one is to be written there.
+        let Some(_running) = self.flusher.running.try_lock() else { return };
+        if self.is_closed() {
+            return;
+        }
         self.save();
         self.save_events();
         let at_rest = self.clock.now_ms() - self.flusher.last_write_ms.load(Ordering::Relaxed) > REST_MS;
@@ -390,6 +395,7 @@ impl Snapshot {
             params: self.indexed_with.to_string(),
             boot: boot.to_owned(),
             hidden: String::new(),
+            below: Vec::new(),
         }
     }
 }
@@ -466,8 +472,10 @@ fn replay(store: &Arc<Store>, settings: Settings, committed: Committed, tail: Op
     let definitions = Definitions::of(store.version);
     let payload = committed.payload().clone();
     let named = |counts: &BTreeMap<String, u64>| counts.iter().filter_map(|(t, n)| Some((definitions.resource_type(t).ok()?, *n))).collect();
-    let last = committed.last_event();
-    let mut snapshot = Snapshot::new(store.clone(), settings, View::new(committed), last, payload.sequence, named(&payload.counts));
+    // Events without resources at the end of what lies below are in no index.
+    let (last_below, below) = store.base.as_ref().map_or((EventId::ZERO, 0), |base| (base.last, base.sequence));
+    let (last, sequence) = (committed.last_event().max(last_below), payload.sequence.max(below));
+    let mut snapshot = Snapshot::new(store.clone(), settings, View::new(committed), last, sequence, named(&payload.counts));
     snapshot.indexed_with = payload.params.as_str().into();
     let own = snapshot.own_params();
     if own.fingerprint == payload.params {

@@ -46,6 +46,7 @@ impl Sim {
         }
         // Under the writer's lock: an exchange is wholly before it or wholly after.
         let _guard = self.writer.lock();
+        self.refuse_if_over()?;
         let mut all = read(&self.store.dir);
         if all.len() >= MAX_MARKERS && !all.contains_key(name) {
             return Err(Failure::new(Kind::TooCostly, format!("there are {MAX_MARKERS} markers, which is the most; DELETE those that are done with")));
@@ -85,6 +86,7 @@ impl Sim {
     pub fn unmark(&self, name: &str) -> Result<(), Failure> {
         self.marker(name)?;
         let _guard = self.writer.lock();
+        self.refuse_if_over()?;
         let mut all = read(&self.store.dir);
         all.remove(name);
         write(&self.store.dir, &all)

@@ -399,6 +399,8 @@ impl Registry {
             sim.end_writes();
             sim.undisturbed(|| ());
         }
+        // Recovery goes by names: nothing of what was is to be restored into what will be.
+        self.shared.journal.barrier()?;
         exchange(staged, &self.shared.root.join(slot.id.as_str()))?;
         // Under its old name what was there is what a start removes; under this one too.
         let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
@@ -565,15 +567,16 @@ fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
     }
 }
 
-/// Puts one directory in the place of another, at no moment of which there is none.
+/// Puts one directory in the place of another, at no moment of which there is none; but for file systems that cannot.
 pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
         // Not every file system can.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            let aside = one.with_extension("aside");
+            let mut aside = one.as_os_str().to_owned();
+            aside.push(".aside");
             fs::rename(other, &aside)?;
-            fs::rename(one, other)?;
+            fs::rename(one, other).inspect_err(|_| drop(fs::rename(&aside, other)))?;
             fs::rename(&aside, one)
         }
         done => done.map_err(io::Error::from),

@@ -410,3 +410,76 @@ fn recorded_reads_markers_and_damage_are_where_they_belong() {
         assert!(shown["damagedEvents"][0]["reason"].as_str().unwrap().contains("Patient1.json"), "{shown}");
     }
 }
+
+#[test]
+fn what_builds_on_a_base_is_right_when_that_is_indexed_anew() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for id in ["1", "2", "3"] {
+        put(&fhir, id, "First");
+    }
+    api(&server, "/api/sims/a__b/reindex", &json!({}));
+    // Another order of documents than one that comes of all events at once.
+    put(&fhir, "1", "Second");
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    put(&fhir, "2", "Third");
+    api(&server, "/api/sims/a__b/reindex", &json!({}));
+    let before = told(state(&fhir));
+    assert_eq!(before, "1 Second 2, 2 Third 2, 3 First 1; 5");
+    server.kill();
+    for base in std::fs::read_dir(server.simdb().join(".bases")).unwrap() {
+        std::fs::remove_dir_all(base.unwrap().path().join("simindex")).unwrap();
+    }
+    server.restart();
+    let fhir = server.fhir("a__b");
+    assert_eq!(told(state(&fhir)), before);
+    assert_eq!(
+        (fhir.ids("/Patient?family=first"), fhir.ids("/Patient?family=second"), fhir.ids("/Patient?family=third")),
+        (vec!["3".to_owned()], vec!["1".to_owned()], vec!["2".to_owned()])
+    );
+}
+
+#[test]
+fn refused_writes_and_recorded_reads_at_the_end_count() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"record": "all"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    put(&fhir, "1", "One");
+    // In the index now; what comes after brings nothing to index.
+    api(&server, "/api/sims/a__b/reindex", &json!({}));
+    fhir.send("POST", "/Patient", &[], b"{").expect(400);
+    let made = api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    assert_eq!(made["events"], 2);
+    let again = api(&server, "/api/sims/a__b/snapshots", &json!({"name": "t"}));
+    assert_eq!((&again["events"], &again["lastEvent"], bases(&server)), (&json!(2), &made["lastEvent"], 1), "nothing was added: no other base");
+    put(&fhir, "2", "Two");
+    let events = || server.client().get("/api/sims/a__b/events?order=asc").expect(200).json()["events"].clone();
+    let sequences: Vec<u64> = events().as_array().unwrap().iter().map(|e| e["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+    let read = fhir.get("/Patient/1").expect(200).header("x-fhirsim-event").to_owned();
+    server.client().get(&format!("/api/sims/a__b/events/{read}")).expect(200);
+    let archive = server.client().get("/api/sims/a__b/archive").expect(200);
+    let made = server.client().send("PUT", "/api/sims/a__c/archive", &[("content-type", "application/zstd")], &archive.bytes).expect(201).json();
+    assert_eq!(made["events"], 4, "{read} too");
+}
+
+#[test]
+fn snapshots_that_cannot_be_read_are_not_taken_for_none() {
+    let server = TestServer::start();
+    let (fhir, file) = (server.fhir("a__b"), server.simdb().join("a__b/snapshots.json"));
+    put(&fhir, "1", "One");
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    put(&fhir, "1", "Two");
+    api(&server, "/api/sims/a__b/reset", &json!({}));
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, b"").unwrap();
+    // Another that has bases goes, and what nothing needs with it.
+    put(&server.fhir("a__other"), "1", "One");
+    api(&server, "/api/sims/a__other/snapshots", &json!({"name": "s"}));
+    server.client().delete("/api/sims/a__other").expect(204);
+    let refused = server.client().post("/api/sims/a__b/snapshots", &json!({"name": "t"}));
+    assert!(refused.status >= 500 && refused.refusal().contains("snapshots.json"), "{}", refused.text());
+    std::fs::write(&file, whole).unwrap();
+    api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "s"}));
+    assert_eq!(told(state(&fhir)), "1 One 1; 1");
+}
