@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use serde_json::Map;
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::clock::{Clock, EventId};
 use crate::fhir::FhirVersion;
@@ -211,6 +212,6 @@ fn await_news(news: &mut Receiver<Arc<Told>>, deadline: Instant) -> bool {
     runtime.block_on(async {
         let left = deadline.saturating_duration_since(Instant::now());
         // To have missed some is news, too.
-        tokio::time::timeout(left, news.recv()).await.is_ok()
+        matches!(tokio::time::timeout(left, news.recv()).await, Ok(Ok(_) | Err(RecvError::Lagged(_))))
     })
 }

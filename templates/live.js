@@ -27,21 +27,25 @@
     return { node };
   };
   const good = (status) => (status && status < 400 ? "good" : "bad");
-  const source = new EventSource(live.dataset.stream);
-  source.onopen = () => { live.textContent = "Live: what happens now appears here at once."; };
-  source.onerror = () => { live.textContent = "Not live: the server does not answer; this tries again."; };
-  source.addEventListener("event", (message) => {
-    const e = JSON.parse(message.data);
-    const stored = e.resources.slice(0, 3).map((r) => `${r.type}/${r.id}`).join(", ");
-    const more = e.resources.length > 3 ? ` and ${e.resources.length - 3} more` : "";
-    row("events", [link(e.event, e.instant), { text: e.response.status, name: good(e.response.status) }, { text: e.interaction },
-      code(`${e.request.method} ${e.request.url}`), { text: stored + more }]);
-  });
-  source.addEventListener("read", (message) => {
-    const e = JSON.parse(message.data);
-    row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${e.url}`)]);
-  });
-  source.addEventListener("reset", () => { live.textContent = "The simulator was reset: reload the page."; });
+  const listen = () => {
+    const source = new EventSource(live.dataset.stream);
+    source.onopen = () => { live.textContent = "Live: what happens now appears here at once."; };
+    source.onerror = () => { live.textContent = "Not live: the server does not answer; this tries again."; };
+    source.addEventListener("event", (message) => {
+      const e = JSON.parse(message.data);
+      const stored = e.resources.slice(0, 3).map((r) => `${r.type}/${r.id}`).join(", ");
+      const more = e.resources.length > 3 ? ` and ${e.resources.length - 3} more` : "";
+      row("events", [link(e.event, e.instant), { text: e.response.status, name: good(e.response.status) }, { text: e.interaction },
+        code(`${e.request.method} ${e.request.url}`), { text: stored + more }]);
+    });
+    source.addEventListener("read", (message) => {
+      const e = JSON.parse(message.data);
+      row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${e.url}`)]);
+    });
+    source.addEventListener("reset", () => { live.textContent = "The simulator was reset: reload the page."; });
+  };
+  // Older pages stay as they are.
+  if (live) listen();
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", () => navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent));

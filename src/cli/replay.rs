@@ -1,7 +1,7 @@
 //! `fhirsim replay`: recorded requests are sent again, in order, and what comes is compared with what came.
 //!
-//! A resource that gets another id is called by that one from then on. Compared are status and content; what no two servers have
-//! in common is not: ids of resources made, `meta.versionId`, `meta.lastUpdated`, URLs of the server, texts of outcomes.
+//! A resource that gets another id is called by that one from then on. Compared are status and content, if that is JSON; what no two
+//! servers have in common is not: ids of resources made, `meta.versionId`, `meta.lastUpdated`, URLs of the server, texts of outcomes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -53,6 +53,9 @@ pub fn run(args: &ReplayArgs) -> Result<(), String> {
         .collect::<Result<_, _>>()?;
     let mut replay = Replay { agent: Agent::config_builder().http_status_as_error(false).build().into(), base, headers, ids: BTreeMap::new() };
     let (mut count, mut different, mut since) = (0, 0, None::<String>);
+    // What is sent may come to be events of the same simulator, which are not to be sent again.
+    let newest = client.expect("GET", &format!("{}/events?limit=1", path(&args.sim)), None)?["events"][0]["event"].as_str().map(str::to_owned);
+    let until = newest.filter(|_| !args.filters.iter().any(|f| f.starts_with("until=")));
     let mut begun: Option<(Instant, i64)> = None;
     loop {
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -62,6 +65,7 @@ pub fn run(args: &ReplayArgs) -> Result<(), String> {
             query.append_pair(name, value);
         }
         query.extend_pairs(since.iter().map(|since| ("since", since)));
+        query.extend_pairs(until.iter().map(|until| ("until", until)));
         let page = client.expect("GET", &format!("{}/events?{}", path(&args.sim), query.finish()), None)?;
         for listed in page["events"].as_array().into_iter().flatten() {
             let name = listed["event"].as_str().unwrap_or_default();
@@ -104,7 +108,8 @@ impl Replay<'_> {
     fn again(&mut self, event: &Value) -> Result<Vec<String>, String> {
         let (request, response) = (&event["request"], &event["response"]);
         let url = request["url"].as_str().unwrap_or_default();
-        let below = url.split_once("/fhir").map_or("", |(_, below)| below);
+        // `/sim/<name>/fhir/...`, and a name may have `fhir` in it.
+        let below = url.strip_prefix("/sim/").and_then(|rest| rest.split_once('/')?.1.strip_prefix("fhir")).unwrap_or_default();
         let url = format!("{}{}", self.base, self.renamed(below));
         if request["text"].is_null() && request["bodyBytes"].as_u64().unwrap_or(0) > 0 {
             return Ok(vec!["not sent: its body is no text, or longer than a MiB".to_owned()]);
@@ -130,10 +135,14 @@ impl Replay<'_> {
             differences.push(format!("status {} instead of {}", status, response["status"]));
         }
         let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
-        if let (Some(before), Some(now)) = (response["text"].as_str().and_then(parsed), parsed(&text)) {
-            self.learn_entries(&before, &now);
-            let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
-            compare(&before, &now, "", &mut differences);
+        match (response["text"].as_str().and_then(parsed), parsed(&text)) {
+            (Some(before), Some(now)) => {
+                self.learn_entries(&before, &now);
+                let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
+                compare(&before, &now, "", &mut differences);
+            }
+            (Some(_), None) => differences.push(format!("the content is {} instead of JSON", if text.is_empty() { "empty" } else { "none" })),
+            (None, _) => {}
         }
         differences.truncate(SHOWN);
         Ok(differences)

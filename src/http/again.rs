@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::clock::EventId;
 use crate::simdb::EventRecord;
 
-/// Longest body that is repeated in a command.
-const REPEATED_BYTES: usize = 1 << 20;
+/// Longest body that is shown, or repeated in a command.
+const REPEATED_BYTES: u64 = 1 << 20;
 
 /// Headers that the other tool sends by itself.
 fn is_theirs(name: &str) -> bool {
@@ -22,23 +23,29 @@ fn headers(record: &EventRecord) -> impl Iterator<Item = (&str, &str)> {
 
 /// A body as text, if it is one of reasonable length.
 pub fn text_of(folder: &Path, file: Option<&String>) -> Option<String> {
-    let bytes = fs::read(folder.join(file?)).ok().filter(|bytes| bytes.len() <= REPEATED_BYTES)?;
-    String::from_utf8(bytes).ok()
+    let path = folder.join(file?);
+    fs::metadata(&path).ok().filter(|found| found.len() <= REPEATED_BYTES)?;
+    String::from_utf8(fs::read(path).ok()?).ok()
 }
 
 /// The request for a shell.
 #[must_use]
-pub fn curl(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
+pub fn curl(origin: &str, record: &EventRecord, folder: &Path) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     // What is a word to the shell needs no quotes; of an imported event it may be anything.
     let method = Some(&record.request.method).filter(|m| m.bytes().all(|b| b.is_ascii_alphanumeric())).cloned();
     let method = method.unwrap_or_else(|| quoted(&record.request.method));
-    let mut out = format!("curl -X {method} {}", quoted(&format!("{origin}{}", record.request.url)));
+    // Braces and brackets of a URL mean themselves; a HEAD has no body to wait for.
+    let asks = if method == "HEAD" { "-I".to_owned() } else { format!("-X {method}") };
+    let mut out = format!("curl -g {asks} {}", quoted(&format!("{origin}{}", record.request.url)));
     for (name, value) in headers(record) {
         out.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {value}"))));
     }
-    if let Some(body) = body {
-        out.push_str(&format!(" \\\n  --data-binary {}", quoted(body)));
+    match (&record.request.body, text_of(folder, record.request.body.as_ref())) {
+        // Not as `--data-binary`: a body that begins with @ would be the name of a file.
+        (Some(_), Some(body)) => out.push_str(&format!(" \\\n  --data-raw {}", quoted(&body))),
+        (Some(file), None) => out.push_str(&format!(" \\\n  --data-binary {}", quoted(&format!("@{}", folder.join(file).display())))),
+        (None, _) => {}
     }
     out.push('\n');
     out
@@ -46,22 +53,36 @@ pub fn curl(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
 
 /// The request as editors read it, <https://www.jetbrains.com/help/idea/exploring-http-syntax.html>.
 #[must_use]
-pub fn http(origin: &str, record: &EventRecord, body: Option<&str>) -> String {
+pub fn http(origin: &str, record: &EventRecord, folder: &Path) -> String {
     let mut out = format!("### {} {}\n{} {origin}{}\n", record.event, record.interaction, record.request.method, record.request.url);
     for (name, value) in headers(record) {
         out.push_str(&format!("{name}: {value}\n"));
     }
-    if let Some(body) = body {
-        out.push_str(&format!("\n{body}\n"));
+    match (&record.request.body, text_of(folder, record.request.body.as_ref())) {
+        (Some(_), Some(body)) => out.push_str(&format!("\n{body}\n")),
+        (Some(file), None) => out.push_str(&format!("\n< {}\n", folder.join(file).display())),
+        (None, _) => {}
     }
     out.push('\n');
     out
 }
 
-/// Exchanges as browsers' tools read them, <http://www.softwareishard.com/blog/har-12-spec/>.
+/// Exchanges as browsers' tools read them, <http://www.softwareishard.com/blog/har-12-spec/>; `_next` is the last of them, if
+/// there are more: names with a `_` are everyone's own.
 #[must_use]
-pub fn har(entries: &[Value]) -> Value {
-    json!({"log": {"version": "1.2", "creator": {"name": "fhirsim", "version": env!("CARGO_PKG_VERSION")}, "entries": entries}})
+pub fn har(entries: &[Value], next: Option<EventId>) -> Value {
+    let mut log = json!({"version": "1.2", "creator": {"name": "fhirsim", "version": env!("CARGO_PKG_VERSION")}, "entries": entries});
+    if let Some(next) = next {
+        log["_next"] = next.to_string().into();
+    }
+    json!({"log": log})
+}
+
+/// How long the bodies in an exchange of a HAR archive are together.
+#[must_use]
+pub fn texts_of(entry: &Value) -> usize {
+    let length = |text: &Value| text.as_str().map_or(0, str::len);
+    length(&entry["request"]["postData"]["text"]) + length(&entry["response"]["content"]["text"])
 }
 
 /// One exchange of a HAR archive.

@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::timeout;
 
 use super::{App, context, respond};
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -85,17 +86,22 @@ pub async fn export(app: Data<App>, id: Path<String>) -> HttpResponse {
 /// `PUT /api/sims/{id}/archive`: a new simulator of what the body holds.
 pub async fn import(request: HttpRequest, app: Data<App>, id: Path<String>, mut body: Payload) -> HttpResponse {
     let (to, from) = channel(WAITING);
-    let origin = context::origin(&request, &app.options);
+    let (origin, patience) = (context::origin(&request, &app.options), app.options.read_timeout);
     let importing = web::block(move || {
         let id: SimId = id.parse()?;
         let counted = app.registry.import(&id, In { from, piece: Bytes::new() })?;
         Ok(json!({"id": id.as_str(), "base": format!("{origin}/sim/{id}/fhir"), "events": counted.events, "bytes": counted.bytes}))
     });
     let sending = async move {
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|e| io::Error::new(io::ErrorKind::UnexpectedEof, e.to_string()));
+        loop {
+            let piece = match timeout(patience, body.next()).await {
+                Ok(None) => break,
+                Ok(Some(piece)) => piece.map_err(|e| io::Error::new(io::ErrorKind::UnexpectedEof, e.to_string())),
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing came for {} s", patience.as_secs()))),
+            };
             // Refused already: the rest is not wanted.
-            if to.send(piece).await.is_err() {
+            let is_last = piece.is_err();
+            if to.send(piece).await.is_err() || is_last {
                 break;
             }
         }

@@ -32,8 +32,8 @@ const EXAMINED: usize = 1_000;
 const MAX_PAGES: usize = 100;
 /// Longest that a request may wait.
 const MAX_WAIT: Duration = Duration::from_mins(5);
-/// Longest body that is shown within JSON.
-const SHOWN_BYTES: usize = 1 << 20;
+/// How many bytes of bodies make a HAR archive end before all that is asked for is in it.
+const HAR_BYTES: usize = 64 << 20;
 
 /// What is asked of a list of events.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -82,18 +82,31 @@ pub(super) fn bad(message: String) -> Failure {
 }
 
 impl Asked {
-    /// What a form asks for, as it stands in a URL.
+    fn named(&mut self) -> [(&'static str, &mut Option<String>); 11] {
+        [
+            ("operation", &mut self.operation),
+            ("interaction", &mut self.interaction),
+            ("type", &mut self.type_name),
+            ("resource", &mut self.resource),
+            ("status", &mut self.status),
+            ("client", &mut self.client),
+            ("trace", &mut self.trace),
+            ("since", &mut self.since),
+            ("until", &mut self.until),
+            ("request", &mut self.request),
+            ("response", &mut self.response),
+        ]
+    }
+
+    /// What a form asks for: a field that is left empty asks for nothing, and the newest come first.
+    pub(super) fn of_form(mut self, limit: usize) -> Self {
+        self.named().into_iter().for_each(|(_, value)| *value = value.take().filter(|v| !v.trim().is_empty()));
+        Self { order: None, wait: None, limit: Some(limit), ..self }
+    }
+
+    /// What is asked for, as it stands in a URL.
     pub(super) fn filters(&self) -> Vec<(&'static str, String)> {
-        let all = [
-            ("operation", &self.operation),
-            ("interaction", &self.interaction),
-            ("type", &self.type_name),
-            ("resource", &self.resource),
-            ("status", &self.status),
-            ("since", &self.since),
-            ("request", &self.request),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.clone().filter(|v| !v.trim().is_empty())?))).collect()
+        self.clone().named().into_iter().filter_map(|(name, value)| Some((name, value.take()?))).collect()
     }
 
     pub(super) fn wanted(&self, sim: &Sim) -> Result<Wanted> {
@@ -303,26 +316,6 @@ pub(super) fn listed(record: &EventRecord, operation: Operation) -> Value {
     value
 }
 
-/// A page of what is asked for, newest first.
-pub(super) fn page(sim: &Sim, asked: &Asked, limit: usize) -> Result<Events> {
-    // A field of a form that is left empty asks for nothing.
-    let filters = asked.filters();
-    let said = |name: &str| filters.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
-    let asked = Asked {
-        operation: said("operation"),
-        interaction: said("interaction"),
-        type_name: said("type"),
-        resource: said("resource"),
-        status: said("status"),
-        since: said("since"),
-        request: said("request"),
-        before: asked.before.clone(),
-        limit: Some(limit),
-        ..Asked::default()
-    };
-    asked.wanted(sim)?.page(sim)
-}
-
 /// The events before and after one, if there are any.
 pub(super) fn neighbours(sim: &Sim, event: EventId) -> (Option<EventId>, Option<EventId>) {
     let one = |span, newest_first| sim.find_events(&Filter::default(), span, newest_first, 1).ok().and_then(|found| found.first().map(|(event, _)| *event));
@@ -342,24 +335,28 @@ pub async fn events(app: Data<App>, id: Path<String>, asked: Query<Asked>) -> Ht
 async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<Answer> {
     let id: SimId = id.parse()?;
     let wait = asked.wait()?;
-    let listening = if wait.is_some() { Some(Listening::begin(&app, &id)?) } else { None };
-    let mut listening = listening;
+    let mut listening = if wait.is_some() { Some(Listening::begin(&app, &id)?) } else { None };
     let (longest, at_least) = wait.unwrap_or_default();
     let deadline = Instant::now() + longest;
     let asked = Arc::new(asked);
     loop {
-        let (app, id, asked) = (app.clone(), id.clone(), asked.clone());
-        let work = move || app.registry.get(&id).and_then(|sim| asked.wanted(&sim)?.enough(&sim, if longest.is_zero() { 0 } else { at_least }));
+        let (registry, of, asked) = (app.registry.clone(), id.clone(), asked.clone());
+        let work = move || registry.get(&of).and_then(|sim| asked.wanted(&sim)?.enough(&sim, if longest.is_zero() { 0 } else { at_least }));
         let page = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
         let value = |page: Events| json!({"events": page.shown, "next": page.next.map(|e| e.to_string())});
         let Some(listening) = &mut listening else { return Ok(Answer::json(200, &value(page))) };
         if page.shown.len() >= at_least {
             return Ok(Answer::json(200, &value(page)));
         }
-        if timeout_at(deadline, listening.news()).await.is_err() {
-            let mut value = value(page);
-            value["timedOut"] = true.into();
-            return Ok(Answer::json(200, &value));
+        match timeout_at(deadline, listening.news()).await {
+            Ok(true) => {}
+            // Deleted; perhaps there is another of the name now.
+            Ok(false) if !listening.is_stopping() => *listening = Listening::begin(&app, &id)?,
+            Ok(false) | Err(_) => {
+                let mut value = value(page);
+                value["timedOut"] = true.into();
+                return Ok(Answer::json(200, &value));
+            }
         }
     }
 }
@@ -380,13 +377,12 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
     answer(move || {
         let (id, event) = path.into_inner();
         let (folder, record) = folder(&app, &id, &event)?;
-        let body = again::text_of(&folder, record.request.body.as_ref());
         let text = |text: String| Ok(Answer::of(200, "text/plain; charset=utf-8", text.into_bytes()).with("x-content-type-options", "nosniff"));
         match showing.r#as.as_deref() {
             None => {}
-            Some("curl") => return text(again::curl(&origin, &record, body.as_deref())),
-            Some("http") => return text(again::http(&origin, &record, body.as_deref())),
-            Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)]))),
+            Some("curl") => return text(again::curl(&origin, &record, &folder)),
+            Some("http") => return text(again::http(&origin, &record, &folder)),
+            Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)], None))),
             Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
         }
         let mut value = serde_json::to_value(&record).unwrap_or_default();
@@ -409,8 +405,7 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
 
 /// A body as text; null if there is none, or it is no text, or long.
 fn body_text(folder: &std::path::Path, file: Option<&String>) -> Value {
-    let bytes = file.and_then(|file| fs::read(folder.join(file)).ok()).filter(|bytes| bytes.len() <= SHOWN_BYTES);
-    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map_or(Value::Null, Value::from)
+    again::text_of(folder, file).map_or(Value::Null, Value::from)
 }
 
 /// The names of the files of an event folder.
@@ -463,9 +458,20 @@ pub async fn har(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             let record = scan::record(dir, operation, event).ok()?;
             Some(again::har_entry(&origin, &record, &dir.event(operation, event)))
         };
-        let entries: Vec<Value> = wanted.page(&sim)?.shown.iter().filter_map(entry).collect();
+        let page = wanted.page(&sim)?;
+        let (mut entries, mut bytes, mut next) = (Vec::new(), 0, page.next);
+        for shown in &page.shown {
+            if bytes > HAR_BYTES {
+                next = entries.len().checked_sub(1).and_then(|last| page.shown[last]["event"].as_str()?.parse().ok());
+                break;
+            }
+            let entry = entry(shown);
+            bytes += entry.as_ref().map_or(0, again::texts_of);
+            entries.push(entry);
+        }
+        let entries: Vec<Value> = entries.into_iter().flatten().collect();
         let name = format!("attachment; filename=\"{}.har\"", sim.id());
-        Ok(Answer::json(200, &again::har(&entries)).with("content-disposition", name))
+        Ok(Answer::json(200, &again::har(&entries, next)).with("content-disposition", name))
     })
     .await
 }
@@ -486,7 +492,8 @@ pub async fn diff(app: Data<App>, id: Path<String>, asked: Query<Compared>) -> H
         let sim = app.registry.get(&id.parse()?)?;
         let from = asked.from.as_deref().map_or(Ok(EventId::ZERO), |text| until(text, &sim))?;
         let snapshot = sim.snapshot();
-        let to = asked.to.as_deref().map_or(Ok(snapshot.last_event()), |text| until(text, &sim))?;
+        // A moment after the last event is one up to which nothing has changed since.
+        let to = asked.to.as_deref().map_or(Ok(snapshot.last_event().max(from)), |text| until(text, &sim))?;
         if from > to {
             return Err(bad(format!("from, {from}, is after to, {to}")));
         }

@@ -239,7 +239,7 @@ pub async fn clear(app: Data<App>, id: Path<String>) -> HttpResponse {
     answer(move || change(&app, &id.parse()?, &[])).await
 }
 
-fn change(app: &App, id: &SimId, rules: &[Rule]) -> Result<Answer> {
+pub(super) fn change(app: &App, id: &SimId, rules: &[Rule]) -> Result<Answer> {
     let settings = [("faults".to_owned(), json!(rules))].into_iter().collect();
     app.registry.change(id, &Wanted { settings, ..Wanted::default() })?;
     // They count from now, also if they are the ones that there were.

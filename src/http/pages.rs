@@ -10,11 +10,11 @@ use tera::{Context, Tera};
 
 use super::events::{self, Asked};
 use super::respond::Answer;
-use super::{App, again, context};
+use super::{App, again, context, faults};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::status;
 use crate::sim::Settings;
-use crate::sim::faults::PRESETS;
+use crate::sim::faults::{PRESETS, Rule};
 use crate::sim::registry::Wanted;
 use crate::simdb::{EventRecord, SimId};
 
@@ -141,7 +141,8 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
         let id: SimId = id.parse()?;
         let sim = app.registry.get(&id)?;
         let summary = app.registry.summary(&id)?;
-        let page = events::page(&sim, &asked, SHOWN)?;
+        let asked = asked.into_inner().of_form(SHOWN);
+        let page = asked.wanted(&sim)?.page(&sim)?;
         let counts: Vec<Value> = summary.counts.iter().map(|(t, n)| json!({"type": t, "count": n})).collect();
         let next = page.next.map(|e| e.to_string());
         let filters = asked.filters();
@@ -153,7 +154,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             "events": page.shown.iter().map(row).collect::<Vec<_>>(), "log": sim.log.newest(10), "next": next,
             "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),
             // Only of a page that shows the newest.
-            "stream": format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned())),
+            "stream": asked.before.is_none().then(|| format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned()))),
             "filtered": !filters.is_empty(), "asked": form(filters),
             "settings": changed(&summary.profile.settings), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
             "snapshots": snapshots, "presets": presets});
@@ -209,16 +210,12 @@ pub async fn press(app: Data<App>, id: Path<String>, form: Form<Pressed>) -> Htt
     page(app, move |app| {
         let id: SimId = id.parse()?;
         let snapshot = form.snapshot.as_deref().unwrap_or_default();
-        let faults = |rules: Value| {
-            let settings = [("faults".to_owned(), rules)].into_iter().collect();
-            app.registry.change(&id, &Wanted { settings, ..Wanted::default() })
-        };
         match form.r#do.as_str() {
             "snapshot" => app.registry.take_snapshot(&id, snapshot).map(drop)?,
             "reset" => app.registry.reset_to(&id, &id, snapshot)?,
             "forget" => app.registry.delete_snapshot(&id, snapshot)?,
-            "fault" => faults(json!([{"preset": form.fault}]))?,
-            "mend" => faults(json!([]))?,
+            "fault" => faults::change(app, &id, &[Rule { preset: form.fault.clone(), ..Rule::default() }]).map(drop)?,
+            "mend" => faults::change(app, &id, &[]).map(drop)?,
             other => return Err(Failure::new(Kind::BadValue, format!("'{}' is no button of this page", crate::fhir::id::clip(other)))),
         }
         Ok(Answer { status: 303, ..Answer::default() }.with("location", format!("/sims/{id}")))
@@ -252,7 +249,7 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             "fault": record.fault, "issues": issues(&record, answered.as_ref().map(|(_, text)| text.as_str())),
             "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
             "request_body": shown(&asked), "response_body": shown(&answered),
-            "curl": again::curl(&origin, &record, asked.as_ref().map(|(_, text)| text.as_str())),
+            "curl": again::curl(&origin, &record, &folder),
             "before": before.map(|e| e.to_string()), "after": after.map(|e| e.to_string())});
         Ok(app.pages.render(200, "event.html", values))
     })

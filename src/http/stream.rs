@@ -46,18 +46,25 @@ impl Listening {
         Ok(Self { app: app.clone(), receiver, stopping: app.stopping.clone() })
     }
 
-    /// Waits until something happens that is more than a read in the log, or the server or the simulator ends.
-    pub(super) async fn news(&mut self) {
+    /// Waits until something happens that is more than a read in the log; `false` if nothing will, for the server or the
+    /// simulator ends.
+    pub(super) async fn news(&mut self) -> bool {
         loop {
             match self.next().await {
                 Next::Happened(told) if matches!(told.what, Happening::Read(_)) => {}
-                _ => return,
+                Next::Happened(_) | Next::Missed(_) => return true,
+                Next::End => return false,
             }
         }
     }
 
+    /// Whether the server ends.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     async fn next(&mut self) -> Next {
-        if *self.stopping.borrow() {
+        if self.is_stopping() {
             return Next::End;
         }
         tokio::select! {

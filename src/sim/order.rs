@@ -45,7 +45,9 @@ impl InOrder {
         state.pending.remove(&event);
         // One that is so late has been lost to a fault; nobody is to wait for it for ever.
         state.pending.retain(|late| late.millis() + LATE_MS > event.millis());
-        if let Some(what) = what.filter(|_| feed.listeners() > 0 || !state.waiting.is_empty()) {
+        // Who begins to listen now reads the folders up to the first that is on its way; the others are to be told.
+        let waits = state.pending.first().is_some_and(|first| *first < event);
+        if let Some(what) = what.filter(|_| waits || feed.listeners() > 0 || !state.waiting.is_empty()) {
             state.waiting.insert(event, what);
         }
         let first = state.pending.first().copied();
@@ -68,5 +70,28 @@ impl InOrder {
     pub(super) fn wait(&self) {
         let mut state = self.state.lock();
         let _ = self.settled.wait_while_for(&mut state, |state| !state.pending.is_empty(), PATIENCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::Operation;
+
+    #[test]
+    fn what_waits_for_one_before_it_is_told_though_nobody_listened_yet() {
+        let (order, feed) = (InOrder::default(), Feed::default());
+        let [first, second] = [5, 6].map(|number| order.begin(|| EventId::from_u64(number)));
+        let what = |event| {
+            let record = EventRecord::default();
+            Some((Row::of(&record, event, Operation::Put), Box::new(record)))
+        };
+        order.end(second, what(second), &feed);
+        assert_eq!(order.upto(), EventId::from_u64(4));
+        let mut heard = feed.listen();
+        order.end(first, what(first), &feed);
+        feed.tell(|| Happening::Reset);
+        let next = || heard.blocking_recv().ok().and_then(|told| if let Happening::Event(row, _) = &told.what { Some(row.event) } else { None });
+        assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), [first, second]);
     }
 }

@@ -61,7 +61,7 @@ fn an_events_page_says_what_was_wrong_and_how_to_send_it_again() {
         "at <code>resourceType</code>",
         "x-own: it's",
         "-H 'x-own: it'\\''s'",
-        "--data-binary '{\"resourceType\":\"Pateint\"}'",
+        "--data-raw '{\"resourceType\":\"Pateint\"}'",
         &format!("href=\"/sims/a__b/events/{first}\" rel=\"prev\""),
     ] {
         assert!(page.contains(part), "{part}: {page}");
@@ -124,5 +124,19 @@ fn recorded_requests_go_to_other_tools() {
     assert_eq!(first["request"]["queryString"], json!([{"name": "_pretty", "value": "true"}]));
     assert!(first["response"]["content"]["text"].as_str().unwrap().contains("O'Neill"));
     assert_eq!(entries[1]["request"]["method"], "DELETE");
+    // What does not fit is said.
+    let part = api.get("/api/sims/a__b/har?limit=1").expect(200).json();
+    assert_eq!((part["log"]["entries"].as_array().unwrap().len(), &part["log"]["_next"]), (1, &json!(event)));
+    assert_eq!(har["log"].get("_next"), None);
     api.get(&format!("/api/sims/a__b/events/{event}?as=fax")).expect(400);
+    // A body may look like the name of a file to curl, and a URL like a pattern.
+    let event = fhir.send("POST", "/Patient?x={a,b}", &[], b"@/etc/hostname").expect(400).header("x-fhirsim-event").to_owned();
+    for curl in [api.get(&format!("/api/sims/a__b/events/{event}?as=curl")).text(), api.get(&format!("/sims/a__b/events/{event}")).text()] {
+        assert!(curl.contains("--data-raw") && curl.contains("curl -g -X POST") && !curl.contains("--data-binary"), "{curl}");
+    }
+    // One too long to be repeated is named.
+    let long = format!("{{\"resourceType\":\"Patient\",\"language\":\"{}\"", "x".repeat(1_100_000));
+    let event = fhir.send("POST", "/Patient", &[], long.as_bytes()).expect(400).header("x-fhirsim-event").to_owned();
+    let curl = api.get(&format!("/api/sims/a__b/events/{event}?as=curl")).text().to_owned();
+    assert!(curl.contains("--data-binary '@") && curl.contains(&format!("/POST/{event}/request_body")), "{curl}");
 }

@@ -166,5 +166,8 @@ fn two_moments_are_compared() {
     let page = diff("limit=1");
     assert_eq!((shown(&page), &page["next"], &page["total"]), (vec!["Organization/o created".to_owned()], &json!("Organization/o"), &json!(2)));
     assert_eq!(shown(&diff("limit=1&after=Organization/o")), ["Patient/p created"]);
+    // Nothing has happened since a moment that is now.
+    server.client().post("/api/sims/a__b/markers", &json!({"name": "now"})).expect(201);
+    assert_eq!(diff("from=marker:now")["changes"], json!([]));
     assert!(server.client().get(&format!("/api/sims/a__b/diff?from={}&to={}", events[2], events[1])).expect(400).refusal().contains("is after to"));
 }
