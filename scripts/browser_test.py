@@ -193,7 +193,7 @@ def journeys(browser, url):
     browser.press("Enter", 13)
     browser.until("location.pathname.endsWith('%s') && document.querySelector('.issues') !== null" % refused)
     assert "unknown resource type" in browser.js("document.querySelector('.issues').textContent")
-    assert "curl -X POST" in browser.js("document.querySelector('details pre').textContent")
+    assert "curl -g" in browser.js("document.querySelector('details pre').textContent")
     # A snapshot, and back to it.
     browser.open(url + "/sims/lab__one")
     browser.js("document.querySelector('input[name=snapshot]').focus()")

@@ -86,19 +86,17 @@ fn reads_are_logged_and_become_folders_when_the_simulator_says_so() {
     api.send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"record":"all"}}"#).expect(200);
     let event = fhir.get("/Patient?family=a").expect(200).header("x-fhirsim-event").to_owned();
     let folder = server.simdb().join("a__b/fhir/GET").join(&event);
-    // Written off the request's path: the API is asked until it knows it.
-    let known = (0..2_000).any(|_| {
-        std::thread::yield_now();
-        api.get(&format!("/api/sims/a__b/events/{event}")).status == 200
-    });
-    assert!(known);
+    // Written off the request's path: waited for.
+    let recorded = |at_least: usize| {
+        let found = api.get(&format!("/api/sims/a__b/events?interaction=search-type&atLeast={at_least}&wait=60s")).expect(200);
+        assert_eq!(found.json()["events"].as_array().unwrap().len(), at_least, "{}", found.text());
+    };
+    recorded(1);
     assert_eq!(record(&folder)["interaction"], "search-type");
-    fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], b"family=a").expect(200);
-    let recorded = (0..2_000).any(|_| {
-        std::thread::yield_now();
-        events(&server.simdb(), "a__b", "GET").iter().any(|f| std::fs::read(f.join("request_body.form")).is_ok_and(|b| b == b"family=a"))
-    });
-    assert!(recorded);
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let event = fhir.send("POST", "/Patient/_search", &form, b"family=a").expect(200).header("x-fhirsim-event").to_owned();
+    recorded(2);
+    assert_eq!(std::fs::read(server.simdb().join("a__b/fhir/GET").join(&event).join("request_body.form")).unwrap(), b"family=a");
     assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(folder.join("response_body.json")).unwrap()).unwrap()["total"], 1);
 }
 
