@@ -52,11 +52,17 @@ impl Subset {
                         || Failure::new(Kind::BadValue, format!("_summary '{}' is not true, text, data or false, which is what it may be here", clip(value)));
                     subset = Self::of_summary(value).ok_or_else(bad)?;
                 }
-                "_elements" => subset = Self::Elements(value.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()),
+                "_elements" => subset = Self::Elements(Self::names(value)),
                 _ => {}
             }
         }
         Ok(subset)
+    }
+
+    /// The names that `_elements` has; a choice may be called `value[x]`, as the specification does.
+    #[must_use]
+    pub fn names(value: &str) -> Vec<String> {
+        value.split(',').map(|name| name.trim().trim_end_matches("[x]")).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 
     /// Whether something is left out.

@@ -40,7 +40,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
             match entry {
                 Ok(entry) if methods.contains(&entry.method) => {
                     let known = if env.strict { entry.refuse_unknown() } else { Ok(()) };
-                    let reply = known.and_then(|()| entry.interaction(snapshot.version(), env.strict)).and_then(|interaction| plan.perform(&interaction));
+                    let reply = known.and_then(|()| entry.interaction(env.strict)).and_then(|interaction| plan.perform(&interaction));
                     plan.answer(at, entry.is_answered(), reply);
                 }
                 Err(failure) if methods.contains(&Method::Get) => plan.answer(at, true, Err(failure.clone())),
@@ -191,12 +191,12 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
     // One condition is looked up once, however many references repeat it.
     let mut found: FxHashMap<String, Result<String, Failure>> = FxHashMap::default();
     for (at, entry) in entries.iter_mut().enumerate() {
-        let is_patch = entry.method == Method::Patch;
+        let patched = entry.target.type_name().filter(|_| entry.method == Method::Patch);
         if let Some(content) = &mut entry.content {
             let find = |type_name: &'static str, query: &str| {
                 found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
             };
-            renames.rewrite(content, entry.full_url.as_deref(), is_patch, snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
+            renames.rewrite(content, entry.full_url.as_deref(), patched, snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
         }
     }
     Ok(())
@@ -254,7 +254,7 @@ impl<'a> Plan<'a> {
             }
             let reply = match identities.get_mut(at).and_then(Option::take) {
                 Some(identity) => self.act(entry, identity),
-                None => entry.interaction(self.working.version(), self.env.strict).and_then(|i| self.planned(&i)),
+                None => entry.interaction(self.env.strict).and_then(|i| self.planned(&i)),
             };
             // Conditions may lead to what another entry writes, too.
             let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
@@ -279,7 +279,7 @@ impl<'a> Plan<'a> {
                 create::as_new(content, id, snapshot, env)?
             }
             (Identity::Known(type_name, id), Method::Patch) => {
-                let patch = Patch::of_entry(content?, snapshot.version())?;
+                let patch = Patch::of_entry(content?)?;
                 patch::perform(type_name, &Whom::Id(id), &patch, conditions, snapshot, env)?
             }
             (Identity::Known(_, id), _) => update::put(&id, content?, conditions, snapshot, env)?,

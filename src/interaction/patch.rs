@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::whom::{Whom, the_one};
 use super::{Conditions, Content, Env, Reply, create, not_found, update};
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId, raw};
+use crate::fhir::{Failure, Kind, Resource, ResourceId, raw};
 use crate::sim::Snapshot;
 use crate::version::Change;
 
@@ -68,7 +68,7 @@ impl Patch {
     ///
     /// # Errors
     /// It is neither.
-    pub fn of_entry(content: &Content, version: FhirVersion) -> Result<Self, Failure> {
+    pub fn of_entry(content: &Content) -> Result<Self, Failure> {
         if content.resource.type_name() == "Parameters" {
             return Self::fhirpath(content);
         }
@@ -78,8 +78,7 @@ impl Patch {
             let message = format!("a PATCH entry carries Parameters or a Binary, but resourceType is '{}'", content.resource.type_name());
             return Err(Failure::new(Kind::Invalid, message).at("resource.resourceType"));
         }
-        let data = text(if version == FhirVersion::Stu3 { "content" } else { "data" });
-        let compact: String = data.split_ascii_whitespace().collect();
+        let compact: String = text("data").split_ascii_whitespace().collect();
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, compact);
         let patch = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let patch = patch.ok_or_else(|| Failure::new(Kind::Invalid, "Binary.data is not the base64 of a text in UTF-8").at("Binary.data"))?;

@@ -93,6 +93,12 @@ pub struct Reader<'a> {
     pub depth: usize,
 }
 
+/// Whether a parameter is one of those that no definition tells how to evaluate.
+#[must_use]
+pub fn is_special(name: &str, version: FhirVersion) -> bool {
+    matches!(name, "_filter" | "_text" | "_content" | "_list" | "_query") || name == "_in" && version == FhirVersion::R5
+}
+
 impl Reader<'_> {
     fn version(&self) -> FhirVersion {
         self.params.version
@@ -116,7 +122,7 @@ impl Reader<'_> {
             return self.has(rest, value);
         }
         if let Some((special, modifier)) = name.split_once(':')
-            && (matches!(special, "_filter" | "_text" | "_content" | "_list" | "_query") || special == "_in" && self.version() == FhirVersion::R5)
+            && is_special(special, self.version())
         {
             let message = format!("modifier '{}' is not supported for '{special}'; known here: none", clip(modifier));
             return Err(Failure::new(Kind::NotSupported, message));
@@ -206,9 +212,7 @@ impl Reader<'_> {
         };
         let then = self.there(&targets).read(rest, value).map_err(|f| in_chain(head, f))?;
         let step = rest.split([':', '.']).next().unwrap_or_default();
-        let leads_on = |t: &&'static str| {
-            step.starts_with("_has") || matches!(step, "_list" | "_in" | "_text" | "_content" | "_filter") || self.params.of(t).get(step).is_some()
-        };
+        let leads_on = |t: &&'static str| step.starts_with("_has") || is_special(step, self.version()) || self.params.of(t).get(step).is_some();
         let targets: Vec<&'static str> = targets.iter().copied().filter(leads_on).collect();
         Ok(then.map(|then| Condition::Chain { code, targets, then: Box::new(then) }).map_err(|f| in_chain(head, f)))
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::condition::is_special;
 use super::params::{Param, TypeParams};
 use super::parse::{RESULT, RESULT_R5};
 use super::path::library::{Expression, excess};
 use super::path::{Path, Ty};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
-use crate::fhir::{Definitions, Failure, Kind};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 
 /// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
 /// specification has it already.
@@ -33,7 +34,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
     if let Some(excess) = excess(expression) {
         return Err(bad("expression", format!("SearchParameter.expression {excess}")));
     }
-    let code = code(text("code"))?;
+    let code = code(text("code"), definitions.version())?;
     let kind = text("type").unwrap_or_default();
     let kind = match ParamType::from_code(kind) {
         Some(ParamType::Special) | None => {
@@ -107,14 +108,14 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
     Ok(())
 }
 
-/// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>; empty for those that
-/// find any text.
+/// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>, and `string` where a text
+/// is read as a date or a reference; empty for those that find texts of many types.
 fn value_types(kind: ParamType) -> &'static [&'static str] {
     match kind {
         ParamType::Number => &["integer", "positiveInt", "unsignedInt", "integer64", "decimal", "Range"],
-        ParamType::Date => &["date", "dateTime", "instant", "Period", "Timing"],
+        ParamType::Date => &["date", "dateTime", "instant", "Period", "Timing", "string"],
         ParamType::Quantity => &["Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration", "Money", "Range", "SampledData"],
-        ParamType::Reference => &["Reference", "CodeableReference", "canonical", "uri", "url"],
+        ParamType::Reference => &["Reference", "CodeableReference", "canonical", "uri", "url", "string"],
         ParamType::Token | ParamType::String | ParamType::Composite | ParamType::Uri | ParamType::Special => &[],
     }
 }
@@ -128,13 +129,13 @@ fn suits(param: &Param, definitions: &Definitions) -> bool {
 }
 
 /// What a URL calls the parameter.
-fn code(code: Option<&str>) -> Result<&str, Failure> {
+fn code(code: Option<&str>, version: FhirVersion) -> Result<&str, Failure> {
     let code = code.unwrap_or_default();
     let bad = |message: String| Err(Failure::new(Kind::Unprocessable, message).at("SearchParameter.code"));
     if code.is_empty() || code.len() > 64 || !code.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
         return bad(format!("SearchParameter.code is '{}'; it is what a URL says, and may have up to 64 letters, digits, - and _", clip(code)));
     }
-    if RESULT.contains(&code) || RESULT_R5.contains(&code) || code == "_has" {
+    if RESULT.contains(&code) || RESULT_R5.contains(&code) || code == "_has" || is_special(code, version) {
         return bad(format!("SearchParameter.code '{code}' is a parameter of every search; choose another, such as 'my{code}'"));
     }
     Ok(code)
@@ -188,7 +189,6 @@ fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fhir::FhirVersion;
 
     #[test]
     fn the_specifications_parameters_are_about_the_types_that_theirs_finds() {

@@ -178,6 +178,12 @@ pub struct Sort {
     pub descending: bool,
 }
 
+impl fmt::Display for Sort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.descending { "-" } else { "" }, self.code)
+    }
+}
+
 /// `_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Total {
@@ -323,8 +329,18 @@ impl Search {
         };
         if let Err(ignored) = read {
             self.ignored.push(ignored);
-        } else if name != "_cursor" {
-            self.applied.push((name.to_owned(), value.to_owned()));
+            return Ok(());
+        }
+        // What is left out of a list is no part of what was executed.
+        let executed = match (name, &self.subset) {
+            ("_cursor", _) => return Ok(()),
+            ("_sort", _) => self.sort.iter().map(Sort::to_string).collect::<Vec<_>>().join(","),
+            ("_elements", Subset::Elements(names)) => names.join(","),
+            _ => value.to_owned(),
+        };
+        let pair = (name.to_owned(), executed);
+        if !self.applied.contains(&pair) {
+            self.applied.push(pair);
         }
         Ok(())
     }
@@ -343,7 +359,8 @@ impl Search {
         if code != "_format" && value.trim_matches(|c| is_list && c == ',').is_empty() {
             return Ok(Some(Err(no_value(name))));
         }
-        if !matches!(code, "_include" | "_revinclude" | "_type") && self.applied.iter().any(|(before, _)| before == name) {
+        let before = self.applied.iter().find(|(before, _)| before == name);
+        if !matches!(code, "_include" | "_revinclude" | "_type") && before.is_some_and(|(_, before)| before != value) {
             let message = format!("{code} '{}' was left out: {code} is given more than once, and the first counts", clip(value));
             return Ok(Some(Err(Failure::new(Kind::NotSupported, message))));
         }
@@ -354,7 +371,7 @@ impl Search {
             "_total" => self.total = one_of(name, value, &[("none", Total::None), ("estimate", Total::Estimate), ("accurate", Total::Accurate)])?,
             "_summary" if value == "count" => (self.count, self.counted) = (0, true),
             "_summary" => self.subset = Subset::of_summary(value).ok_or_else(|| refused(name, value, "true, text, data, count or false"))?,
-            "_elements" => self.elements(value, params)?,
+            "_elements" => return self.elements(value, params).map(Some),
             "_contained" => self.contained = one_of(name, value, &[("false", Contained::False), ("true", Contained::True), ("both", Contained::Both)])?,
             "_containedType" => self.contained_alone = one_of(name, value, &[("container", false), ("contained", true)])?,
             "_score" => self.score = one_of(name, value, &FLAG)?,
@@ -372,22 +389,29 @@ impl Search {
         Ok(Some(Ok(())))
     }
 
-    fn elements(&mut self, value: &str, params: &Params) -> Result<(), Failure> {
-        // A choice may be called `value[x]`, as the specification does.
-        let names: Vec<String> = value.split(',').map(|n| n.trim().trim_end_matches("[x]")).filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    /// Takes in the elements; if none of them is known, says so.
+    fn elements(&mut self, value: &str, params: &Params) -> Result<Result<(), Failure>, Failure> {
+        let mut names = Subset::names(value);
         if names.len() > MAX_ELEMENTS {
             return Err(Failure::new(Kind::TooCostly, format!("_elements has {} names; at most {MAX_ELEMENTS} are accepted", names.len())));
         }
         let definitions = params.definitions();
-        for name in &names {
+        let mut left_out = Vec::new();
+        names.retain(|name| {
             let (of, element) = name.split_once('.').map_or((None, name.as_str()), |(of, element)| (Some(of), element));
             let has = |t: &&str| of.is_none_or(|of| of == *t) && definitions.type_def(t).is_some_and(|d| d.top_level(element));
-            if !self.types.iter().any(has) && !matches!(element, "id" | "meta") {
-                self.ignored.push(Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&self.types.join(", ")))));
+            let known = self.types.iter().any(has) || matches!(element, "id" | "meta");
+            if !known {
+                left_out.push(Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&self.types.join(", ")))));
             }
+            known
+        });
+        let last = if names.is_empty() { left_out.pop() } else { None };
+        self.ignored.extend(left_out);
+        if last.is_none() {
+            self.subset = Subset::Elements(names);
         }
-        self.subset = Subset::Elements(names);
-        Ok(())
+        Ok(last.map_or(Ok(()), Err))
     }
 
     /// Takes in the order; if nothing of it is known, says so.

@@ -348,6 +348,26 @@ fn references_within_a_json_patch_are_rewritten() {
         let stored = fhir.send("GET", &format!("/{stored}"), &[("accept", "application/fhir+json")], b"").expect(200).json();
         assert_eq!(stored["data"], binary(patch)["data"], "what is stored is as it came");
     }
+    // By what each element is: an Identifier's value is text, an Attachment's url is one.
+    let typed = json!([
+        {"op": "add", "path": "/identifier", "value": [{"system": urn, "value": urn}]},
+        {"op": "add", "path": "/identifier/-", "value": {"value": urn}},
+        {"op": "replace", "path": "/identifier/0/value", "value": urn},
+        {"op": "add", "path": "/photo", "value": [{"title": urn, "url": urn}]},
+        {"op": "add", "path": "/photo/-", "value": {"url": "x"}},
+        {"op": "replace", "path": "/photo/1/url", "value": urn}
+    ]);
+    let merge = json!({"resourceType": "Binary", "contentType": "application/merge-patch+json",
+        "data": base64::engine::general_purpose::STANDARD.encode(json!({"managingOrganization": {"reference": urn}, "language": urn}).to_string())});
+    let sent = bundle("transaction", vec![entry("PATCH", "Patient/p", binary(typed)), organization.clone()]);
+    let answer = fhir.post("", &sent).expect(200).json();
+    let made = |answer: &Value| json!(answer["entry"][1]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap());
+    let stored = fhir.get("/Patient/p").json();
+    assert_eq!(stored["identifier"], json!([{"system": made(&answer), "value": urn}, {"value": urn}]));
+    assert_eq!(stored["photo"], json!([{"title": urn, "url": made(&answer)}, {"url": made(&answer)}]));
+    let answer = fhir.post("", &bundle("transaction", vec![entry("PATCH", "Patient/p", merge), organization.clone()])).expect(200).json();
+    let stored = fhir.get("/Patient/p").json();
+    assert_eq!((&stored["managingOrganization"]["reference"], &stored["language"]), (&made(&answer), &json!(urn)));
     let unknown = json!([{"op": "replace", "path": "/managingOrganization/reference", "value": "Organization?name=zz"}]);
     fhir.post("", &bundle("transaction", vec![entry("PATCH", "Patient/p", binary(unknown))])).expect(412);
 }

@@ -199,6 +199,8 @@ fn what_cannot_be_searched_by_is_refused() {
         ("expression", json!("Patient.name.where("), "position"),
         ("expression", json!("Patient.nmae.family"), "names no element of Patient"),
         ("type", json!("date"), "SearchParameter.expression 'Patient.gender' gives code"),
+        ("expression", json!("Patient.deceased.ofType(Quantity)"), "names no element of Patient"),
+        ("code", json!("_text"), "SearchParameter.code '_text' is a parameter of every search"),
         ("code", json!("a:b"), "SearchParameter.code is 'a:b'"),
         ("code", json!("_count"), "SearchParameter.code '_count' is a parameter of every search"),
         ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
@@ -218,4 +220,40 @@ fn what_cannot_be_searched_by_is_refused() {
     fhir.put("/SearchParameter/Patient-active", &own).expect(201);
     assert_eq!(fhir.get("/SearchParameter/Patient-active").json()["description"], "mine");
     assert_eq!(ids(&fhir.get("/SearchParameter?url=http://hl7.org/fhir/SearchParameter/Patient-link").json()), ["Patient-link"]);
+}
+
+#[test]
+fn values_are_found_as_json_has_them() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"fhirVersion": "R5"})).expect(201);
+    let fhir = server.fhir("a__b");
+    let own = |code: &str, kind: &str, base: &str, expression: &str| {
+        json!({"resourceType": "SearchParameter", "id": code, "url": format!("http://x/{code}"), "name": code, "status": "active", "description": code,
+            "code": code, "base": [base], "type": kind, "expression": expression})
+    };
+    for parameter in [
+        own("size", "number", "DocumentReference", "DocumentReference.content.attachment.size"),
+        own("other", "reference", "Patient", "Patient.link.other.reference"),
+    ] {
+        fhir.put(&format!("/SearchParameter/{}", parameter["id"].as_str().unwrap()), &parameter).expect(201);
+    }
+    // A 64-bit integer is a string in JSON.
+    fhir.put(
+        "/DocumentReference/d",
+        &json!({"resourceType": "DocumentReference", "id": "d", "status": "current", "content": [{"attachment": {"size": "9007199254740993"}}]}),
+    )
+    .expect(201);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "link": [{"other": {"reference": "Patient/q"}, "type": "seealso"}]})).expect(201);
+    // Whether somebody died is not known by an extension in place of the answer.
+    let unknown = json!({"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "unknown"}]});
+    fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u", "_deceasedBoolean": unknown})).expect(201);
+    fhir.put("/Patient/d", &json!({"resourceType": "Patient", "id": "d", "deceasedBoolean": true})).expect(201);
+    for when in ["recent", "committed"] {
+        assert_eq!(fhir.ids("/DocumentReference?size=9007199254740993"), ["d"], "{when}");
+        assert_eq!(fhir.get("/DocumentReference?size=9007199254740992").json()["total"], 0, "{when}");
+        assert_eq!(fhir.ids("/DocumentReference?size=gt1&size:missing=false"), ["d"], "{when}");
+        assert_eq!(fhir.ids("/Patient?other=Patient/q"), ["p"], "{when}");
+        assert_eq!(fhir.ids("/Patient?deceased=true"), ["d"], "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
 }

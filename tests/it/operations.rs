@@ -54,6 +54,9 @@ fn everything_is_the_compartment_and_what_it_refers_to() {
         assert_eq!(early, "+Medication/med +Organization/org Encounter/e MedicationRequest/m Observation/o1 Patient/a", "{when}");
         let everyone = ask("/Patient/$everything?_type=Patient,Observation");
         assert_eq!(everyone, "Observation/o1 Observation/o2 Observation/o3 Observation/o4 Patient/a Patient/b", "{when}");
+        assert_eq!(ask("/Patient/a/$everything?_type=Patient,Organization"), "+Organization/org Patient/a", "{when}");
+        let nothing = fhir.get("/Patient/a/$everything?_type=Organization").expect(400).refusal();
+        assert!(nothing.contains("_type 'Organization' names no type of the Patient compartment"), "{nothing}");
         let posted = json!({"resourceType": "Parameters", "parameter": [{"name": "_type", "valueString": "Encounter"}]});
         assert_eq!(found(&fhir.post("/Patient/a/$everything", &posted).expect(200).json()), "Encounter/e", "{when}");
         let mut page = fhir.get("/Patient/a/$everything?_count=2&_type=Observation").expect(200).json();
@@ -99,6 +102,13 @@ fn lastn_gives_the_newest_of_each_code() {
         fhir.put(&format!("/Observation/{id}"), &one).expect(201);
     }
     assert_eq!(found(&ask("patient=joined").expect(200).json()), "Observation/new-a");
+    // Codings without a code have nothing in common.
+    for (id, code) in [("apart-1", "1"), ("apart-2", "2")] {
+        let one = json!({"resourceType": "Observation", "id": id, "status": "final", "subject": {"reference": "Patient/apart"},
+            "code": {"coding": [{"system": "s", "code": code}, {"display": id}]}});
+        fhir.put(&format!("/Observation/{id}"), &one).expect(201);
+    }
+    assert_eq!(found(&ask("patient=apart").expect(200).json()), "Observation/apart-1 Observation/apart-2");
 }
 
 #[test]

@@ -475,6 +475,8 @@ fn what_is_asked_beside_a_search_does_not_change_what_it_finds() {
     fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "multipleBirthInteger": 2, "active": true})).expect(201);
     let shown = fhir.get("/Patient?_elements=multipleBirth[x]").expect(200).json()["entry"][0]["resource"].clone();
     assert_eq!((&shown["multipleBirthInteger"], shown.get("active")), (&json!(2), None));
+    let read = fhir.get("/Patient/p?_elements=multipleBirth[x]").expect(200).json();
+    assert_eq!((&read["multipleBirthInteger"], read.get("active")), (&json!(2), None));
     // The link of a page means the search that it was made for.
     let parameter = json!({"resourceType": "SearchParameter", "id": "on", "url": "http://x/on", "name": "on", "status": "active", "description": "on", "code": "on",
         "base": ["Patient"], "type": "token", "expression": "Patient.active"});
@@ -484,6 +486,20 @@ fn what_is_asked_beside_a_search_does_not_change_what_it_finds() {
     let next =
         page["link"].as_array().unwrap().iter().find(|l| l["relation"] == "next").unwrap()["url"].as_str().unwrap().split("/fhir").nth(1).unwrap().to_owned();
     fhir.get(&next).expect(200);
+    // What was left out is in no link; what a client adds to each is no surprise.
+    for (asked, executed, added) in [
+        ("_elements=active,nope", "_elements=active&", ""),
+        ("_sort=-active,nope", "_sort=-active&", ""),
+        ("_elements=nope&active=true", "?active=true&", ""),
+        ("_format=json", "_format=json&", "&_format=json"),
+    ] {
+        let page = fhir.get(&format!("/Patient?{asked}&_count=1")).expect(200).json();
+        let next = crate::support::link(&page, "next").unwrap().split("/fhir").nth(1).unwrap().to_owned();
+        assert!(next.contains(executed) && !next.contains("nope"), "{next}");
+        let second = fhir.get(&format!("{next}{added}")).expect(200).json();
+        assert_ne!(second["entry"][0]["resource"]["id"], page["entry"][0]["resource"]["id"], "{asked}");
+        assert_eq!(crate::support::link(&second, "next"), None);
+    }
     fhir.delete("/SearchParameter/on").expect(204);
     assert!(fhir.get(&next).expect(400).refusal().contains("search again from the first page"));
 }

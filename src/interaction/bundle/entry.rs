@@ -143,7 +143,7 @@ impl Entry {
     }
 
     /// The interaction it stands for; under `strict`, a search refuses what it does not know.
-    pub fn interaction(&mut self, version: FhirVersion, strict: bool) -> Result<Interaction, Failure> {
+    pub fn interaction(&mut self, strict: bool) -> Result<Interaction, Failure> {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
         if let (Method::Get | Method::Post, Target::Operation(level, name)) = (self.method, &self.target) {
@@ -163,11 +163,9 @@ impl Entry {
             (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(Whom::Id(id.clone()), content()?, conditions)),
             (Method::Put, Target::Type(_)) if conditional => Ok(Interaction::Update(matching(), content()?, conditions)),
             (Method::Patch, Target::Instance(type_name, id)) => {
-                Ok(Interaction::Patch(type_name, Whom::Id(id.clone()), Patch::of_entry(&content()?, version)?, conditions))
+                Ok(Interaction::Patch(type_name, Whom::Id(id.clone()), Patch::of_entry(&content()?)?, conditions))
             }
-            (Method::Patch, Target::Type(type_name)) if conditional => {
-                Ok(Interaction::Patch(type_name, matching(), Patch::of_entry(&content()?, version)?, conditions))
-            }
+            (Method::Patch, Target::Type(type_name)) if conditional => Ok(Interaction::Patch(type_name, matching(), Patch::of_entry(&content()?)?, conditions)),
             (Method::Delete, Target::Instance(type_name, id)) => deletion(Which::Instance(type_name, id.clone())),
             (Method::Delete, Target::Type(type_name)) if conditional => deletion(Which::Matching(Some(type_name), self.query.clone())),
             (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, Subset::of_read(&pairs(&self.query))?)),

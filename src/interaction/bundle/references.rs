@@ -1,5 +1,8 @@
 //! References between the entries of a transaction, rewritten to the ids that their targets get.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use base64::Engine as _;
 use rustc_hash::FxHashMap;
 
@@ -45,12 +48,12 @@ impl Renames {
 
     /// Rewrites the references of a resource, the conditional ones by what `find` finds. Besides references these are elements
     /// of type uri, url, oid and uuid, and links of the narrative and of Markdown; canonicals are left alone,
-    /// <https://hl7.org/fhir/R4/http.html#trules>.
+    /// <https://hl7.org/fhir/R4/http.html#trules>. Of a patch, `patched` is the type of what it changes.
     pub fn rewrite(
         &self,
         content: &mut Content,
         full_url: Option<&str>,
-        is_patch: bool,
+        patched: Option<&'static str>,
         version: FhirVersion,
         mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
@@ -69,39 +72,29 @@ impl Renames {
                 Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
             }
         };
-        if let Some((data, patch)) = Some(type_name).filter(|t| is_patch && *t == "Binary").and_then(|_| json_patch_in(&content.text)) {
-            // A patch in a Binary: what its operations put there.
-            let targets = reference_values(&patch);
-            let edits = raw::string_edits(&patch, &mut |path, text| {
-                let is_reference =
-                    path.last().is_some_and(|key| key == "reference") || path.len() == 1 && path[0] == "value" && targets.iter().any(|t| t == text);
-                if is_reference { refers(text) } else { self.full.get(&plain(text)).filter(|_| path.last().is_some_and(|key| key == "value")).cloned() }
-            });
-            if let Some(failure) = failed {
-                return Err(failure);
-            }
-            if !edits.is_empty() {
-                let encoded = base64::engine::general_purpose::STANDARD.encode(raw::apply(&patch, edits));
-                content.text = raw::apply(&content.text, vec![(data, raw::quote(&encoded))]);
-                content.resource = Resource::parse(content.text.as_bytes(), version)?;
-            }
-            return Ok(());
-        }
-        let edits = raw::string_edits(&content.text, &mut |path, text| {
+        let mut rewritten = |of: &'static str, path: &[Cow<'_, str>], text: &str| {
             let key = path.last().map_or("", |k| &**k);
             if key == "div" {
                 return self.narrative(text);
             }
             if key != "reference" {
                 if let Some(uid) = self.full.get(&plain(text)) {
-                    return matches!(self.type_at(type_name, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
+                    return matches!(self.type_at(of, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
                 }
                 // Looked at only where there is a link at all.
-                let links = text.contains("](") && self.type_at(type_name, path) == Some("markdown");
+                let links = text.contains("](") && self.type_at(of, path) == Some("markdown");
                 return links.then(|| self.markdown(text)).flatten();
             }
             refers(text)
-        });
+        };
+        let edits = match patched.filter(|_| type_name == "Binary").and_then(|of| Some((of, json_patch_in(&content.text)?))) {
+            Some((of, (data, patch))) => {
+                let edits = patch_edits(&patch, &mut |path, text| rewritten(of, path, text));
+                let encoded = || base64::engine::general_purpose::STANDARD.encode(raw::apply(&patch, edits.clone()));
+                if edits.is_empty() { Vec::new() } else { vec![(data, raw::quote(&encoded()))] }
+            }
+            None => raw::string_edits(&content.text, &mut |path, text| rewritten(type_name, path, text)),
+        };
         if let Some(failure) = failed {
             return Err(failure);
         }
@@ -150,7 +143,7 @@ impl Renames {
     }
 
     /// The type of the element that `path` leads to, as far as the definitions tell.
-    fn type_at(&self, type_name: &'static str, path: &[std::borrow::Cow<'_, str>]) -> Option<&'static str> {
+    fn type_at(&self, type_name: &'static str, path: &[Cow<'_, str>]) -> Option<&'static str> {
         let (mut base, mut prefix) = (type_name, String::new());
         let mut found = None;
         for key in path {
@@ -177,24 +170,35 @@ impl Renames {
     }
 }
 
-/// Where a Binary has its data, and the JSON Patch that this is.
-fn json_patch_in(text: &str) -> Option<(std::ops::Range<usize>, String)> {
+/// The JSON Patch or JSON Merge Patch in a Binary, and where in its text that is.
+fn json_patch_in(text: &str) -> Option<(Range<usize>, String)> {
     let string = |name: &str| raw::member(text, 0, name).map(|span| (span.clone(), raw::string(&text[span]).into_owned()));
     string("contentType").filter(|(_, media)| media.contains("-patch+json"))?;
-    let (span, data) = string("data").or_else(|| string("content"))?;
+    let (span, data) = string("data")?;
     let compact: String = data.split_ascii_whitespace().collect();
-    let bytes = base64::engine::general_purpose::STANDARD.decode(compact).ok()?;
-    Some((span, String::from_utf8(bytes).ok()?))
+    let patch = String::from_utf8(base64::engine::general_purpose::STANDARD.decode(compact).ok()?).ok()?;
+    // What is no JSON is refused when it is applied.
+    serde_json::from_str::<serde::de::IgnoredAny>(&patch).ok()?;
+    Some((span, patch))
 }
 
-/// The values of operations whose path leads to a `reference`.
-fn reference_values(patch: &str) -> Vec<String> {
-    let operations: serde_json::Value = serde_json::from_str(patch).unwrap_or_default();
-    let value = |operation: &serde_json::Value| {
-        let path = operation.get("path")?.as_str()?;
-        Some(operation.get("value")?.as_str()?.to_owned()).filter(|_| path.ends_with("/reference"))
-    };
-    operations.as_array().into_iter().flatten().filter_map(value).collect()
+/// What `replace` makes of the strings of a patch, given the keys that lead to where they are put.
+fn patch_edits(patch: &str, replace: &mut raw::Replace<'_>) -> Vec<(Range<usize>, String)> {
+    if !patch.trim_start().starts_with('[') {
+        return raw::string_edits(patch, replace);
+    }
+    let mut edits = Vec::new();
+    for operation in raw::elements(patch, 0).into_iter().filter(|span| patch[span.clone()].starts_with('{')) {
+        let member = |name: &str| raw::member(patch, operation.start, name);
+        let (Some(path), Some(value)) = (member("path").filter(|span| patch[span.clone()].starts_with('"')), member("value")) else { continue };
+        let pointer = raw::string(&patch[path]);
+        // Positions in arrays are no keys.
+        let is_key = |part: &&str| *part != "-" && !part.bytes().all(|b| b.is_ascii_digit());
+        let keys: Vec<Cow<'_, str>> = pointer.split('/').filter(is_key).map(|part| part.replace("~1", "/").replace("~0", "~").into()).collect();
+        let found = raw::string_edits(&patch[value.clone()], &mut |inner, text| replace(&[&keys[..], inner].concat(), text));
+        edits.extend(found.into_iter().map(|(span, new)| (span.start + value.start..span.end + value.start, new)));
+    }
+    edits
 }
 
 /// A URL as it is compared: the digits of a UUID have no case.

@@ -50,6 +50,14 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let request = Request { type_name: None, compartment, parameters, strict: true };
     let mut search = Search::parse(&request.parameters, request.scope(), snapshot.params())?.strict()?;
     if call.get("_type").is_some() {
+        let members = snapshot.definitions().compartment_types(type_name);
+        if !search.types.iter().any(|t| *t == type_name || members.is_some_and(|m| m.contains_key(t))) {
+            let message = format!(
+                "_type '{}' names no type of the {type_name} compartment; what others refer to comes with them: name those that refer to it, too",
+                clip(&search.types.join(","))
+            );
+            return Err(Failure::new(Kind::BadValue, message));
+        }
         let only = |t: &&'static str| Include { reverse: false, iterate: false, source: None, code: None, target: Some(t) };
         search.includes = search.types.iter().map(only).collect();
     }

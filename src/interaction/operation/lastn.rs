@@ -102,8 +102,9 @@ struct Group {
 fn codes(observation: &Value) -> Vec<String> {
     let code = &observation["code"];
     let text = |v: &Value, name: &str| v.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let codings: Vec<String> =
-        code.get("coding").and_then(Value::as_array).into_iter().flatten().map(|c| format!("{}|{}", text(c, "system"), text(c, "code"))).collect();
+    // A coding without a code says nothing that another could share.
+    let coded = code.get("coding").and_then(Value::as_array).into_iter().flatten().filter(|c| c.get("code").is_some());
+    let codings: Vec<String> = coded.map(|c| format!("{}|{}", text(c, "system"), text(c, "code"))).collect();
     if codings.is_empty() { vec![text(code, "text")] } else { codings }
 }
 

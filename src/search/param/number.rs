@@ -22,6 +22,8 @@ fn amount(node: &Node<'_>) -> Option<Amount> {
     let bound = |side: &str| node.value.get(side).and_then(|q| q.get("value")).and_then(number_of);
     match node.value {
         Value::Number(_) => number_of(node.value).map(Amount::Exact),
+        // JSON has it as a string, <https://hl7.org/fhir/R5/json.html#primitive>.
+        Value::String(text) if node.ty.base == "integer64" => decimal::parse(text).map(Amount::Exact),
         Value::Object(_) if node.ty.base == "Range" => Some(Amount::Between(bound("low"), bound("high"))),
         _ => None,
     }
