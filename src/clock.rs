@@ -140,6 +140,21 @@ pub fn instant(ms: i64) -> String {
     at(ms).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
+/// Milliseconds of a duration such as `500ms`, `30s`, `2m`, `8h` or `7d`.
+#[must_use]
+pub fn duration(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let unit = match &text[split..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    text[..split].parse::<u64>().ok()?.checked_mul(unit)
+}
+
 fn at(ms: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
 }

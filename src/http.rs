@@ -21,6 +21,7 @@ mod pages;
 mod respond;
 pub mod routes;
 mod serve;
+mod sessions;
 mod stream;
 
 use std::sync::Arc;

@@ -17,6 +17,7 @@ mod past;
 pub mod profile;
 pub mod registry;
 pub mod reindex;
+pub mod sessions;
 pub mod snapshot;
 
 pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};

@@ -84,6 +84,28 @@ pub enum SimCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Give a session a token of its own, or an end; or end it now
+    Session {
+        /// The first part of its simulators' names
+        name: String,
+        /// A new token, which is shown this once
+        #[arg(long)]
+        token: bool,
+        /// No token any more
+        #[arg(long, conflicts_with = "token")]
+        no_token: bool,
+        /// What the token is asked for: management (the API and the pages), or all (the FHIR endpoints too)
+        #[arg(long)]
+        protects: Option<String>,
+        /// When its simulators are deleted: an instant, or from now such as 8h or 7d, or never
+        #[arg(long)]
+        expires: Option<String>,
+        /// Delete its simulators now
+        #[arg(long, conflicts_with_all = ["token", "no_token", "protects", "expires"])]
+        delete: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Give the state of a simulator a name, to reset it to or to clone
     Snapshot {
         /// <session>__<name>
@@ -136,6 +158,25 @@ pub fn run(command: SimCommand) -> Result<(), String> {
             Ok(())
         }
         SimCommand::Faults { id, rules, clear, remote } => faults(&id, &rules, clear, &remote),
+        SimCommand::Session { name, token, no_token, protects, expires, delete, remote } => {
+            let place = format!("/api/sessions/{}", percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC));
+            let client = remote.client();
+            if delete {
+                let ended = client.expect("DELETE", &place, None)?;
+                super::say(&format!("session {name} is ended; simulators deleted: {}", ended["deleted"]));
+                return Ok(());
+            }
+            let mut wish = serde_json::Map::new();
+            if token || no_token {
+                wish.insert("token".to_owned(), token.into());
+            }
+            wish.extend(protects.map(|p| ("protects".to_owned(), p.into())));
+            wish.extend(expires.map(|e| ("expires".to_owned(), if e == "never" { Value::Null } else { e.into() })));
+            let (method, body) = if wish.is_empty() { ("GET", None) } else { ("PUT", Some(Value::from(wish).to_string())) };
+            let shown = client.expect(method, &place, body.as_deref().map(str::as_bytes))?;
+            super::say(&crate::fhir::raw::pretty(&shown.to_string()));
+            Ok(())
+        }
         SimCommand::Snapshot { id, name, delete, remote } => snapshot(&id, name.as_deref(), delete, &remote),
     }
 }

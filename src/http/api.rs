@@ -5,6 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::access::Who;
 use super::respond::Answer;
 use super::{App, context, respond};
 use crate::fhir::id::clip;
@@ -49,11 +50,12 @@ pub struct Listing {
 }
 
 /// `GET /api/sims`.
-pub async fn list(request: HttpRequest, app: Data<App>, listing: Query<Listing>) -> HttpResponse {
+pub async fn list(request: HttpRequest, who: Who, app: Data<App>, listing: Query<Listing>) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
-        let (page, total) = app.registry.list(listing.session.as_deref(), listing.after.as_deref(), most);
+        let session = who.listed(listing.session.clone(), &app)?;
+        let (page, total) = app.registry.list(session.as_deref(), listing.after.as_deref(), most);
         let next = (page.len() == most && most > 0).then(|| page.last().map(|s| s.id.clone())).flatten();
         let sims: Vec<Value> = page.iter().map(|s| shown(s, &origin, &app)).collect();
         Ok(Answer::json(200, &json!({"total": total, "sims": sims, "next": next})))
@@ -104,13 +106,16 @@ impl Wish {
     }
 
     /// Makes a simulator so.
-    fn make(&self, app: &App, id: &SimId) -> Result<()> {
+    fn make(&self, who: &Who, app: &App, id: &SimId) -> Result<()> {
+        who.may_use(id, app)?;
         let wanted = self.wanted()?;
         match self.from.as_deref() {
             None => app.registry.create(id, &wanted),
             Some(from) => {
                 let (from, snapshot) = from.split_once('@').map_or((from, None), |(from, snapshot)| (from, Some(snapshot)));
-                app.registry.clone_sim(id, &from.parse()?, snapshot, &wanted)
+                let from = from.parse()?;
+                who.may_use(&from, app)?;
+                app.registry.clone_sim(id, &from, snapshot, &wanted)
             }
         }
     }
@@ -121,19 +126,19 @@ impl Wish {
 }
 
 /// `POST /api/sims`.
-pub async fn create(request: HttpRequest, app: Data<App>, body: Bytes) -> HttpResponse {
+pub async fn create(request: HttpRequest, who: Who, app: Data<App>, body: Bytes) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let wish = Wish::read(&body)?;
         let id = wish.id.as_deref().ok_or_else(|| Failure::new(Kind::BadValue, "id is missing; send {\"id\":\"lab__one\"}"))?.parse()?;
-        wish.make(&app, &id)?;
+        wish.make(&who, &app, &id)?;
         Ok(Answer::json(201, &shown(&app.registry.summary(&id)?, &origin, &app)).with("location", format!("{origin}/api/sims/{id}")))
     })
     .await
 }
 
 /// `PUT /api/sims/{id}`: made if it is not there, with the settings given either way.
-pub async fn put(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+pub async fn put(request: HttpRequest, who: Who, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let id: SimId = id.parse()?;
@@ -142,7 +147,7 @@ pub async fn put(request: HttpRequest, app: Data<App>, id: Path<String>, body: B
             return Err(Failure::new(Kind::Invalid, format!("the URL names '{id}', the body another simulator")));
         }
         let wanted = wish.wanted()?;
-        let status = match wish.make(&app, &id) {
+        let status = match wish.make(&who, &app, &id) {
             Ok(()) => 201,
             Err(f) if f.kind == Kind::Conflict && app.registry.summary(&id).is_ok() => {
                 app.registry.change(&id, &wanted)?;
@@ -195,7 +200,7 @@ struct Reset {
 }
 
 /// `POST /api/sims/{id}/reset`: to nothing, to a snapshot, or to `other__one@snapshot`.
-pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+pub async fn reset(request: HttpRequest, who: Who, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let id: SimId = id.parse()?;
@@ -203,7 +208,11 @@ pub async fn reset(request: HttpRequest, app: Data<App>, id: Path<String>, body:
         let bad = |e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; send {{\"snapshot\":\"name\"}}, or nothing to empty the simulator"));
         match reset.map_err(bad)?.snapshot {
             Some(name) => match name.split_once('@') {
-                Some((of, name)) => app.registry.reset_to(&id, &of.parse()?, name)?,
+                Some((of, name)) => {
+                    let of = of.parse()?;
+                    who.may_use(&of, &app)?;
+                    app.registry.reset_to(&id, &of, name)?;
+                }
                 None => app.registry.reset_to(&id, &id, &name)?,
             },
             None => app.registry.reset(&id)?,

@@ -6,7 +6,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 
 use super::events::{begins, until};
-use super::{App, Options, routes};
+use super::{App, Options, access, routes};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
@@ -46,9 +46,12 @@ impl SimContext {
         if mount != "fhir" {
             return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", clip(mount))));
         }
-        let sim = match app.registry.get_if_open(&id) {
-            Some(sim) => sim,
-            None => open(app.clone(), id.clone()).await.map_err(|f| say_how(f, &id, &origin))?,
+        access::may_call(request, &id, app, false)?;
+        let sim = if let Some(sim) = app.registry.get_if_open(&id) {
+            sim
+        } else {
+            let may_make = access::may_call(request, &id, app, true);
+            open(app.clone(), id.clone(), may_make).await.map_err(|f| say_how(f, &id, &origin))?
         };
         let at = moment.map(|moment| until(moment, &sim)).transpose()?;
         // Of a second or a day that is not over yet, what there is so far.
@@ -73,9 +76,10 @@ impl SimContext {
 }
 
 /// Opening reads the disk, so it leaves the thread that serves others.
-async fn open(app: web::Data<App>, id: SimId) -> Result<Arc<Sim>, Failure> {
+async fn open(app: web::Data<App>, id: SimId, may_make: Result<(), Failure>) -> Result<Arc<Sim>, Failure> {
     let opened = web::block(move || match app.registry.get(&id) {
         Err(f) if f.kind == Kind::UnknownSimulator && app.options.auto_create => {
+            may_make?;
             match app.registry.create(&id, &Wanted::default()) {
                 // Another request was first.
                 Err(f) if f.kind == Kind::Conflict => app.registry.get(&id),

@@ -180,14 +180,7 @@ fn statuses(text: &str) -> Result<(u16, u16)> {
 
 /// `30s`, `500ms`, `2m`.
 fn duration(text: &str) -> Result<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number = text[..split].parse::<u64>().ok();
-    let found = match (number, &text[split..]) {
-        (Some(n), "ms") => Some(Duration::from_millis(n)),
-        (Some(n), "s") => Some(Duration::from_secs(n)),
-        (Some(n), "m") => Some(Duration::from_secs(n.saturating_mul(60))),
-        _ => None,
-    };
+    let found = crate::clock::duration(text).map(Duration::from_millis);
     found.ok_or_else(|| bad(format!("wait '{}' is no duration such as 500ms, 30s or 2m", clip(text))))
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 
+use super::access::Who;
 use super::events::{self, Asked};
 use super::respond::Answer;
 use super::{App, again, context, faults};
@@ -86,7 +87,7 @@ where
     made.await.unwrap_or_else(|e| Answer::of(500, "text/plain", e.to_string().into_bytes())).into_response(None, None, false)
 }
 
-fn refusal(app: &App, failure: &Failure) -> Answer {
+pub(super) fn refusal(app: &App, failure: &Failure) -> Answer {
     app.pages.render(status::of_failure(failure.kind), "failure.html", json!({"message": failure.diagnostics}))
 }
 
@@ -98,20 +99,21 @@ pub struct Part {
 }
 
 /// `/`.
-pub async fn index(request: HttpRequest, app: Data<App>, part: Query<Part>) -> HttpResponse {
+pub async fn index(request: HttpRequest, who: Who, app: Data<App>, part: Query<Part>) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     page(app, move |app| {
-        let (sims, total) = app.registry.list(part.session.as_deref(), part.after.as_deref(), SHOWN);
+        let session = who.listed(part.session.clone().filter(|s| !s.is_empty()), app)?;
+        let (sims, total) = app.registry.list(session.as_deref(), part.after.as_deref(), SHOWN);
         let next = (sims.len() == SHOWN).then(|| sims.last().map(|s| s.id.clone())).flatten();
         let shown: Vec<Value> = sims
             .iter()
             .map(|s| {
-                json!({"id": s.id, "session": s.session, "base": format!("{origin}/sim/{}/fhir", s.id), "version": s.profile.fhir_version,
+                json!({"id": s.id, "session": s.session, "base": format!("{origin}/sim/{}/fhir", s.id), "version": s.profile.fhir_version, "expires": s.expires,
                     "events": s.event_count, "resources": s.counts.values().sum::<u64>()})
             })
             .collect();
         let versions: Vec<&str> = FhirVersion::ALL.iter().map(|v| v.name()).collect();
-        Ok(app.pages.render(200, "index.html", json!({"sims": shown, "total": total, "next": next, "session": part.session, "versions": versions})))
+        Ok(app.pages.render(200, "index.html", json!({"sims": shown, "total": total, "next": next, "session": session, "versions": versions})))
     })
     .await
 }
@@ -125,9 +127,10 @@ pub struct NewSim {
 }
 
 /// `POST /`: makes a simulator.
-pub async fn create(app: Data<App>, form: Form<NewSim>) -> HttpResponse {
+pub async fn create(who: Who, app: Data<App>, form: Form<NewSim>) -> HttpResponse {
     page(app, move |app| {
         let id: SimId = format!("{}__{}", form.session.trim(), form.name.trim()).parse()?;
+        who.may_use(&id, app)?;
         app.registry.create(&id, &Wanted { fhir_version: Some(form.version.parse()?), ..Wanted::default() })?;
         Ok(Answer { status: 303, ..Answer::default() }.with("location", format!("/sims/{id}")))
     })
@@ -149,7 +152,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
         let snapshots: Vec<Value> =
             app.registry.snapshots(&id)?.iter().map(|s| json!({"name": s.name, "created": s.created, "events": s.events})).collect();
         let presets: Vec<Value> = PRESETS.iter().map(|(name, effect)| json!({"name": name, "effect": effect})).collect();
-        let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created,
+        let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created, "expires": summary.expires,
             "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts,
             "events": page.shown.iter().map(row).collect::<Vec<_>>(), "log": sim.log.newest(10), "next": next,
             "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),

@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve, stream};
+use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve, sessions, stream};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -42,6 +42,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
             web::scope("/api")
                 .wrap(actix_web::middleware::from_fn(access::guard))
                 .route("/openapi.json", web::get().to(api::openapi))
+                .route("/sessions", web::get().to(sessions::list))
+                .service(
+                    web::resource("/sessions/{session}")
+                        .get(sessions::show)
+                        .put(sessions::put)
+                        .delete(sessions::delete)
+                        .default_service(web::to(api::not_allowed)),
+                )
                 .service(web::resource("/sims").get(api::list).post(api::create).default_service(web::to(api::not_allowed)))
                 .service(
                     web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete).default_service(web::to(api::not_allowed)),

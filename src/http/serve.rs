@@ -14,8 +14,8 @@ use super::decode::{Parts, Read};
 use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
 use super::negotiate::{self, Format, Sent};
-use super::respond::{self, Answer};
-use super::{App, body, routes};
+use super::respond::Answer;
+use super::{App, access, body, routes};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -44,7 +44,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(context) => context,
         Err(failure) => {
             tracing::info!(url = shown_url(&request), failure = failure.diagnostics, "refused");
-            return respond::failure(&failure, FhirVersion::default());
+            return access::refusal(&failure);
         }
     };
     let body = body::read(&request, payload, app.options.max_body_bytes, app.options.read_timeout).await;

@@ -21,6 +21,7 @@ use super::feed::{Feed, Happening};
 use super::lifecycle::summary_file;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
+use super::sessions::Sessions;
 use crate::clock::{Clock, instant};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::journal::{Durability, Journal};
@@ -62,6 +63,7 @@ pub struct Registry {
     pub(super) shared: Arc<Shared>,
     pub(super) sims: RwLock<BTreeMap<String, Arc<Slot>>>,
     flush_queue: Arc<Mutex<Receiver<Weak<Sim>>>>,
+    sessions: Sessions,
     /// Held as long as this server owns the directory.
     _lock: File,
 }
@@ -105,6 +107,9 @@ pub struct Summary {
     pub last_event: Option<String>,
     /// Current resources by type.
     pub counts: BTreeMap<String, u64>,
+    /// When it is deleted with its session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
     /// How far the indexing for new search parameters is, while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reindexing: Option<Progress>,
@@ -144,7 +149,8 @@ impl Registry {
                 sims.insert(id.key(), Arc::new(Slot::new(id)));
             }
         }
-        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue: Arc::new(Mutex::new(queue)), _lock: lock });
+        let (flush_queue, sessions) = (Arc::new(Mutex::new(queue)), Sessions::open(root)?);
+        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue, sessions, _lock: lock });
         registry.start_threads()?;
         Ok((registry, recovered))
     }
@@ -169,6 +175,12 @@ impl Registry {
     /// Sets what one search may cost, in steps of roughly a tenth of a microsecond.
     pub fn limit_searches(&self, steps: u64) {
         self.shared.search_steps.store(steps.max(1), Ordering::Relaxed);
+    }
+
+    /// What sessions were told.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// The directory of simulators.
@@ -466,7 +478,8 @@ impl Registry {
     /// A page of the list, by name, after the name `after`; of one session if given. Opens no simulator.
     #[must_use]
     pub fn list(&self, session: Option<&str>, after: Option<&str>, most: usize) -> (Vec<Summary>, usize) {
-        let slots: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| session.is_none_or(|session| s.id.session() == session)).cloned().collect();
+        let slots: Vec<Arc<Slot>> =
+            self.sims.read().values().filter(|s| session.is_none_or(|session| s.id.session().eq_ignore_ascii_case(session))).cloned().collect();
         let total = slots.len();
         let from = after.map(str::to_ascii_lowercase);
         let rest = slots.into_iter().filter(|s| from.as_ref().is_none_or(|from| s.id.key() > *from));
@@ -498,12 +511,14 @@ impl Registry {
             event_count: saved.events,
             last_event: saved.last_event,
             counts: saved.counts,
+            expires: self.sessions.get(id.session()).expires,
             reindexing: slot.open.load().as_ref().and_then(|sim| sim.progress()),
         })
     }
 
     /// Flushes what is at rest and closes what is long unused.
     fn maintain(&self) {
+        self.end_sessions();
         let mut open: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| s.open.load().is_some()).cloned().collect();
         for slot in &open {
             if let Some(sim) = slot.open.load_full() {

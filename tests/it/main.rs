@@ -27,6 +27,7 @@ mod rewriting;
 mod search;
 mod search_model;
 mod search_whole;
+mod sessions;
 mod sims;
 mod support;
 mod tidy;
