@@ -11,6 +11,7 @@ mod body;
 mod context;
 mod decode;
 mod events;
+mod evidence;
 mod exchange;
 mod explain;
 mod faults;

@@ -18,6 +18,7 @@ pub mod profile;
 pub mod registry;
 pub mod reindex;
 pub mod sessions;
+pub mod signing;
 pub mod snapshot;
 
 pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};

@@ -63,7 +63,25 @@ pub enum SimCommand {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Make a simulator of such a file
+    /// Write chosen events into a zip with a page that shows them and the SHA-256 of every file
+    Evidence {
+        /// <session>__<name>
+        id: String,
+        /// Such as lab__one-evidence.zip
+        file: PathBuf,
+        /// Which events: filters as the list of events has them, such as status=4xx&since=marker:start; without any, all
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// What to call it
+        #[arg(long)]
+        title: Option<String>,
+        /// Sign it with the server's key
+        #[arg(long)]
+        sign: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make a simulator of what an export has written
     Import {
         /// <session>__<name>
         id: String,
@@ -150,6 +168,14 @@ pub fn run(command: SimCommand) -> Result<(), String> {
         SimCommand::Export { id, file, remote } => {
             let bytes = remote.client().download(&format!("{}/archive", path(&id)), &file)?;
             super::say(&format!("{id} is in {}, {bytes} bytes", file.display()));
+            Ok(())
+        }
+        SimCommand::Evidence { id, file, filter, title, sign, remote } => {
+            let mut query = form_urlencoded::Serializer::new(filter);
+            query.extend_pairs(title.map(|title| ("title", title)));
+            query.extend_pairs(sign.then_some(("sign", "true")));
+            let bytes = remote.client().download(&format!("{}/evidence?{}", path(&id), query.finish()), &file)?;
+            super::say(&format!("{} has {bytes} bytes", file.display()));
             Ok(())
         }
         SimCommand::Import { id, file, remote } => {

@@ -69,18 +69,28 @@ pub async fn export(app: Data<App>, id: Path<String>) -> HttpResponse {
         Ok(Err(failure)) => return respond::failure(&failure, FhirVersion::default()),
         Err(error) => return respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
     };
-    let name = format!("attachment; filename=\"{}.tar.zst\"", sim.id());
+    let name = format!("{}.tar.zst", sim.id());
+    streamed("application/zstd", &name, move |out| sim.export(out).map(drop))
+}
+
+/// Answers with a file that is made while it is sent.
+pub(super) fn streamed<F>(content_type: &'static str, name: &str, work: F) -> HttpResponse
+where
+    F: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+{
+    let disposition = format!("attachment; filename=\"{name}\"");
     let (to, from) = channel(WAITING);
+    let name = name.to_owned();
     actix_web::rt::task::spawn_blocking(move || {
         let mut out = Out { to: to.clone(), piece: Vec::new() };
-        if let Err(error) = sim.export(&mut out).and_then(|_| out.flush()) {
+        if let Err(error) = work(&mut out).and_then(|()| out.flush()) {
             // What has gone out is cut short, so that nobody takes it for whole.
-            tracing::warn!(sim = %sim.id(), %error, "an export was not finished");
+            tracing::warn!(name, %error, "a file was not sent to its end");
             let _ = to.blocking_send(Err(error));
         }
     });
     let pieces = futures_util::stream::unfold(from, |mut from| async { from.recv().await.map(|piece| (piece, from)) });
-    HttpResponse::Ok().content_type("application/zstd").insert_header(("content-disposition", name)).streaming(pieces)
+    HttpResponse::Ok().content_type(content_type).insert_header(("content-disposition", disposition)).streaming(pieces)
 }
 
 /// `PUT /api/sims/{id}/archive`: a new simulator of what the body holds.

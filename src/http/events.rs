@@ -104,6 +104,14 @@ impl Asked {
         Self { order: None, wait: None, limit: Some(limit), ..self }
     }
 
+    /// What is asked for, page by page to its end.
+    pub(super) fn in_pages(self) -> Result<Self> {
+        match &self.before {
+            Some(_) => Err(bad("before is for pages of a list; until says where to end".to_owned())),
+            None => Ok(Self { limit: Some(MAX_PAGE), ..self }),
+        }
+    }
+
     /// What is asked for, as it stands in a URL.
     pub(super) fn filters(&self) -> Vec<(&'static str, String)> {
         self.clone().named().into_iter().filter_map(|(name, value)| Some((name, value.take()?))).collect()
@@ -543,6 +551,6 @@ pub async fn unmark(app: Data<App>, path: Path<(String, String)>) -> HttpRespons
     .await
 }
 
-fn event_id(text: &str) -> Result<EventId> {
+pub(super) fn event_id(text: &str) -> Result<EventId> {
     text.parse().map_err(|()| bad(format!("'{}' is not the id of an event, such as 2026_11_21_20_41_07_123", clip(text))))
 }

@@ -17,7 +17,7 @@ use crate::interaction::status;
 use crate::sim::Settings;
 use crate::sim::faults::{PRESETS, Rule};
 use crate::sim::registry::Wanted;
-use crate::simdb::{EventRecord, SimId};
+use crate::simdb::{EventRecord, SimId, StoredResource};
 
 /// Events on a simulator's page, simulators on the first page.
 const SHOWN: usize = 50;
@@ -25,6 +25,8 @@ const SHOWN: usize = 50;
 const SHOWN_RESOURCES: usize = 20;
 /// Most bytes of a file that a page shows.
 const SHOWN_BYTES: usize = 200_000;
+/// How pages look.
+pub(super) const STYLE: &str = include_str!("../../templates/style.css");
 /// What a page may do: show itself, with a script of this server.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
@@ -43,20 +45,26 @@ impl Pages {
             ("index.html", include_str!("../../templates/index.html")),
             ("sim.html", include_str!("../../templates/sim.html")),
             ("event.html", include_str!("../../templates/event.html")),
+            ("evidence.html", include_str!("../../templates/evidence.html")),
             ("failure.html", include_str!("../../templates/failure.html")),
         ];
         tera.add_raw_templates(templates).map_err(|e| e.to_string())?;
         Ok(Self(tera))
     }
 
-    fn render(&self, status: u16, name: &str, values: Value) -> Answer {
+    /// The text of a page.
+    pub(super) fn text(&self, name: &str, values: Value) -> Result<String, String> {
         let mut context = Context::new();
         if let Value::Object(members) = plain(values) {
             for (key, value) in members {
                 context.insert(key, &value);
             }
         }
-        match self.0.render(name, &context) {
+        self.0.render(name, &context).map_err(|e| e.to_string())
+    }
+
+    fn render(&self, status: u16, name: &str, values: Value) -> Answer {
+        match self.text(name, values) {
             Ok(html) => Answer::of(status, "text/html; charset=utf-8", html.into_bytes())
                 .with("content-security-policy", POLICY)
                 .with("x-content-type-options", "nosniff")
@@ -156,6 +164,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts,
             "events": page.shown.iter().map(row).collect::<Vec<_>>(), "log": sim.log.newest(10), "next": next,
             "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),
+            "query": query(filters.iter().cloned()),
             // Only of a page that shows the newest.
             "stream": asked.before.is_none().then(|| format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned()))),
             "filtered": !filters.is_empty(), "asked": form(filters),
@@ -235,37 +244,42 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
         let sim = app.registry.get(&id.parse()?)?;
         let bytes_of = |name: &str| fs::metadata(folder.join(name)).map_or(0, |m| m.len());
         let files: Vec<Value> = events::files(&folder)?.iter().map(|name| json!({"name": name, "bytes": bytes_of(name)})).collect();
-        let body = |file: Option<&String>| file.and_then(|file| Some((file.clone(), readable(&folder.join(file))?)));
-        let (asked, answered) = (body(record.request.body.as_ref()), body(record.response.body.as_ref()));
-        let resources: Vec<Value> = record
-            .resources
-            .iter()
-            .take(SHOWN_RESOURCES)
-            .map(|r| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file}))
-            .collect();
         let (before, after) = events::neighbours(&sim, record.event.parse().unwrap_or_default());
-        let shown = |body: &Option<(String, String)>| body.as_ref().map(|(name, text)| if name.ends_with(".json") { crate::fhir::raw::pretty(text) } else { text.clone() });
-        let headers = |all: &Map<String, Value>| all.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>();
-        let values = json!({"sim": id, "id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
-            "status": record.response.status, "good": is_good(record.response.status.into()), "duration": record.response.duration_us, "client": record.client,
-            "folder": folder.display().to_string(), "files": files, "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES),
-            "fault": record.fault, "issues": issues(&record, answered.as_ref().map(|(_, text)| text.as_str())),
-            "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
-            "request_body": shown(&asked), "response_body": shown(&answered),
-            "curl": again::curl(&origin, &record, &folder),
-            "before": before.map(|e| e.to_string()), "after": after.map(|e| e.to_string())});
+        let mut values = exchange(&record, &folder, usize::MAX);
+        values["sim"] = id.into();
+        values["folder"] = folder.display().to_string().into();
+        values["files"] = files.into();
+        values["curl"] = again::curl(&origin, &record, &folder).into();
+        (values["before"], values["after"]) = (json!(before.map(|e| e.to_string())), json!(after.map(|e| e.to_string())));
         Ok(app.pages.render(200, "event.html", values))
     })
     .await
 }
 
-/// The beginning of a file as text; none if it is no text.
-fn readable(path: &std::path::Path) -> Option<String> {
-    let bytes = fs::read(path).ok()?;
+/// What a page shows of an exchange, with no more than `most` bytes of its bodies.
+pub(super) fn exchange(record: &EventRecord, folder: &std::path::Path, most: usize) -> Value {
+    let body = |file: Option<&String>| file.and_then(|file| Some((file.clone(), readable(&folder.join(file), most)?)));
+    let (asked, answered) = (body(record.request.body.as_ref()), body(record.response.body.as_ref()));
+    let shown =
+        |body: &Option<(String, String)>| body.as_ref().map(|(name, text)| if name.ends_with(".json") { crate::fhir::raw::pretty(text) } else { text.clone() });
+    let headers = |all: &Map<String, Value>| all.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>();
+    let stored = |r: &StoredResource| json!({"uid": format!("{}/{}", r.type_name, r.id), "version": r.version_id, "change": r.change, "file": r.file});
+    let resources: Vec<Value> = record.resources.iter().take(SHOWN_RESOURCES).map(stored).collect();
+    json!({"id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
+        "status": record.response.status, "good": is_good(record.response.status.into()), "duration": record.response.duration_us, "client": record.client,
+        "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES),
+        "fault": record.fault, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
+        "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
+        "request_body": shown(&asked), "response_body": shown(&answered)})
+}
+
+/// The beginning of a file as text; none if it is no text, or none is to be shown.
+fn readable(path: &std::path::Path, most: usize) -> Option<String> {
+    let bytes = fs::read(path).ok().filter(|_| most > 0)?;
     if bytes.len() <= SHOWN_BYTES {
         return String::from_utf8(bytes).ok();
     }
-    let start = String::from_utf8_lossy(&bytes[..SHOWN_BYTES]).into_owned();
+    let start = String::from_utf8_lossy(&bytes[..SHOWN_BYTES]);
     Some(format!("{start}\n… cut here; the file has the rest"))
 }
 
@@ -291,7 +305,7 @@ pub async fn script() -> HttpResponse {
 
 /// The style of all pages.
 pub async fn style() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/css; charset=utf-8").insert_header(("cache-control", "max-age=3600")).body(include_str!("../../templates/style.css"))
+    HttpResponse::Ok().content_type("text/css; charset=utf-8").insert_header(("cache-control", "max-age=3600")).body(STYLE)
 }
 
 /// Everything else.

@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, archive, events, explain, faults, metrics, pages, respond, serve, sessions, stream};
+use super::{App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, respond, serve, sessions, stream};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -42,6 +42,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             web::scope("/api")
                 .wrap(actix_web::middleware::from_fn(access::guard))
                 .route("/openapi.json", web::get().to(api::openapi))
+                .route("/signing-key", web::get().to(evidence::signing_key))
                 .route("/sessions", web::get().to(sessions::list))
                 .service(
                     web::resource("/sessions/{session}")
@@ -63,6 +64,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
                 .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
+                .route("/sims/{id}/evidence", web::get().to(evidence::evidence))
                 .route("/sims/{id}/har", web::get().to(events::har))
                 .route("/sims/{id}/diff", web::get().to(events::diff))
                 .route("/sims/{id}/stream", web::get().to(stream::stream))

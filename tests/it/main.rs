@@ -10,6 +10,7 @@ mod bundles;
 mod conditionals;
 mod custom_params;
 mod events;
+mod evidence;
 mod faults;
 mod history;
 mod instant;

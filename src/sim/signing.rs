@@ -1,0 +1,73 @@
+//! The key that a server signs evidence with: Ed25519, made when it is first needed, `.signing-key.pem` beside the simulators.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey};
+use ed25519_dalek::{Signer, SigningKey};
+
+use super::registry::Registry;
+use super::storage_failure;
+use crate::fhir::Failure;
+
+/// A key to sign with.
+pub struct Key(SigningKey);
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
+}
+
+impl Key {
+    /// The signature of `bytes`, RFC 8032.
+    #[must_use]
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.0.sign(bytes).to_vec()
+    }
+
+    /// The public key, by which others verify: PEM, RFC 8410.
+    ///
+    /// # Errors
+    /// None that was seen: the library cannot write it.
+    pub fn public(&self) -> Result<String, Failure> {
+        self.0.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|e| failed(&io::Error::other(e)))
+    }
+}
+
+impl Registry {
+    /// The key of this directory of simulators.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn signing_key(&self) -> Result<Key, Failure> {
+        let file = self.root().join(".signing-key.pem");
+        read(&file).or_else(|e| if e.kind() == io::ErrorKind::NotFound { make(&file) } else { Err(e) }).map_err(|e| failed(&e))
+    }
+}
+
+fn failed(error: &io::Error) -> Failure {
+    storage_failure("the signing key, .signing-key.pem, cannot be used", error)
+}
+
+fn read(file: &Path) -> io::Result<Key> {
+    SigningKey::from_pkcs8_pem(&fs::read_to_string(file)?).map(Key).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+/// Makes the key; of several who do at once, the first has made it for all.
+fn make(file: &Path) -> io::Result<Key> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    let pem = SigningKey::from_bytes(&secret).to_pkcs8_pem(LineEnding::LF).map_err(io::Error::other)?;
+    let draft = file.with_extension(uuid::Uuid::new_v4().to_string());
+    let mut made = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let placed = made.write_all(pem.as_bytes()).and_then(|()| made.sync_all()).and_then(|()| fs::hard_link(&draft, file));
+    let _ = fs::remove_file(&draft);
+    match placed {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => read(file),
+    }
+}
