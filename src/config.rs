@@ -18,6 +18,8 @@ pub struct ServeConfig {
     pub addr: SocketAddr,
     /// The directory of simulators.
     pub simdb: PathBuf,
+    /// The directory of archives that simulators can begin as.
+    pub templates: PathBuf,
     /// Whether the demo simulator is made.
     pub demo: bool,
     /// Whether an unknown simulator is made on first use.
@@ -53,6 +55,7 @@ impl ServeConfig {
         let mut builder = Config::builder()
             .set_default("addr", "127.0.0.1:8080")
             .and_then(|b| b.set_default("simdb", "simdb"))
+            .and_then(|b| b.set_default("templates", "testkits"))
             .and_then(|b| b.set_default("demo", false))
             .and_then(|b| b.set_default("auto_create", false))
             .and_then(|b| b.set_default("durability", "process"))
@@ -67,6 +70,7 @@ impl ServeConfig {
         let ours = [
             "addr",
             "simdb",
+            "templates",
             "demo",
             "auto_create",
             "durability",

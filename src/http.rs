@@ -24,6 +24,7 @@ pub mod routes;
 mod serve;
 mod sessions;
 mod stream;
+mod templates;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,6 +20,7 @@ pub mod reindex;
 pub mod sessions;
 pub mod signing;
 pub mod snapshot;
+pub mod templates;
 
 pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};
 pub use find::Page;

@@ -21,6 +21,9 @@ pub struct ServeArgs {
     /// The directory of simulators [default: simdb]
     #[arg(long)]
     simdb: Option<PathBuf>,
+    /// The directory of archives, <name>.tar.zst, that simulators can begin as [default: testkits]
+    #[arg(long)]
+    templates: Option<PathBuf>,
     /// Make a simulator default__demo with data
     #[arg(long)]
     demo: bool,
@@ -61,6 +64,7 @@ impl ServeArgs {
         let mut given = Overrides::new();
         given.extend(self.addr.map(|v| ("addr", v.to_string().into())));
         given.extend(self.simdb.as_ref().map(|v| ("simdb", v.to_string_lossy().into_owned().into())));
+        given.extend(self.templates.as_ref().map(|v| ("templates", v.to_string_lossy().into_owned().into())));
         given.extend(self.demo.then(|| ("demo", true.into())));
         given.extend(self.auto_create.then(|| ("auto_create", true.into())));
         given.extend(self.durability.map(|v| ("durability", if v == Durability::Disk { "disk" } else { "process" }.into())));
@@ -82,6 +86,7 @@ pub fn run(args: &ServeArgs) -> Result<(), String> {
     raise_open_files();
     let (registry, restored) = Registry::open(&config.simdb, config.durability, Clock::system()).map_err(|e| format!("{}: {e}", config.simdb.display()))?;
     registry.limit_searches(config.max_search_steps);
+    registry.take_templates_from(config.templates.clone());
     for event in restored {
         tracing::warn!(event, "recovered: the server or the machine had stopped before it was complete");
     }

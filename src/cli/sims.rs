@@ -19,6 +19,25 @@ pub enum SimCommand {
         /// Begin as another simulator is, or as a snapshot of it: lab__one or lab__one@loaded
         #[arg(long)]
         from: Option<String>,
+        /// Begin as a template
+        #[arg(long, conflicts_with = "from")]
+        template: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Make, show or forget a template, which simulators can begin as; without a name, list them
+    Template {
+        /// The name
+        name: Option<String>,
+        /// Make it of what an export has written
+        #[arg(long, requires = "name")]
+        file: Option<PathBuf>,
+        /// Make it of a simulator, or of a snapshot of one: lab__one or lab__one@loaded
+        #[arg(long, requires = "name", conflicts_with = "file")]
+        from: Option<String>,
+        /// Forget it
+        #[arg(long, requires = "name", conflicts_with_all = ["file", "from"])]
+        delete: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -140,14 +159,15 @@ pub enum SimCommand {
 
 pub fn run(command: SimCommand) -> Result<(), String> {
     match command {
-        SimCommand::Create { id, fhir_version, from, remote } => {
+        SimCommand::Create { id, fhir_version, from, template, remote } => {
             let mut wish = json!({"id": id});
-            let given = [("fhirVersion", fhir_version), ("from", from)];
+            let given = [("fhirVersion", fhir_version), ("from", from), ("template", template)];
             given.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| wish[name] = value.into());
             let made = remote.client().expect("POST", "/api/sims", Some(wish.to_string().as_bytes()))?;
             super::say(text(&made, "base"));
             Ok(())
         }
+        SimCommand::Template { name, file, from, delete, remote } => template(name.as_deref(), file.as_deref(), from.as_deref(), delete, &remote),
         SimCommand::List { session, remote } => list(session.as_deref(), &remote),
         SimCommand::Show { id, remote } => {
             let shown = remote.client().expect("GET", &path(&id), None)?;
@@ -207,6 +227,34 @@ pub fn run(command: SimCommand) -> Result<(), String> {
     }
 }
 
+fn template(name: Option<&str>, file: Option<&std::path::Path>, from: Option<&str>, delete: bool, remote: &Remote) -> Result<(), String> {
+    let client = remote.client();
+    let Some(name) = name else {
+        for name in client.expect("GET", "/api/templates", None)?["templates"].as_array().into_iter().flatten() {
+            super::say(name.as_str().unwrap_or_default());
+        }
+        return Ok(());
+    };
+    let place = format!("/api/templates/{}", percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC));
+    if delete {
+        client.expect("DELETE", &place, None)?;
+        super::say(&format!("the template {name} is forgotten"));
+        return Ok(());
+    }
+    let shown = match (file, from) {
+        (Some(file), _) => client.upload(&place, file)?,
+        (None, Some(from)) => client.expect("PUT", &place, Some(json!({"from": from}).to_string().as_bytes()))?,
+        (None, None) => client.expect("GET", &place, None)?,
+    };
+    super::say(&format!("template {name}: {} resources, {} events", resources(&shown), shown["events"]));
+    Ok(())
+}
+
+/// How many resources there are by type, in all.
+fn resources(of: &Value) -> u64 {
+    of["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum()
+}
+
 fn faults(id: &str, rules: &[String], clear: bool, remote: &Remote) -> Result<(), String> {
     let (client, place) = (remote.client(), format!("{}/faults", path(id)));
     if clear {
@@ -235,7 +283,6 @@ fn faults(id: &str, rules: &[String], clear: bool, remote: &Remote) -> Result<()
 
 fn snapshot(id: &str, name: Option<&str>, delete: bool, remote: &Remote) -> Result<(), String> {
     let (client, place) = (remote.client(), format!("{}/snapshots", path(id)));
-    let resources = |of: &Value| of["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum::<u64>();
     match name {
         Some(name) if delete => {
             client.expect("DELETE", &format!("{place}/{name}"), None)?;
@@ -265,12 +312,11 @@ fn list(session: Option<&str>, remote: &Remote) -> Result<(), String> {
         query.extend_pairs((!after.is_empty()).then_some(("after", &after)));
         let page = client.expect("GET", &format!("/api/sims?{}", query.finish()), None)?;
         for sim in page["sims"].as_array().into_iter().flatten() {
-            let resources: u64 = sim["counts"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
             super::say(&format!(
                 "{:<40} {:>5} {:>9} {:>9}  {}",
                 text(sim, "id"),
                 text(sim, "fhirVersion"),
-                resources,
+                resources(sim),
                 sim["eventCount"].to_string(),
                 text(sim, "base")
             ));

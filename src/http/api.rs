@@ -79,6 +79,12 @@ fn shown(summary: &Summary, origin: &str, app: &App) -> Value {
     value
 }
 
+/// A simulator, and perhaps a snapshot of it: `lab__one@loaded`.
+pub(super) fn named(text: &str) -> Result<(SimId, Option<&str>)> {
+    let (id, snapshot) = text.split_once('@').map_or((text, None), |(id, snapshot)| (id, Some(snapshot)));
+    Ok((id.parse()?, snapshot))
+}
+
 /// What a request says a simulator shall be.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -90,6 +96,8 @@ struct Wish {
     settings: Map<String, Value>,
     /// `lab__one` or `lab__one@snapshot`: what a new one begins as.
     from: Option<String>,
+    /// The template that it begins as, instead.
+    template: Option<String>,
 }
 
 impl Wish {
@@ -101,7 +109,8 @@ impl Wish {
         if body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Failure::new(Kind::BadValue, "the body must be a JSON object, or be left out"));
         }
-        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them), from (a simulator, or simulator@snapshot)";
+        let hint =
+            "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them), from (a simulator, or simulator@snapshot), template";
         serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
     }
 
@@ -109,14 +118,15 @@ impl Wish {
     fn make(&self, who: &Who, app: &App, id: &SimId) -> Result<()> {
         who.may_use(id, app)?;
         let wanted = self.wanted()?;
-        match self.from.as_deref() {
-            None => app.registry.create(id, &wanted),
-            Some(from) => {
-                let (from, snapshot) = from.split_once('@').map_or((from, None), |(from, snapshot)| (from, Some(snapshot)));
-                let from = from.parse()?;
+        match (self.from.as_deref(), self.template.as_deref()) {
+            (None, None) => app.registry.create(id, &wanted),
+            (None, Some(template)) => app.registry.create_from_template(id, template, &wanted),
+            (Some(from), None) => {
+                let (from, snapshot) = named(from)?;
                 who.may_use(&from, app)?;
                 app.registry.clone_sim(id, &from, snapshot, &wanted)
             }
+            (Some(_), Some(_)) => Err(Failure::new(Kind::BadValue, "a simulator begins as another, by from, or as a template: either, not both")),
         }
     }
 
@@ -259,7 +269,7 @@ pub async fn delete_snapshot(app: Data<App>, path: Path<(String, String)>) -> Ht
 }
 
 /// Without the name of the base, which is nobody's concern.
-fn shown_snapshot(snapshot: &SnapshotInfo) -> Value {
+pub(super) fn shown_snapshot(snapshot: &SnapshotInfo) -> Value {
     let mut value = serde_json::to_value(snapshot).unwrap_or_default();
     value.as_object_mut().and_then(|members| members.shift_remove("base"));
     value

@@ -1,11 +1,12 @@
 //! `/api/sims/{id}/archive`: a simulator as a file, out and in, as a stream either way.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use actix_web::web::{Bytes, Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
@@ -42,7 +43,7 @@ impl Write for Out {
 }
 
 /// What comes in is read.
-struct In {
+pub(super) struct In {
     from: Receiver<io::Result<Bytes>>,
     piece: Bytes,
 }
@@ -94,14 +95,23 @@ where
 }
 
 /// `PUT /api/sims/{id}/archive`: a new simulator of what the body holds.
-pub async fn import(request: HttpRequest, app: Data<App>, id: Path<String>, mut body: Payload) -> HttpResponse {
-    let (to, from) = channel(WAITING);
-    let (origin, patience) = (context::origin(&request, &app.options), app.options.read_timeout);
-    let importing = web::block(move || {
+pub async fn import(request: HttpRequest, app: Data<App>, id: Path<String>, body: Payload) -> HttpResponse {
+    let origin = context::origin(&request, &app.options);
+    received(app.options.read_timeout, body, move |archive| {
         let id: SimId = id.parse()?;
-        let counted = app.registry.import(&id, In { from, piece: Bytes::new() })?;
+        let counted = app.registry.import(&id, archive)?;
         Ok(json!({"id": id.as_str(), "base": format!("{origin}/sim/{id}/fhir"), "events": counted.events, "bytes": counted.bytes}))
-    });
+    })
+    .await
+}
+
+/// Answers with what `work` makes of a body, which is read while it comes.
+pub(super) async fn received<F>(patience: Duration, mut body: Payload, work: F) -> HttpResponse
+where
+    F: FnOnce(In) -> Result<Value, Failure> + Send + 'static,
+{
+    let (to, from) = channel(WAITING);
+    let importing = web::block(move || work(In { from, piece: Bytes::new() }));
     let sending = async move {
         loop {
             let piece = match timeout(patience, body.next()).await {

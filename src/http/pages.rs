@@ -121,7 +121,11 @@ pub async fn index(request: HttpRequest, who: Who, app: Data<App>, part: Query<P
             })
             .collect();
         let versions: Vec<&str> = FhirVersion::ALL.iter().map(|v| v.name()).collect();
-        Ok(app.pages.render(200, "index.html", json!({"sims": shown, "total": total, "next": next, "session": session, "versions": versions})))
+        Ok(app.pages.render(
+            200,
+            "index.html",
+            json!({"sims": shown, "total": total, "next": next, "session": session, "versions": versions, "templates": app.registry.templates()?}),
+        ))
     })
     .await
 }
@@ -132,6 +136,7 @@ pub struct NewSim {
     session: String,
     name: String,
     version: String,
+    template: Option<String>,
 }
 
 /// `POST /`: makes a simulator.
@@ -139,7 +144,11 @@ pub async fn create(who: Who, app: Data<App>, form: Form<NewSim>) -> HttpRespons
     page(app, move |app| {
         let id: SimId = format!("{}__{}", form.session.trim(), form.name.trim()).parse()?;
         who.may_use(&id, app)?;
-        app.registry.create(&id, &Wanted { fhir_version: Some(form.version.parse()?), ..Wanted::default() })?;
+        match form.template.as_deref().filter(|name| !name.is_empty()) {
+            // It is of the version that it is of.
+            Some(template) => app.registry.create_from_template(&id, template, &Wanted::default())?,
+            None => app.registry.create(&id, &Wanted { fhir_version: Some(form.version.parse()?), ..Wanted::default() })?,
+        }
         Ok(Answer { status: 303, ..Answer::default() }.with("location", format!("/sims/{id}")))
     })
     .await

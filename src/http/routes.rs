@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, respond, serve, sessions, stream};
+use super::{App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, respond, serve, sessions, stream, templates};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -18,7 +18,7 @@ use crate::sim::Registry;
 const EXPOSED: [&str; 8] = ["ETag", "Location", "Last-Modified", "Content-Location", "X-Fhirsim-Event", "X-Request-Id", "X-Progress", "Retry-After"];
 
 /// Most bytes of a body that is not for a FHIR endpoint.
-const MANAGEMENT_BYTES: usize = 1 << 20;
+pub(super) const MANAGEMENT_BYTES: usize = 1 << 20;
 
 /// What the framework cannot read is refused in this server's own words.
 fn refusals(config: &mut web::ServiceConfig) {
@@ -43,6 +43,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .wrap(actix_web::middleware::from_fn(access::guard))
                 .route("/openapi.json", web::get().to(api::openapi))
                 .route("/signing-key", web::get().to(evidence::signing_key))
+                .route("/templates", web::get().to(templates::list))
+                .service(
+                    web::resource("/templates/{name}")
+                        .get(templates::show)
+                        .put(templates::put)
+                        .delete(templates::delete)
+                        .default_service(web::to(api::not_allowed)),
+                )
                 .route("/sessions", web::get().to(sessions::list))
                 .service(
                     web::resource("/sessions/{session}")

@@ -22,6 +22,7 @@ use super::lifecycle::summary_file;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
 use super::sessions::Sessions;
+use super::templates::Templates;
 use crate::clock::{Clock, instant};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::journal::{Durability, Journal};
@@ -64,6 +65,7 @@ pub struct Registry {
     pub(super) sims: RwLock<BTreeMap<String, Arc<Slot>>>,
     flush_queue: Arc<Mutex<Receiver<Weak<Sim>>>>,
     sessions: Sessions,
+    pub(super) templates: Templates,
     /// Held as long as this server owns the directory.
     _lock: File,
 }
@@ -150,7 +152,7 @@ impl Registry {
             }
         }
         let (flush_queue, sessions) = (Arc::new(Mutex::new(queue)), Sessions::open(root)?);
-        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue, sessions, _lock: lock });
+        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue, sessions, templates: Templates::default(), _lock: lock });
         registry.start_threads()?;
         Ok((registry, recovered))
     }

@@ -31,6 +31,7 @@ mod search_whole;
 mod sessions;
 mod sims;
 mod support;
+mod templates;
 mod tidy;
 mod validation;
 mod watching;
