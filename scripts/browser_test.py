@@ -114,7 +114,7 @@ ACCESSIBLE = """(() => {
   const canvas = numbers(getComputedStyle(document.documentElement).getPropertyValue("background-color"));
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const back = canvas.length === 4 && canvas[3] === 0 ? (dark ? [18, 18, 18] : [255, 255, 255]) : canvas;
-  for (const e of all("td, p, h1, h2, .good, .bad, a")) {
+  for (const e of all("td, p, li, h1, h2, h3, dt, dd, summary, mark, .k, .s, .v, .good, .bad, .done, .tried, .never, a:not(svg a)")) {
     const [a, b] = [luminance(numbers(getComputedStyle(e).color)), luminance(back)].sort((x, y) => y - x);
     if ((a + 0.05) / (b + 0.05) < 4.5) wrong.push(`contrast ${((a + 0.05) / (b + 0.05)).toFixed(1)}: ${e.outerHTML.slice(0, 80)}`);
   }
@@ -157,11 +157,15 @@ def journeys(browser, url):
     narrative = {"status": "generated", "div": "<div xmlns=\"http://www.w3.org/1999/xhtml\">%s</div>" % HOSTILE}
     patient = {"resourceType": "Patient", "id": "p", "name": [{"family": HOSTILE}], "text": narrative}
     _, stored = send("PUT", fhir + "/Patient/p", patient, {"X-Own": HOSTILE, "X-Request-Id": HOSTILE})
+    send("PUT", fhir + "/Patient/p", {**patient, "active": True, "link": [{"other": {"reference": "Patient/" + HOSTILE}, "type": "seealso"}, {"other": {"reference": "Patient/q"}, "type": "seealso"}]})
+    send("PUT", fhir + "/Observation/o", {"resourceType": "Observation", "id": "o", "code": {"text": HOSTILE}, "subject": {"reference": "Patient/p"}})
+    send("GET", fhir + "/Patient?" + urllib.parse.urlencode({HOSTILE: HOSTILE}))
     _, refused = send("POST", fhir + "/Patient?" + urllib.parse.quote(HOSTILE, safe=""), {"resourceType": HOSTILE})
     send("PUT", "/api/sims/lab__one/faults", [{"name": "<script>window.hacked=1</script>", "match": {"interaction": ["vread"]}, "preset": "slow"}])
     query = urllib.parse.urlencode({"type": HOSTILE})
     pages = ["/", "/sims/lab__one", "/sims/lab__one?" + query, "/sims/lab__one/events/" + stored, "/sims/lab__one/events/" + refused, "/sims/" + urllib.parse.quote(HOSTILE, safe=""),
-             "/?session=" + urllib.parse.quote(HOSTILE)]
+             "/?session=" + urllib.parse.quote(HOSTILE), "/sims/lab__one/resources", "/sims/lab__one/resources/Patient?" + urllib.parse.urlencode({"p": "family:" + HOSTILE, "v": HOSTILE}),
+             "/sims/lab__one/resources/Patient?family=x&explain=Patient/p", "/sims/lab__one/resources/Patient/p", "/sims/lab__one/resources/Patient/p?version=1", "/sims/lab__one/usage"]
     for scheme in ("light", "dark"):
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         for page in pages:
@@ -171,7 +175,7 @@ def journeys(browser, url):
             assert not wrong, (scheme, page, wrong)
     # Readable on a phone: nothing sticks out but what scrolls by itself.
     browser.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
-    for page in pages[:5]:
+    for page in pages[:5] + pages[7:]:
         browser.open(url + page)
         assert browser.js("document.documentElement.scrollWidth <= innerWidth"), page
     browser.call("Emulation.clearDeviceMetricsOverride")
@@ -193,7 +197,24 @@ def journeys(browser, url):
     browser.press("Enter", 13)
     browser.until("location.pathname.endsWith('%s') && document.querySelector('.issues') !== null" % refused)
     assert "unknown resource type" in browser.js("document.querySelector('.issues').textContent")
-    assert "curl -g" in browser.js("document.querySelector('details pre').textContent")
+    assert "curl -g" in browser.js("document.querySelector('#curl pre').textContent")
+    # From there it is sent again, which is another event.
+    browser.js("[...document.querySelectorAll('button')].find((b) => b.textContent === 'Send again').click()")
+    browser.until("location.pathname.includes('/events/') && !location.pathname.endsWith('%s')" % refused)
+    # What is stored is found by the form, and a reference leads on; the narrative stays in its frame.
+    browser.open(url + "/sims/lab__one/resources/Observation")
+    browser.js("document.querySelector('input[name=p]').focus()")
+    browser.keys("subject")
+    browser.js("document.querySelector('input[name=v]').focus()")
+    browser.keys("Patient/p")
+    browser.press("Enter", 13)
+    browser.until("document.querySelector('td a[href$=\"/resources/Observation/o\"]') !== null")
+    browser.js("document.querySelector('td a[href$=\"/resources/Observation/o\"]').click()")
+    browser.until("document.querySelector('.json a[href$=\"/resources/Patient/p\"]') !== null")
+    browser.js("document.querySelector('.json a').click()")
+    browser.until("document.querySelector('svg.graph a[href$=\"/resources/Observation/o\"]') !== null")
+    browser.until("document.querySelector('iframe[sandbox=\"\"]').srcdoc.includes('<div')")
+    assert browser.js("document.querySelector('iframe').contentDocument === null"), "the frame is of this page's origin"
     # A snapshot, and back to it.
     browser.open(url + "/sims/lab__one")
     browser.js("document.querySelector('input[name=snapshot]').focus()")

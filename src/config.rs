@@ -30,6 +30,8 @@ pub struct ServeConfig {
     pub public_url: Option<String>,
     /// What `/api` and the pages ask for.
     pub admin_token: Option<String>,
+    /// Hosts beyond this machine that the server itself may send to, separated by commas.
+    pub allow_outbound: String,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
     /// What one search may cost, in steps of roughly a tenth of a microsecond.
@@ -59,6 +61,7 @@ impl ServeConfig {
             .and_then(|b| b.set_default("demo", false))
             .and_then(|b| b.set_default("auto_create", false))
             .and_then(|b| b.set_default("durability", "process"))
+            .and_then(|b| b.set_default("allow_outbound", ""))
             .and_then(|b| b.set_default("max_body_bytes", 64_u64 << 20))
             .and_then(|b| b.set_default("max_search_steps", crate::sim::registry::SEARCH_STEPS))
             .and_then(|b| b.set_default("read_timeout_s", 30))
@@ -76,6 +79,7 @@ impl ServeConfig {
             "durability",
             "public_url",
             "admin_token",
+            "allow_outbound",
             "max_body_bytes",
             "max_search_steps",
             "read_timeout_s",
@@ -106,6 +110,7 @@ impl ServeConfig {
             public_url: self.public_url.clone(),
             auto_create: self.auto_create,
             admin_token: self.admin_token.clone().filter(|t| !t.is_empty()),
+            allow_outbound: self.allow_outbound.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
             max_body_bytes: self.max_body_bytes,
             read_timeout: Duration::from_secs(self.read_timeout_s),
             workers: self.workers,

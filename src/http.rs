@@ -19,12 +19,16 @@ mod lane;
 mod metrics;
 mod negotiate;
 mod pages;
+pub mod replay;
+mod resend;
 mod respond;
 pub mod routes;
 mod serve;
 mod sessions;
+mod show;
 mod stream;
 mod templates;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +49,8 @@ pub struct Options {
     pub auto_create: bool,
     /// What `/api` and the pages ask for.
     pub admin_token: Option<String>,
+    /// Hosts beyond this machine that the server itself may send to.
+    pub allow_outbound: Vec<String>,
     /// Most bytes of a body.
     pub max_body_bytes: usize,
     /// How long a client may take to send a body.

@@ -21,6 +21,7 @@ pub mod sessions;
 pub mod signing;
 pub mod snapshot;
 pub mod templates;
+pub mod usage;
 
 pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};
 pub use find::Page;

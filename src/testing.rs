@@ -71,6 +71,7 @@ impl Server {
             public_url: None,
             auto_create: true,
             admin_token: None,
+            allow_outbound: Vec::new(),
             max_body_bytes: 64 << 20,
             read_timeout: Duration::from_secs(30),
             workers: 2,

@@ -20,6 +20,11 @@
     node.textContent = text;
     return { node };
   };
+  // Without what all URLs of a simulator begin with.
+  const below = (url) => {
+    const prefix = `/sim/${live.dataset.sim}/fhir`;
+    return url.startsWith(prefix) ? url.slice(prefix.length) || "/" : url;
+  };
   const link = (event, text) => {
     const node = document.createElement("a");
     node.href = `/sims/${encodeURIComponent(live.dataset.sim)}/events/${encodeURIComponent(event)}`;
@@ -36,14 +41,28 @@
       const stored = e.resources.slice(0, 3).map((r) => `${r.type}/${r.id}`).join(", ");
       const more = e.resources.length > 3 ? ` and ${e.resources.length - 3} more` : "";
       row("events", [link(e.event, e.instant), { text: e.response.status, name: good(e.response.status) }, { text: e.interaction },
-        code(`${e.request.method} ${e.request.url}`), { text: stored + more }]);
+        code(`${e.request.method} ${below(e.request.url)}`), { text: stored + more }]);
     });
     source.addEventListener("read", (message) => {
       const e = JSON.parse(message.data);
-      row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${e.url}`)]);
+      row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${below(e.url)}`)]);
     });
     source.addEventListener("reset", () => { live.textContent = "The simulator was reset: reload the page."; });
   };
+  // The first page: how many there are by now.
+  const count = async () => {
+    const shown = document.querySelectorAll("[data-events]");
+    const ask = (id) => fetch(`/api/sims/${encodeURIComponent(id)}`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
+    for (const cell of shown) {
+      if (document.hidden) return;
+      const sim = await ask(cell.dataset.events);
+      if (!sim) continue;
+      cell.textContent = sim.eventCount;
+      const resources = Object.values(sim.counts).reduce((sum, n) => sum + n, 0);
+      document.querySelector(`[data-resources="${CSS.escape(sim.id)}"]`).textContent = resources;
+    }
+  };
+  if (document.querySelector("[data-events]")) setInterval(count, 3000);
   // Older pages stay as they are.
   if (live) listen();
   for (const button of document.querySelectorAll("[data-copy]")) {

@@ -39,6 +39,9 @@ pub struct ServeArgs {
     /// What /api and the pages ask for; needed to listen beyond loopback
     #[arg(long)]
     admin_token: Option<String>,
+    /// Hosts beyond this machine that the server itself may send to (replays), separated by commas [default: none]
+    #[arg(long)]
+    allow_outbound: Option<String>,
     /// Most bytes of a body [default: 67108864]
     #[arg(long)]
     max_body_bytes: Option<u64>,
@@ -70,6 +73,7 @@ impl ServeArgs {
         given.extend(self.durability.map(|v| ("durability", if v == Durability::Disk { "disk" } else { "process" }.into())));
         given.extend(self.public_url.clone().map(|v| ("public_url", v.into())));
         given.extend(self.admin_token.clone().map(|v| ("admin_token", v.into())));
+        given.extend(self.allow_outbound.clone().map(|v| ("allow_outbound", v.into())));
         given.extend(self.max_body_bytes.map(|v| ("max_body_bytes", v.into())));
         given.extend(self.max_search_steps.map(|v| ("max_search_steps", v.into())));
         given.extend(self.read_timeout_s.map(|v| ("read_timeout_s", v.into())));

@@ -270,6 +270,9 @@ fn walk<'t>(text: &'t str, at: usize, path: &mut Vec<Cow<'t, str>>, replace: &mu
     }
 }
 
+/// Where lines are laid out for a person, how deep they are set in at most: what is nested without end must not become endless.
+pub(super) const MAX_INDENT: usize = 20;
+
 /// The text with white space laid out for a person; everything else as it is.
 #[must_use]
 pub fn pretty(text: &str) -> String {
@@ -278,7 +281,7 @@ pub fn pretty(text: &str) -> String {
     let mut here = 0;
     let line = |out: &mut String, depth: usize| {
         out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth));
+        out.extend(std::iter::repeat_n("  ", depth.min(MAX_INDENT)));
     };
     while here < text.len() {
         let start = here;

@@ -86,7 +86,7 @@ pub fn pretty(xml: &str) -> String {
         depth -= usize::from(closes && depth > 0);
         if !out.is_empty() {
             out.push('\n');
-            out.extend(std::iter::repeat_n("  ", depth));
+            out.extend(std::iter::repeat_n("  ", depth.min(super::raw::MAX_INDENT)));
         }
         out.push_str(tag);
         depth += usize::from(!(closes || is_narrative || tag.ends_with("/>") || tag.starts_with("<?")));

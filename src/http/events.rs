@@ -386,22 +386,37 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)], None))),
             Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
         }
-        let mut value = serde_json::to_value(&record).unwrap_or_default();
-        value["folder"] = folder.display().to_string().into();
-        value["files"] = files(&folder)?.into();
+        let mut value = shown(&record, &folder)?;
         match showing.include.as_deref() {
             None => {}
-            Some("bodies") => {
-                value["request"]["text"] = body_text(&folder, record.request.body.as_ref());
-                value["response"]["text"] = body_text(&folder, record.response.body.as_ref());
-                let resources = record.resources.iter().map(|r| body_text(&folder, r.file.as_ref()));
-                resources.enumerate().for_each(|(n, text)| value["resources"][n]["text"] = text);
-            }
+            Some("bodies") => add_bodies(&mut value, &record, &folder),
             Some(other) => return Err(bad(format!("include '{}' is not bodies", clip(other)))),
         }
         Ok(Answer::json(200, &value))
     })
     .await
+}
+
+fn shown(record: &EventRecord, folder: &PathBuf) -> Result<Value> {
+    let mut value = serde_json::to_value(record).unwrap_or_default();
+    value["folder"] = folder.display().to_string().into();
+    value["files"] = files(folder)?.into();
+    Ok(value)
+}
+
+fn add_bodies(value: &mut Value, record: &EventRecord, folder: &std::path::Path) {
+    value["request"]["text"] = body_text(folder, record.request.body.as_ref());
+    value["response"]["text"] = body_text(folder, record.response.body.as_ref());
+    let resources = record.resources.iter().map(|r| body_text(folder, r.file.as_ref()));
+    resources.enumerate().for_each(|(n, text)| value["resources"][n]["text"] = text);
+}
+
+/// An event with its bodies.
+pub(super) fn with_bodies(app: &App, id: &str, event: &str) -> Result<Value> {
+    let (folder, record) = folder(app, id, event)?;
+    let mut value = shown(&record, &folder)?;
+    add_bodies(&mut value, &record, &folder);
+    Ok(value)
 }
 
 /// A body as text; null if there is none, or it is no text, or long.

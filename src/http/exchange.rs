@@ -20,11 +20,12 @@ use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
 use crate::sim::faults::Fault;
 use crate::sim::feed::Happening;
 use crate::sim::log::Waiting;
+use crate::sim::usage::Seen;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
 use crate::simdb::EventRecord;
 use crate::simdb::event::{INTERACTIONS, RequestRecord, ResponseRecord};
 use crate::simdb::journal::Ticket;
-use crate::version::Operation;
+use crate::version::{Change, Operation};
 
 /// A request whose meaning is decided: it can go to any thread.
 pub struct Call {
@@ -148,7 +149,32 @@ impl Call {
 /// Performs, answers and records a call.
 #[must_use]
 pub fn exchange(sim: &Arc<Sim>, call: &Call) -> Outcome {
-    if call.operation == Operation::Get { read(sim, call) } else { write(sim, call) }
+    let outcome = if call.operation == Operation::Get { read(sim, call) } else { write(sim, call) };
+    // What came of nothing is tried again, or was never there.
+    if outcome.event.is_some() {
+        let parameters = if let Ok(Interaction::Search(search)) = &call.asked { &search.parameters[..] } else { &[] };
+        let status = outcome.answer.status;
+        let (type_name, took_us, at_ms) = (call.type_name.unwrap_or_default(), call.elapsed_us(), sim.now_ms());
+        sim.usage.saw(&Seen { type_name, interaction: call.name(), parameters, status, took_us, at_ms });
+    }
+    outcome
+}
+
+/// What a Bundle does, entry by entry, is use too.
+fn used(sim: &Sim, call: &Call, changes: &[NewVersion]) {
+    if !matches!(call.operation, Operation::Batch | Operation::Transaction) {
+        return;
+    }
+    for change in changes {
+        let interaction = match change.change {
+            Change::Create => "create",
+            Change::Update => "update",
+            Change::Patch => "patch",
+            Change::Delete => "delete",
+            Change::Purge => continue,
+        };
+        sim.usage.did(change.type_name, interaction);
+    }
 }
 
 fn write(sim: &Sim, call: &Call) -> Outcome {
@@ -156,6 +182,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     let outcome = sim.exchange(call.operation, |snapshot, stamp| {
         let perform = || call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
         let (answer, changes, issues) = call.answered(perform, snapshot.version());
+        used(sim, call, &changes);
         let draft = Draft {
             record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
             request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),

@@ -1,5 +1,8 @@
 //! The pages for people. Every value is escaped by tera; the one script sets text only, and they work without it.
 
+pub mod browse;
+pub mod used;
+
 use std::fs;
 
 use actix_web::web::{Data, Form, Path, Query};
@@ -11,12 +14,13 @@ use tera::{Context, Tera};
 use super::access::Who;
 use super::events::{self, Asked};
 use super::respond::Answer;
-use super::{App, again, context, faults};
-use crate::fhir::{Failure, FhirVersion, Kind};
+use super::show::{self, Links, Mark};
+use super::{App, again, context, faults, resend};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 use crate::interaction::status;
-use crate::sim::Settings;
 use crate::sim::faults::{PRESETS, Rule};
 use crate::sim::registry::Wanted;
+use crate::sim::{LogEntry, Settings};
 use crate::simdb::{EventRecord, SimId, StoredResource};
 
 /// Events on a simulator's page, simulators on the first page.
@@ -44,6 +48,10 @@ impl Pages {
             ("base.html", include_str!("../../templates/base.html")),
             ("index.html", include_str!("../../templates/index.html")),
             ("sim.html", include_str!("../../templates/sim.html")),
+            ("types.html", include_str!("../../templates/types.html")),
+            ("search.html", include_str!("../../templates/search.html")),
+            ("resource.html", include_str!("../../templates/resource.html")),
+            ("usage.html", include_str!("../../templates/usage.html")),
             ("event.html", include_str!("../../templates/event.html")),
             ("evidence.html", include_str!("../../templates/evidence.html")),
             ("failure.html", include_str!("../../templates/failure.html")),
@@ -171,20 +179,20 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
         let presets: Vec<Value> = PRESETS.iter().map(|(name, effect)| json!({"name": name, "effect": effect})).collect();
         let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created, "expires": summary.expires,
             "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts,
-            "events": page.shown.iter().map(row).collect::<Vec<_>>(), "log": sim.log.newest(10), "next": next,
+            "events": page.shown.iter().map(|e| row(e, id.as_str())).collect::<Vec<_>>(), "log": sim.log.newest(10).iter().map(|l| read(l, id.as_str())).collect::<Vec<_>>(), "next": next,
             "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),
             "query": query(filters.iter().cloned()),
             // Only of a page that shows the newest.
             "stream": asked.before.is_none().then(|| format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned()))),
             "filtered": !filters.is_empty(), "asked": form(filters),
-            "settings": changed(&summary.profile.settings), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
+            "settings": changed(&summary.profile.settings), "rules": crate::fhir::raw::pretty(&json!(summary.profile.settings.faults).to_string()), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
             "snapshots": snapshots, "presets": presets});
         Ok(app.pages.render(200, "sim.html", values))
     })
     .await
 }
 
-fn query(pairs: impl Iterator<Item = (&'static str, String)>) -> String {
+fn query<'n>(pairs: impl Iterator<Item = (&'n str, String)>) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
@@ -198,13 +206,24 @@ fn form(filters: Vec<(&'static str, String)>) -> Value {
 }
 
 /// An event as a row of the list.
-fn row(e: &Value) -> Value {
+fn row(e: &Value, sim: &str) -> Value {
     let stored = e["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let resources: Vec<String> = stored.iter().take(3).map(|r| format!("{}/{}", text(&r["type"]), text(&r["id"]))).collect();
-    json!({"id": e["event"], "instant": e["instant"], "interaction": e["interaction"], "method": e["request"]["method"], "url": e["request"]["url"],
-        "status": e["response"]["status"], "good": e["response"]["status"].as_u64().is_some_and(is_good), "resources": resources,
+    json!({"id": e["event"], "instant": e["instant"], "interaction": e["interaction"], "method": e["request"]["method"],
+        "url": e["request"]["url"].as_str().map(|url| below(url, sim)), "status": e["response"]["status"], "good": e["response"]["status"].as_u64().is_some_and(is_good), "resources": resources,
         "more": stored.len().saturating_sub(3), "fault": e["fault"]})
+}
+
+/// A read as a row of the list.
+fn read(l: &LogEntry, sim: &str) -> Value {
+    json!({"instant": l.instant, "status": l.status, "good": is_good(l.status.into()), "interaction": l.interaction, "method": l.method, "url": below(&l.url, sim)})
+}
+
+/// A URL without what all of a simulator's begin with.
+fn below<'u>(url: &'u str, sim: &str) -> &'u str {
+    let below = url.strip_prefix("/sim/").and_then(|rest| rest.strip_prefix(sim)?.strip_prefix("/fhir"));
+    below.map_or(url, |below| if below.is_empty() { "/" } else { below })
 }
 
 fn is_good(status: u64) -> bool {
@@ -224,6 +243,16 @@ pub struct Pressed {
     r#do: String,
     snapshot: Option<String>,
     fault: Option<String>,
+    rules: Option<String>,
+}
+
+/// Rules as somebody wrote them.
+fn rules(text: &str) -> Result<Vec<Rule>, Failure> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let hint = "write a list such as [{\"match\":{\"interaction\":[\"read\"]},\"preset\":\"unavailable\"}]; docs/faults.md has all that there is";
+    serde_json::from_str(text).map_err(|e| Failure::new(Kind::BadValue, format!("the rules cannot be read: {e}; {hint}")))
 }
 
 /// `POST /sims/{id}`: what a button of the page does.
@@ -235,6 +264,7 @@ pub async fn press(app: Data<App>, id: Path<String>, form: Form<Pressed>) -> Htt
             "snapshot" => app.registry.take_snapshot(&id, snapshot).map(drop)?,
             "reset" => app.registry.reset_to(&id, &id, snapshot)?,
             "forget" => app.registry.delete_snapshot(&id, snapshot)?,
+            "rules" => faults::change(app, &id, &rules(form.rules.as_deref().unwrap_or_default())?).map(drop)?,
             "fault" => faults::change(app, &id, &[Rule { preset: form.fault.clone(), ..Rule::default() }]).map(drop)?,
             "mend" => faults::change(app, &id, &[]).map(drop)?,
             other => return Err(Failure::new(Kind::BadValue, format!("'{}' is no button of this page", crate::fhir::id::clip(other)))),
@@ -255,12 +285,39 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
         let files: Vec<Value> = events::files(&folder)?.iter().map(|name| json!({"name": name, "bytes": bytes_of(name)})).collect();
         let (before, after) = events::neighbours(&sim, record.event.parse().unwrap_or_default());
         let mut values = exchange(&record, &folder, usize::MAX);
+        let links = Links { sim: &id, definitions: Definitions::of(sim.profile().version()) };
+        let marks: Vec<Mark> = values["issues"].as_array().into_iter().flatten().filter_map(mark).collect();
+        let coloured =
+            |file: Option<&String>, text: &Value, marks: &[Mark]| file.zip(text.as_str()).and_then(|(file, text)| show::body(file, text, marks, links));
+        values["request_shown"] = json!(coloured(record.request.body.as_ref(), &values["request_body"], &marks));
+        values["response_shown"] = json!(coloured(record.response.body.as_ref(), &values["response_body"], &[]));
+        values["narrative"] = json!(values["request_body"].as_str().and_then(|text| serde_json::from_str(text).ok()).as_ref().and_then(narrative));
         values["sim"] = id.into();
         values["folder"] = folder.display().to_string().into();
         values["files"] = files.into();
         values["curl"] = again::curl(&origin, &record, &folder).into();
         (values["before"], values["after"]) = (json!(before.map(|e| e.to_string())), json!(after.map(|e| e.to_string())));
         Ok(app.pages.render(200, "event.html", values))
+    })
+    .await
+}
+
+/// What an issue says, to be shown at the element that it names.
+fn mark(issue: &Value) -> Option<Mark> {
+    let text = |name: &str| issue[name].as_str().map(str::to_owned);
+    Some(Mark { at: text("at")?, text: text("text").or_else(|| text("severity"))? })
+}
+
+/// `POST /sims/{id}/events/{event}`: sends it again, and shows what it became.
+pub async fn send_again(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    page(app, move |app| {
+        let (id, event) = path.into_inner();
+        let id: SimId = id.parse()?;
+        let to = match resend::once(app, &id, &event)? {
+            Some(became) => format!("/sims/{id}/events/{became}"),
+            None => format!("/sims/{id}"),
+        };
+        Ok(Answer { status: 303, ..Answer::default() }.with("location", to))
     })
     .await
 }
@@ -280,6 +337,11 @@ pub(super) fn exchange(record: &EventRecord, folder: &std::path::Path, most: usi
         "fault": record.fault, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
         "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
         "request_body": shown(&asked), "response_body": shown(&answered)})
+}
+
+/// The narrative of a resource, for a frame in which nothing runs and nothing is loaded.
+fn narrative(resource: &Value) -> Option<String> {
+    resource["text"]["div"].as_str().filter(|div| !div.is_empty() && div.len() <= SHOWN_BYTES).map(str::to_owned)
 }
 
 /// The beginning of a file as text; none if it is no text, or none is to be shown.

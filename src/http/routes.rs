@@ -10,7 +10,9 @@ use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
-use super::{App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, respond, serve, sessions, stream, templates};
+use super::{
+    App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, resend, respond, serve, sessions, stream, templates, usage,
+};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
@@ -72,6 +74,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/events/{event}", web::get().to(events::event))
                 .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
                 .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
+                .route("/sims/{id}/replay", web::post().to(resend::replay))
+                .route("/sims/{id}/coverage", web::get().to(usage::coverage))
+                .route("/sims/{id}/traffic", web::get().to(usage::traffic))
                 .route("/sims/{id}/evidence", web::get().to(evidence::evidence))
                 .route("/sims/{id}/har", web::get().to(events::har))
                 .route("/sims/{id}/diff", web::get().to(events::diff))
@@ -95,6 +100,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}", web::get().to(pages::sim))
                 .route("/sims/{id}", web::post().to(pages::press))
                 .route("/sims/{id}/events/{event}", web::get().to(pages::event))
+                .route("/sims/{id}/events/{event}", web::post().to(pages::send_again))
+                .route("/sims/{id}/resources", web::get().to(pages::browse::types))
+                .route("/sims/{id}/resources/{type}", web::get().to(pages::browse::search))
+                .route("/sims/{id}/resources/{type}/{resource}", web::get().to(pages::browse::resource))
+                .route("/sims/{id}/usage", web::get().to(pages::used::usage))
                 .default_service(web::to(pages::nothing_here)),
         );
 }

@@ -19,6 +19,7 @@ use super::profile::Profile;
 use super::reindex::{Progress, Shown};
 use super::snapshot::{Snapshot, Store, uid};
 use super::storage_failure;
+use super::usage::Usage;
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::query::Keys;
@@ -66,6 +67,8 @@ pub struct Sim {
     pub events: EventIndex,
     /// Who is told of it.
     pub feed: Feed,
+    /// What it was used for.
+    pub usage: Usage,
     /// It as it was.
     pub(super) past: Past,
     /// How often its faults could have befallen a request.

@@ -191,7 +191,7 @@ impl Registry {
         let profile = self.read_profile(id).map_err(failed)?;
         let sim = match slot.open.load_full() {
             Some(sim) => sim,
-            None => Sim::open(&self.shared, id, profile.clone(), &slot.feed).map_err(failed)?,
+            None => Sim::open(&self.shared, id, profile.clone(), slot).map_err(failed)?,
         };
         slot.open.store(Some(sim.clone()));
         if let Some(base) = &profile.base

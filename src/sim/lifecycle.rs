@@ -20,12 +20,11 @@ use super::base::Base;
 use super::commit::Sim;
 use super::dispose;
 use super::faults::Counts;
-use super::feed::Feed;
 use super::log::RequestLog;
 use super::order::InOrder;
 use super::past::Past;
 use super::profile::{Profile, Settings};
-use super::registry::Shared;
+use super::registry::{Shared, Slot};
 use super::snapshot::{Snapshot, Store};
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Definitions, VersionId, instant};
@@ -192,7 +191,7 @@ impl Opened {
 
 impl Sim {
     /// Opens the simulator in its directory.
-    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile, feed: &Feed) -> io::Result<Arc<Self>> {
+    pub(super) fn open(shared: &Arc<Shared>, id: &SimId, profile: Profile, slot: &Slot) -> io::Result<Arc<Self>> {
         let dir = SimDir::new(&shared.root, id);
         prepare(&dir)?;
         let swept = scan::sweep(&dir)?;
@@ -238,7 +237,8 @@ impl Sim {
             order: InOrder::default(),
             log: RequestLog::default(),
             events,
-            feed: feed.clone(),
+            feed: slot.feed.clone(),
+            usage: slot.usage.clone(),
             past: Past::default(),
             faults: Counts::default(),
         });

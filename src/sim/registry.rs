@@ -23,6 +23,7 @@ use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
 use super::sessions::Sessions;
 use super::templates::Templates;
+use super::usage::Usage;
 use crate::clock::{Clock, instant};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::journal::{Durability, Journal};
@@ -77,6 +78,7 @@ pub(super) struct Slot {
     gate: Mutex<()>,
     used_ms: AtomicI64,
     pub(super) feed: Feed,
+    pub(super) usage: Usage,
 }
 
 /// What a new simulator shall be; absent is the default, or stays as it is.
@@ -235,7 +237,7 @@ impl Registry {
                 continue;
             }
             let started = std::time::Instant::now();
-            let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot.feed));
+            let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot));
             let sim = opened.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
             tracing::debug!(sim = %id, took_us = started.elapsed().as_micros(), "opened");
             slot.open.store(Some(sim.clone()));
@@ -421,6 +423,7 @@ impl Registry {
         fs::create_dir_all(self.shared.root.join(".trash"))?;
         fs::rename(staged, &trash)?;
         remove_in_background(trash);
+        slot.usage.clear();
         slot.feed.tell(|| Happening::Reset);
         self.shared.journal.barrier()
     }
@@ -447,7 +450,7 @@ impl Registry {
             let _ = fs::remove_file(dir.event_index());
             let rebuilt = match fs::remove_dir_all(dir.index()) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot.feed)),
+                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, slot)),
             };
             let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
             let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
@@ -551,7 +554,7 @@ impl Registry {
 
 impl Slot {
     pub(super) fn new(id: SimId) -> Self {
-        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0), feed: Feed::default() }
+        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0), feed: Feed::default(), usage: Usage::default() }
     }
 
     /// Closes the simulator unless a request holds it: then it stays open, for two writers must never be.

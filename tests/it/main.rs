@@ -6,6 +6,7 @@
 
 mod archives;
 mod bad_input;
+mod browsing;
 mod bundles;
 mod conditionals;
 mod custom_params;

@@ -186,6 +186,10 @@ impl Client {
         self.send("PUT", path, &[], body.to_string().as_bytes())
     }
 
+    pub fn patch(&self, path: &str, body: &Value) -> Reply {
+        self.send("PATCH", path, &[], body.to_string().as_bytes())
+    }
+
     pub fn delete(&self, path: &str) -> Reply {
         self.send("DELETE", path, &[], b"")
     }

@@ -1,0 +1,168 @@
+//! Recorded requests are sent again, in order, and what comes is compared with what came.
+//!
+//! A resource that gets another id is called by that one from then on. Compared are status and content, if that is JSON; what no two
+//! servers have in common is not: ids of resources made, `meta.versionId`, `meta.lastUpdated`, URLs of the server, texts of outcomes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+
+use crate::fhir::raw::quote;
+
+/// Headers of a recorded request that say what is asked for.
+const REPEATED: [&str; 7] = ["content-type", "accept", "prefer", "if-match", "if-none-match", "if-modified-since", "if-none-exist"];
+/// Most differences that are shown of an exchange.
+const SHOWN: usize = 3;
+/// Longest that an answer may take.
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// A replay that goes on.
+#[derive(Debug)]
+pub struct Replay {
+    agent: Agent,
+    base: String,
+    headers: Vec<(String, String)>,
+    /// `Patient/old` to `Patient/new`.
+    ids: BTreeMap<String, String>,
+}
+
+/// What came of a request that was sent again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// The status that was answered; none if it was not sent.
+    pub status: Option<u16>,
+    /// The event that it became, if where it went says so.
+    pub event: Option<String>,
+    /// In what the answer differs from the recorded one.
+    pub differences: Vec<String>,
+}
+
+impl Replay {
+    /// One to the endpoint at `base`, with these headers besides the recorded ones.
+    #[must_use]
+    pub fn to(base: &str, headers: Vec<(String, String)>) -> Self {
+        // What was allowed is one place; where that refers to is another.
+        let config = Agent::config_builder().http_status_as_error(false).max_redirects(0).timeout_global(Some(LONGEST)).build();
+        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new() }
+    }
+
+    /// Sends a recorded request again: an event as the API shows it, with its bodies.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub fn again(&mut self, event: &Value) -> Result<Sent, String> {
+        let (request, response) = (&event["request"], &event["response"]);
+        let url = request["url"].as_str().unwrap_or_default();
+        // `/sim/<name>/fhir/...`, and a name may have `fhir` in it.
+        let below = url.strip_prefix("/sim/").and_then(|rest| rest.split_once('/')?.1.strip_prefix("fhir")).unwrap_or_default();
+        let url = format!("{}{}", self.base, self.renamed(below));
+        if request["text"].is_null() && request["bodyBytes"].as_u64().unwrap_or(0) > 0 {
+            return Ok(Sent { differences: vec!["not sent: its body is no text, or longer than a MiB".to_owned()], ..Sent::default() });
+        }
+        let body = self.renamed(request["text"].as_str().unwrap_or_default());
+        let mut sent = ureq::http::Request::builder().method(request["method"].as_str().unwrap_or("GET")).uri(&url);
+        for name in REPEATED {
+            if let Some(value) = request["headers"][name].as_str() {
+                sent = sent.header(name, self.renamed(value));
+            }
+        }
+        for (name, value) in &self.headers {
+            sent = sent.header(name, value);
+        }
+        let sent = sent.body(body.into_bytes()).map_err(|e| format!("{url}: {e}"))?;
+        let mut answer = self.agent.run(sent).map_err(|e| format!("{url}: {e}"))?;
+        let status = answer.status().as_u16();
+        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (location, became) = (header("location"), header("x-fhirsim-event"));
+        let text = answer.body_mut().with_config().limit(u64::MAX).read_to_string().unwrap_or_default();
+        self.learn(response["headers"]["location"].as_str(), location.as_deref());
+        let mut differences = Vec::new();
+        if response["status"].as_u64() != Some(status.into()) {
+            differences.push(format!("status {} instead of {}", status, response["status"]));
+        }
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+        match (response["text"].as_str().and_then(parsed), parsed(&text)) {
+            (Some(before), Some(now)) => {
+                self.learn_entries(&before, &now);
+                let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
+                compare(&before, &now, "", &mut differences);
+            }
+            (Some(_), None) => differences.push(format!("the content is {} instead of JSON", if text.is_empty() { "empty" } else { "none" })),
+            (None, _) => {}
+        }
+        differences.truncate(SHOWN);
+        Ok(Sent { status: Some(status), event: became, differences })
+    }
+
+    /// The text with the resources called as they are there.
+    fn renamed(&self, text: &str) -> String {
+        self.ids.iter().fold(text.to_owned(), |text, (old, new)| {
+            let (old_id, new_id) = (old.rsplit('/').next().unwrap_or_default(), new.rsplit('/').next().unwrap_or_default());
+            text.replace(old.as_str(), new).replace(&quote(old_id), &quote(new_id))
+        })
+    }
+
+    /// Takes note of the resource that two locations mean.
+    fn learn(&mut self, before: Option<&str>, now: Option<&str>) {
+        if let (Some(before), Some(now)) = (before.and_then(resource_of), now.and_then(resource_of))
+            && before != now
+        {
+            self.ids.insert(before, now);
+        }
+    }
+
+    fn learn_entries(&mut self, before: &Value, now: &Value) {
+        let entries = |bundle: &Value| bundle["entry"].as_array().cloned().unwrap_or_default();
+        for (before, now) in entries(before).iter().zip(&entries(now)) {
+            self.learn(before["response"]["location"].as_str(), now["response"]["location"].as_str());
+        }
+    }
+}
+
+/// `Patient/123` of `http://x/fhir/Patient/123/_history/1`.
+fn resource_of(location: &str) -> Option<String> {
+    let path = location.split("/_history/").next()?;
+    let mut parts = path.rsplit('/');
+    let (id, type_name) = (parts.next()?, parts.next()?);
+    Some(format!("{type_name}/{id}"))
+}
+
+/// What no two servers have in common.
+fn is_own(at: &str, name: &str) -> bool {
+    match name {
+        "versionId" | "lastUpdated" => at.ends_with("meta"),
+        "fullUrl" | "link" | "location" | "etag" | "lastModified" | "diagnostics" | "details" | "text" => {
+            at.is_empty() || at.contains("entry") || at.contains("issue")
+        }
+        // Of a Bundle that was made for the answer.
+        "id" => at.is_empty(),
+        _ => false,
+    }
+}
+
+fn compare(before: &Value, now: &Value, at: &str, found: &mut Vec<String>) {
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), |v| crate::fhir::id::clip(&v.to_string()));
+    match (before, now) {
+        (Value::Object(a), Value::Object(b)) => {
+            let own_bundle = at.is_empty() && a.get("resourceType").is_some_and(|t| t == "Bundle");
+            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for name in names {
+                if is_own(at, name) && (name != "id" || own_bundle) || name == "meta" && own_bundle {
+                    continue;
+                }
+                let here = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                match (a.get(name), b.get(name)) {
+                    (Some(x), Some(y)) => compare(x, y, &here, found),
+                    (x, y) => found.push(format!("{here} is {} instead of {}", shown(y), shown(x))),
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().for_each(|(n, (x, y))| compare(x, y, &format!("{at}[{n}]"), found));
+        }
+        _ if before == now => {}
+        _ => found.push(format!("{at} is {} instead of {}", shown(Some(now)), shown(Some(before)))),
+    }
+}

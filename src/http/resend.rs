@@ -1,0 +1,158 @@
+//! `POST /api/sims/{id}/replay`: the server sends recorded requests again, to another simulator or to where it may.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use actix_web::web::{Bytes, Data, Path, Query};
+use actix_web::{HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::access::{self, Who};
+use super::api::Result;
+use super::archive::streamed;
+use super::events::{self, Asked, Wanted, bad};
+use super::replay::{Replay, Sent};
+use super::{App, Options, respond};
+use crate::clock::EventId;
+use crate::fhir::id::clip;
+use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::SimId;
+
+/// What shall be sent again, and where to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    /// A simulator of this server, or the URL of an endpoint.
+    to: String,
+    /// Which events, as the list of events has it.
+    #[serde(default)]
+    filter: String,
+    /// Headers to send besides the recorded ones.
+    #[serde(default)]
+    headers: Map<String, Value>,
+    /// With the pauses that there were.
+    #[serde(default)]
+    timed: bool,
+}
+
+/// The endpoint of a simulator as this server reaches itself.
+fn own(id: &SimId, options: &Options) -> String {
+    let mut addr = options.addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("http://{addr}/sim/{id}/fhir")
+}
+
+/// Where to, if the server may go there.
+///
+/// # Errors
+/// It may not; there is no such simulator.
+fn place(to: &str, who: &Who, app: &App) -> Result<String> {
+    if !to.contains("://") {
+        let id: SimId = to.parse()?;
+        who.may_use(&id, app)?;
+        app.registry.summary(&id)?;
+        return Ok(own(&id, &app.options));
+    }
+    let authority = to.strip_prefix("http://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let Some(authority) = authority.filter(|a| !a.is_empty() && !a.contains('@')) else {
+        return Err(bad(format!("'{}' is not a URL that begins with http:// and names no user; for https use `fhirsim replay` behind a proxy", clip(to))));
+    };
+    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(authority, |(host, _)| host);
+    let is_allowed = |allowed: &String| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(authority);
+    if access::is_loopback(authority) || app.options.allow_outbound.iter().any(is_allowed) {
+        return Ok(to.to_owned());
+    }
+    let message =
+        format!("this server may not send to '{}'; start it with --allow-outbound {host}, or use `fhirsim replay`, which sends from where it runs", clip(host));
+    Err(Failure::new(Kind::Forbidden, message))
+}
+
+/// `POST /api/sims/{id}/replay`: answers with a line of JSON for each exchange, as it is done, and one for all.
+pub async fn replay(who: Who, app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse {
+    let there = app.clone();
+    let begun = web::block(move || begin(&there, &id, &who, &body)).await;
+    match begun {
+        Ok(Ok((id, wanted, replay, timed))) => {
+            let name = format!("{id}-replay.ndjson");
+            streamed("application/x-ndjson", &name, move |out| run(&app, &id, wanted, replay, timed, out))
+        }
+        Ok(Err(failure)) => respond::failure(&failure, FhirVersion::default()),
+        Err(error) => respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
+    }
+}
+
+fn begin(app: &App, id: &str, who: &Who, body: &Bytes) -> Result<(SimId, Wanted, Replay, bool)> {
+    let hint = "send {\"to\":\"lab__two\",\"filter\":\"since=marker:start\",\"headers\":{},\"timed\":false}, all but to optional";
+    let order: Order = serde_json::from_slice(body).map_err(|e| bad(format!("the body cannot be read: {e}; {hint}")))?;
+    let base = place(&order.to, who, app)?;
+    let headers = order.headers.iter().map(|(name, value)| {
+        let value = value.as_str().ok_or_else(|| bad(format!("the header '{}' is no text", clip(name))))?;
+        Ok((name.clone(), value.to_owned()))
+    });
+    let headers = headers.collect::<Result<_>>()?;
+    let id: SimId = id.parse()?;
+    let sim = app.registry.get(&id)?;
+    let asked: Query<Asked> = Query::from_query(&order.filter).map_err(|e| bad(format!("filter cannot be read: {e}")))?;
+    let mut wanted = asked.into_inner().in_pages()?.wanted(&sim)?;
+    wanted.newest_first = false;
+    // What is sent may come to be events of the same simulator, which are not to be sent again.
+    wanted.span.1 = wanted.span.1.min(sim.snapshot().last_event().max(sim.settled()));
+    Ok((id, wanted, Replay::to(&base, headers), order.timed))
+}
+
+fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: bool, out: &mut dyn Write) -> io::Result<()> {
+    let failed = |f: Failure| io::Error::other(f.diagnostics);
+    let (mut sent, mut different) = (0, 0);
+    let mut begun: Option<(Instant, i64)> = None;
+    loop {
+        let sim = app.registry.get(id).map_err(failed)?;
+        let page = wanted.page(&sim).map_err(failed)?;
+        for listed in &page.shown {
+            let name = listed["event"].as_str().unwrap_or_default();
+            let event = events::with_bodies(app, id.as_str(), name).map_err(failed)?;
+            if timed {
+                let at = name.parse::<EventId>().map_or(0, EventId::millis);
+                let (started, first) = *begun.get_or_insert((Instant::now(), at));
+                let due = Duration::from_millis(u64::try_from(at - first).unwrap_or(0));
+                std::thread::sleep(due.saturating_sub(started.elapsed()));
+            }
+            let done = match replay.again(&event) {
+                Ok(done) => done,
+                Err(error) => {
+                    writeln!(out, "{}", json!({"error": error, "sent": sent, "different": different}))?;
+                    return out.flush();
+                }
+            };
+            sent += 1;
+            different += u64::from(!done.differences.is_empty());
+            writeln!(out, "{}", line(name, &event, &done))?;
+            out.flush()?;
+        }
+        match page.next {
+            Some(last) => wanted.span.0 = EventId::from_u64(last.to_u64() + 1),
+            None => break,
+        }
+    }
+    writeln!(out, "{}", json!({"sent": sent, "different": different}))?;
+    out.flush()
+}
+
+fn line(name: &str, event: &Value, done: &Sent) -> Value {
+    json!({"event": name, "method": event["request"]["method"], "url": event["request"]["url"], "status": done.status, "became": done.event, "differences": done.differences})
+}
+
+/// Sends one event again to its own simulator; returns the event that it became, if it became one.
+///
+/// # Errors
+/// There is no such event; it cannot be sent.
+pub(super) fn once(app: &App, id: &SimId, event: &str) -> Result<Option<String>> {
+    let mut replay = Replay::to(&own(id, &app.options), Vec::new());
+    let sent = replay.again(&events::with_bodies(app, id.as_str(), event)?).map_err(|e| Failure::new(Kind::Internal, e))?;
+    match (sent.status, sent.differences.first()) {
+        (None, Some(why)) => Err(Failure::new(Kind::Unprocessable, why.clone())),
+        _ => Ok(sent.event.filter(|event| !event.starts_with("log-"))),
+    }
+}
