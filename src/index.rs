@@ -17,7 +17,7 @@ mod text;
 
 use std::sync::Arc;
 
-pub use committed::{Committed, Payload};
+pub use committed::{Committed, Payload, Trimmed};
 pub use execute::Budget;
 pub use find::{Find, Found, ReadBody};
 pub use order::{Position, SortBy, SortKey};

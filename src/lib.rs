@@ -47,8 +47,8 @@
 //! turned into JSON at the edge and back ([`fhir::xml`]); nothing below knows of it.
 //!
 //! **Invariant:** a version once stored is never changed. What rewrites a history ([`sim::Rewrites`]: meta operations, a Bundle
-//! of type history, a purge) stores all of it again in an event of its own, which masks what was; only a purge removes files,
-//! after its event is committed.
+//! of type history, a purge) stores all of it again in an event of its own, which masks what was. Files are removed by a purge,
+//! after its event is committed, and by retention ([`sim::retention`]), after what is to go is written down.
 //!
 //! **Invariant:** a base, what a snapshot sealed ([`sim::instant`]), is never written again, whoever builds on it. A simulator's events
 //! are later than all of its base's, so an event's id tells which directory holds it; the segments of the base's index come first
@@ -92,6 +92,7 @@
 //! - A condition that is no search parameter: a member of [`search::condition::Condition`].
 //! - A fault: a member of [`sim::faults::Effect`], what it does in `http/faults.rs`, a preset.
 //! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
+//! - What a page shows: its values in `http/pages/`, a template; colours and pictures in `http/show.rs`.
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest. Its name in

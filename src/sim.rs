@@ -17,6 +17,7 @@ mod past;
 pub mod profile;
 pub mod registry;
 pub mod reindex;
+pub mod retention;
 pub mod sessions;
 pub mod signing;
 pub mod snapshot;

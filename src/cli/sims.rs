@@ -121,6 +121,16 @@ pub enum SimCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Say what lies further back than the simulator's retention, or remove it now
+    Retention {
+        /// <session>__<name>
+        id: String,
+        /// Remove it
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
     /// Give a session a token of its own, or an end; or end it now
     Session {
         /// The first part of its simulators' names
@@ -204,27 +214,37 @@ pub fn run(command: SimCommand) -> Result<(), String> {
             Ok(())
         }
         SimCommand::Faults { id, rules, clear, remote } => faults(&id, &rules, clear, &remote),
+        SimCommand::Retention { id, now, remote } => {
+            let method = if now { "POST" } else { "GET" };
+            let shown = remote.client().expect(method, &format!("{}/retention", path(&id)), now.then_some(&b""[..]))?;
+            super::say(&crate::fhir::raw::pretty(&shown.to_string()));
+            Ok(())
+        }
         SimCommand::Session { name, token, no_token, protects, expires, delete, remote } => {
-            let place = format!("/api/sessions/{}", percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC));
-            let client = remote.client();
-            if delete {
-                let ended = client.expect("DELETE", &place, None)?;
-                super::say(&format!("session {name} is ended; simulators deleted: {}", ended["deleted"]));
-                return Ok(());
-            }
             let mut wish = serde_json::Map::new();
             if token || no_token {
                 wish.insert("token".to_owned(), token.into());
             }
             wish.extend(protects.map(|p| ("protects".to_owned(), p.into())));
             wish.extend(expires.map(|e| ("expires".to_owned(), if e == "never" { Value::Null } else { e.into() })));
-            let (method, body) = if wish.is_empty() { ("GET", None) } else { ("PUT", Some(Value::from(wish).to_string())) };
-            let shown = client.expect(method, &place, body.as_deref().map(str::as_bytes))?;
-            super::say(&crate::fhir::raw::pretty(&shown.to_string()));
-            Ok(())
+            session(&name, wish, delete, &remote)
         }
         SimCommand::Snapshot { id, name, delete, remote } => snapshot(&id, name.as_deref(), delete, &remote),
     }
+}
+
+fn session(name: &str, wish: serde_json::Map<String, Value>, delete: bool, remote: &Remote) -> Result<(), String> {
+    let place = format!("/api/sessions/{}", percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC));
+    let client = remote.client();
+    if delete {
+        let ended = client.expect("DELETE", &place, None)?;
+        super::say(&format!("session {name} is ended; simulators deleted: {}", ended["deleted"]));
+        return Ok(());
+    }
+    let (method, body) = if wish.is_empty() { ("GET", None) } else { ("PUT", Some(Value::from(wish).to_string())) };
+    let shown = client.expect(method, &place, body.as_deref().map(str::as_bytes))?;
+    super::say(&crate::fhir::raw::pretty(&shown.to_string()));
+    Ok(())
 }
 
 fn template(name: Option<&str>, file: Option<&std::path::Path>, from: Option<&str>, delete: bool, remote: &Remote) -> Result<(), String> {

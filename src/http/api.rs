@@ -275,6 +275,22 @@ pub(super) fn shown_snapshot(snapshot: &SnapshotInfo) -> Value {
     value
 }
 
+/// `GET /api/sims/{id}/retention`: what would be removed now.
+pub async fn retention(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || {
+        let id = id.parse()?;
+        let sim = app.registry.get(&id)?;
+        let horizon = sim.profile().horizon.clone();
+        Ok(Answer::json(200, &json!({"retention": sim.profile().settings.retention, "horizon": horizon, "next": app.registry.retain(&id, true)?})))
+    })
+    .await
+}
+
+/// `POST /api/sims/{id}/retention`: removes it now; the answer says what was removed.
+pub async fn retain(app: Data<App>, id: Path<String>) -> HttpResponse {
+    answer(move || Ok(Answer::json(200, &json!(app.registry.retain(&id.parse()?, false)?)))).await
+}
+
 /// `POST /api/sims/{id}/reindex`.
 pub async fn reindex(app: Data<App>, id: Path<String>) -> HttpResponse {
     answer(move || {

@@ -65,6 +65,9 @@ impl SimContext {
                 format!("'{}' lies in the future; simulator {id} can be seen as it was, not as it will be", clip(moment)),
             ));
         }
+        if let (Some(event), Some(moment)) = (at, moment) {
+            refuse_forgotten(event, moment, &sim)?;
+        }
         Ok(Self { sim, base: format!("{origin}/sim/{name}/fhir"), tail: tail.to_owned(), at })
     }
 
@@ -73,6 +76,20 @@ impl SimContext {
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.sim.snapshot()
     }
+}
+
+/// Refuses a moment of which retention has left nothing to look at.
+pub(super) fn refuse_forgotten(event: EventId, moment: &str, sim: &Sim) -> Result<(), Failure> {
+    if event >= sim.horizon() {
+        return Ok(());
+    }
+    let message = format!(
+        "'{}' lies before {}, and simulator {} remembers nothing from before that: its setting retention says so",
+        clip(moment),
+        sim.horizon().instant(),
+        sim.id()
+    );
+    Err(Failure::new(Kind::Deleted, message))
 }
 
 /// Opening reads the disk, so it leaves the thread that serves others.

@@ -507,6 +507,9 @@ pub async fn diff(app: Data<App>, id: Path<String>, asked: Query<Compared>) -> H
     answer(move || {
         let sim = app.registry.get(&id.parse()?)?;
         let from = asked.from.as_deref().map_or(Ok(EventId::ZERO), |text| until(text, &sim))?;
+        for moment in [&asked.from, &asked.to].into_iter().flatten() {
+            context::refuse_forgotten(until(moment, &sim)?, moment, &sim)?;
+        }
         let snapshot = sim.snapshot();
         // A moment after the last event is one up to which nothing has changed since.
         let to = asked.to.as_deref().map_or(Ok(snapshot.last_event().max(from)), |text| until(text, &sim))?;

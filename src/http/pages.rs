@@ -177,7 +177,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
         let snapshots: Vec<Value> =
             app.registry.snapshots(&id)?.iter().map(|s| json!({"name": s.name, "created": s.created, "events": s.events})).collect();
         let presets: Vec<Value> = PRESETS.iter().map(|(name, effect)| json!({"name": name, "effect": effect})).collect();
-        let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created, "expires": summary.expires,
+        let values = json!({"id": summary.id, "base": format!("{origin}/sim/{id}/fhir"), "version": summary.profile.fhir_version, "created": summary.profile.created, "expires": summary.expires, "horizon": summary.profile.horizon, "forgets": !summary.profile.settings.retention.is_none(),
             "directory": sim.dir().root().display().to_string(), "event_count": summary.event_count, "counts": counts,
             "events": page.shown.iter().map(|e| row(e, id.as_str())).collect::<Vec<_>>(), "log": sim.log.newest(10).iter().map(|l| read(l, id.as_str())).collect::<Vec<_>>(), "next": next,
             "older": query(filters.iter().cloned().chain(next.clone().map(|next| ("before", next)))),
@@ -334,7 +334,7 @@ pub(super) fn exchange(record: &EventRecord, folder: &std::path::Path, most: usi
     json!({"id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
         "status": record.response.status, "good": is_good(record.response.status.into()), "duration": record.response.duration_us, "client": record.client,
         "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES),
-        "fault": record.fault, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
+        "fault": record.fault, "stripped": record.stripped, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
         "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
         "request_body": shown(&asked), "response_body": shown(&answered)})
 }

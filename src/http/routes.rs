@@ -40,54 +40,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
     let cors = Cors::default().allow_any_origin().send_wildcard().allow_any_method().allow_any_header().expose_headers(EXPOSED).max_age(3_600);
     config
         .service(web::scope("/sim").wrap(cors).wrap(Compress::default()).default_service(web::to(serve::serve)))
-        .service(
-            web::scope("/api")
-                .wrap(actix_web::middleware::from_fn(access::guard))
-                .route("/openapi.json", web::get().to(api::openapi))
-                .route("/signing-key", web::get().to(evidence::signing_key))
-                .route("/templates", web::get().to(templates::list))
-                .service(
-                    web::resource("/templates/{name}")
-                        .get(templates::show)
-                        .put(templates::put)
-                        .delete(templates::delete)
-                        .default_service(web::to(api::not_allowed)),
-                )
-                .route("/sessions", web::get().to(sessions::list))
-                .service(
-                    web::resource("/sessions/{session}")
-                        .get(sessions::show)
-                        .put(sessions::put)
-                        .delete(sessions::delete)
-                        .default_service(web::to(api::not_allowed)),
-                )
-                .service(web::resource("/sims").get(api::list).post(api::create).default_service(web::to(api::not_allowed)))
-                .service(
-                    web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete).default_service(web::to(api::not_allowed)),
-                )
-                .route("/sims/{id}/reset", web::post().to(api::reset))
-                .service(web::resource("/sims/{id}/snapshots").get(api::snapshots).post(api::take_snapshot).default_service(web::to(api::not_allowed)))
-                .route("/sims/{id}/snapshots/{name}", web::delete().to(api::delete_snapshot))
-                .service(web::resource("/sims/{id}/faults").get(faults::list).put(faults::put).delete(faults::clear).default_service(web::to(api::not_allowed)))
-                .route("/sims/{id}/reindex", web::post().to(api::reindex))
-                .route("/sims/{id}/events", web::get().to(events::events))
-                .route("/sims/{id}/events/{event}", web::get().to(events::event))
-                .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
-                .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
-                .route("/sims/{id}/replay", web::post().to(resend::replay))
-                .route("/sims/{id}/coverage", web::get().to(usage::coverage))
-                .route("/sims/{id}/traffic", web::get().to(usage::traffic))
-                .route("/sims/{id}/evidence", web::get().to(evidence::evidence))
-                .route("/sims/{id}/har", web::get().to(events::har))
-                .route("/sims/{id}/diff", web::get().to(events::diff))
-                .route("/sims/{id}/stream", web::get().to(stream::stream))
-                .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))
-                .route("/sims/{id}/markers/{name}", web::delete().to(events::unmark))
-                .route("/sims/{id}/log", web::get().to(api::log))
-                .route("/sims/{id}/explain", web::get().to(explain::explain))
-                .route("/sims/{id}/indexed/{type}/{resource}", web::get().to(explain::indexed))
-                .default_service(web::to(api::nothing_here)),
-        )
+        .configure(management)
         .route("/health", web::get().to(metrics::health))
         .route("/metrics", web::get().to(metrics::metrics))
         .service(
@@ -107,6 +60,53 @@ pub fn configure(config: &mut web::ServiceConfig) {
                 .route("/sims/{id}/usage", web::get().to(pages::used::usage))
                 .default_service(web::to(pages::nothing_here)),
         );
+}
+
+/// What is below `/api`.
+fn management(config: &mut web::ServiceConfig) {
+    config.service(
+        web::scope("/api")
+            .wrap(actix_web::middleware::from_fn(access::guard))
+            .route("/openapi.json", web::get().to(api::openapi))
+            .route("/signing-key", web::get().to(evidence::signing_key))
+            .route("/templates", web::get().to(templates::list))
+            .service(
+                web::resource("/templates/{name}")
+                    .get(templates::show)
+                    .put(templates::put)
+                    .delete(templates::delete)
+                    .default_service(web::to(api::not_allowed)),
+            )
+            .route("/sessions", web::get().to(sessions::list))
+            .service(
+                web::resource("/sessions/{session}").get(sessions::show).put(sessions::put).delete(sessions::delete).default_service(web::to(api::not_allowed)),
+            )
+            .service(web::resource("/sims").get(api::list).post(api::create).default_service(web::to(api::not_allowed)))
+            .service(web::resource("/sims/{id}").get(api::show).put(api::put).patch(api::change).delete(api::delete).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/reset", web::post().to(api::reset))
+            .service(web::resource("/sims/{id}/snapshots").get(api::snapshots).post(api::take_snapshot).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/snapshots/{name}", web::delete().to(api::delete_snapshot))
+            .service(web::resource("/sims/{id}/faults").get(faults::list).put(faults::put).delete(faults::clear).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/reindex", web::post().to(api::reindex))
+            .route("/sims/{id}/events", web::get().to(events::events))
+            .route("/sims/{id}/events/{event}", web::get().to(events::event))
+            .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
+            .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
+            .service(web::resource("/sims/{id}/retention").get(api::retention).post(api::retain).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/replay", web::post().to(resend::replay))
+            .route("/sims/{id}/coverage", web::get().to(usage::coverage))
+            .route("/sims/{id}/traffic", web::get().to(usage::traffic))
+            .route("/sims/{id}/evidence", web::get().to(evidence::evidence))
+            .route("/sims/{id}/har", web::get().to(events::har))
+            .route("/sims/{id}/diff", web::get().to(events::diff))
+            .route("/sims/{id}/stream", web::get().to(stream::stream))
+            .service(web::resource("/sims/{id}/markers").get(events::markers).post(events::mark).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/markers/{name}", web::delete().to(events::unmark))
+            .route("/sims/{id}/log", web::get().to(api::log))
+            .route("/sims/{id}/explain", web::get().to(explain::explain))
+            .route("/sims/{id}/indexed/{type}/{resource}", web::get().to(explain::indexed))
+            .default_service(web::to(api::nothing_here)),
+    );
 }
 
 /// A server that listens.

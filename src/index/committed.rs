@@ -49,6 +49,17 @@ pub struct Payload {
     pub below: Vec<String>,
 }
 
+/// A resource of whose versions only some are to stay.
+#[derive(Clone, Debug)]
+pub struct Trimmed {
+    /// `Patient/123`.
+    pub uid: Arc<str>,
+    /// Its type.
+    pub type_name: &'static str,
+    /// Those that stay, of what lies in the index itself; what it builds on keeps its own.
+    pub keep: Vec<Version>,
+}
+
 /// Reads the stored resource of an entry.
 pub type BodyOf<'a> = dyn Fn(&Entry) -> Option<Arc<[u8]>> + 'a;
 
@@ -208,7 +219,8 @@ impl Committed {
     }
 
     /// Every version of a resource, newest first.
-    pub(super) fn versions(&self, uid: &str) -> Vec<Version> {
+    #[must_use]
+    pub fn versions(&self, uid: &str) -> Vec<Version> {
         let mut found: Vec<Version> = self.find(self.inner.fields.version_uid, uid).map(|a| self.hit(a).version).collect();
         found.sort_unstable_by_key(|v| std::cmp::Reverse((v.event, v.place.number)));
         // A flush that failed after its commit was done again.
@@ -277,10 +289,18 @@ impl Committed {
     /// # Errors
     /// Tantivy's, for example a full disk; the index is as before then.
     pub fn flush(&self, recent: &Recent, payload: Payload, body: &BodyOf<'_>) -> io::Result<Self> {
-        self.try_flush(recent, payload, body).map_err(io::Error::other)
+        self.try_flush(recent, &[], payload, body).map_err(io::Error::other)
     }
 
-    fn try_flush(&self, recent: &Recent, payload: Payload, body: &BodyOf<'_>) -> tantivy::Result<Self> {
+    /// A picture without the versions that do not stay; on the disk it is there for the next open, too.
+    ///
+    /// # Errors
+    /// As [`Committed::flush`].
+    pub fn trim(&self, trimmed: &[Trimmed]) -> io::Result<Self> {
+        self.try_flush(&Recent::default(), trimmed, self.payload().clone(), &|_| None).map_err(io::Error::other)
+    }
+
+    fn try_flush(&self, recent: &Recent, trimmed: &[Trimmed], payload: Payload, body: &BodyOf<'_>) -> tantivy::Result<Self> {
         let inner = &*self.inner;
         let types = inner.definitions.resource_types();
         let number = |name: &str| types.binary_search(&name).map_or(u64::MAX, |n| n as u64);
@@ -295,6 +315,15 @@ impl Committed {
         }
         for uid in recent.rewritten() {
             writer.delete_term(Term::from_field_text(inner.fields.version_uid, uid));
+        }
+        for of in trimmed {
+            writer.delete_term(Term::from_field_text(inner.fields.version_uid, &of.uid));
+        }
+        for of in trimmed {
+            for version in &of.keep {
+                let entry = Entry { uid: of.uid.clone(), type_name: of.type_name, version: *version, keys: Arc::default(), again: false, rewrites: false };
+                writer.add_document(inner.fields.version_of(&entry, number(of.type_name)))?;
+            }
         }
         for entry in recent.latest_versions() {
             if !entry.version.is_deletion() {

@@ -43,6 +43,7 @@ impl Sim {
     /// # Errors
     /// The file system's, or `out`'s.
     pub fn export(&self, out: impl Write) -> io::Result<Counted> {
+        let _kept = self.exports.read();
         let upto = self.next_event().min(self.settled());
         let mut tar = Builder::new(zstd::Encoder::new(out, LEVEL)?);
         let profile = Profile { base: None, ..(*self.profile()).clone() };
@@ -90,6 +91,7 @@ impl Registry {
             fhir_version: FhirVersion::default().name().to_owned(),
             created: instant(self.clock().now_ms()),
             base: None,
+            horizon: None,
             settings: super::Settings::default(),
         };
         let staged = self.stage(id, &empty).map_err(failed)?;
@@ -189,5 +191,6 @@ fn proven(bytes: &[u8]) -> Result<Profile, Failure> {
     known_type(&profile.sim_type).map_err(|f| bad(&f))?;
     profile.fhir_version.parse::<FhirVersion>().map_err(|f| bad(&f))?;
     super::faults::proven(&profile.settings.faults).map_err(|f| bad(&f))?;
+    profile.settings.retention.proven().map_err(|f| bad(&f))?;
     if profile.base.is_some() { Err(bad(&"it builds on what is not in the archive")) } else { Ok(profile) }
 }

@@ -2,10 +2,10 @@
 //! folder by one rename.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::bodies::Body;
 use super::dispose;
@@ -71,6 +71,10 @@ pub struct Sim {
     pub usage: Usage,
     /// It as it was.
     pub(super) past: Past,
+    /// When it was last looked whether something is to be forgotten.
+    pub(super) retained_ms: AtomicI64,
+    /// Held by who writes all of it out, and alone by who removes some of it.
+    pub(super) exports: RwLock<()>,
     /// How often its faults could have befallen a request.
     pub faults: Counts,
 }

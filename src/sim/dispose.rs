@@ -35,7 +35,8 @@ pub(super) fn superseded(dir: &SimDir, record: &EventRecord) -> io::Result<()> {
     Ok(())
 }
 
-fn place(folder: &str) -> Option<(Operation, EventId)> {
+/// Where a folder such as `PUT/2026_…` lies.
+pub(super) fn place(folder: &str) -> Option<(Operation, EventId)> {
     let (operation, event) = folder.split_once('/')?;
     Some((Operation::ALL.into_iter().find(|o| o.directory() == operation)?, event.parse().ok()?))
 }

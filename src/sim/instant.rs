@@ -48,6 +48,8 @@ pub struct SnapshotInfo {
     /// Current resources by type.
     pub counts: BTreeMap<String, u64>,
     base: BaseId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    horizon: Option<String>,
 }
 
 /// What is known of the snapshots of a simulator, by name.
@@ -85,8 +87,8 @@ impl Registry {
             }
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be sealed"), &e);
             let (base, saved) = self.seal(slot)?;
-            let created = instant(self.clock().now_ms());
-            let made = SnapshotInfo { name: name.to_owned(), created, last_event: saved.last_event, events: saved.events, counts: saved.counts, base };
+            let (created, horizon) = (instant(self.clock().now_ms()), self.read_profile(id).map_err(failed)?.horizon);
+            let made = SnapshotInfo { name: name.to_owned(), created, last_event: saved.last_event, events: saved.events, counts: saved.counts, base, horizon };
             all.insert(name.to_owned(), made.clone());
             write_snapshots(dir.root(), &all).and_then(|()| self.shared.journal.barrier()).map_err(failed)?;
             Ok(made)
@@ -131,11 +133,13 @@ impl Registry {
         let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
         let (profile, saved) = self.gated(from, |slot| {
             let profile = self.read_profile(from).map_err(failed)?;
-            let (base, saved) = match snapshot {
-                Some(name) => self.snapshot_of(from, name)?,
-                None => self.seal(slot)?,
+            let (horizon, base, saved) = if let Some(name) = snapshot {
+                self.snapshot_of(from, name)?
+            } else {
+                let (base, saved) = self.seal(slot)?;
+                (profile.horizon.clone(), base, saved)
             };
-            Ok((Profile { base: Some(base), ..profile }, saved))
+            Ok((Profile { base: Some(base), horizon, ..profile }, saved))
         })?;
         if let Some(version) = wanted.fhir_version.filter(|v| *v != profile.version()) {
             let message = format!("simulator '{from}' has FHIR version {}; a clone of it cannot have {version}", profile.fhir_version);
@@ -155,13 +159,13 @@ impl Registry {
         self.gated(id, |slot| {
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
             self.summary(of)?;
-            let (base, saved) = self.snapshot_of(of, name)?;
+            let (horizon, base, saved) = self.snapshot_of(of, name)?;
             let (own, other) = (self.read_profile(id).map_err(failed)?, self.read_profile(of).map_err(failed)?);
             if own.version() != other.version() {
                 let message = format!("simulator {id} has FHIR version {}, and {of}@{name} has {}", own.fhir_version, other.fhir_version);
                 return Err(Failure::new(Kind::Conflict, message));
             }
-            let profile = Profile { base: Some(base), ..own };
+            let profile = Profile { base: Some(base), horizon, ..own };
             let staged = self.stage_on(id, &profile, &saved, &[SNAPSHOTS]).map_err(failed)?;
             self.exchange_directory(slot, &staged).map_err(failed)
         })?;
@@ -178,10 +182,11 @@ impl Registry {
         read_snapshots(&self.dir(id)).map_err(|e| super::storage_failure(&format!("the snapshots of simulator {id} cannot be read"), &e))
     }
 
-    fn snapshot_of(&self, id: &SimId, name: &str) -> Result<(BaseId, Saved), Failure> {
+    /// The horizon, the base and the counts of a snapshot.
+    fn snapshot_of(&self, id: &SimId, name: &str) -> Result<(Option<String>, BaseId, Saved), Failure> {
         let all = self.snapshots_of(id)?;
         let found = all.get(name).cloned().ok_or_else(|| no_snapshot(id, name, &all))?;
-        Ok((found.base, Saved { events: found.events, last_event: found.last_event, counts: found.counts }))
+        Ok((found.horizon, found.base, Saved { events: found.events, last_event: found.last_event, counts: found.counts }))
     }
 
     /// The base that holds all of a simulator, whose gate is held: the one it builds on, if nothing was added, else a new one.

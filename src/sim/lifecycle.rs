@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ pub(super) struct Flusher {
     gate: Mutex<()>,
     flushed: Condvar,
     /// Held by the one flush that goes on, and by whoever must not meet one.
-    running: Mutex<()>,
+    pub(super) running: Mutex<()>,
     /// Whether the last flush failed.
     failed: AtomicBool,
 }
@@ -240,8 +240,13 @@ impl Sim {
             feed: slot.feed.clone(),
             usage: slot.usage.clone(),
             past: Past::default(),
+            retained_ms: AtomicI64::new(0),
+            exports: RwLock::default(),
             faults: Counts::default(),
         });
+        if sim.finish_forgetting()? {
+            tracing::warn!(sim = %id, "removed the rest of what was to be forgotten when the last server ended");
+        }
         if stale {
             sim.flusher.ask();
         }
@@ -257,6 +262,7 @@ impl Sim {
 
     /// Ends all writing and leaves nothing that the index does not have: for a directory that will never be written again.
     pub(super) fn seal(&self, boot: &str) -> io::Result<()> {
+        self.undisturbed(|| self.finish_forgetting())?;
         // Most of it while others still write.
         self.flush(boot)?;
         self.events.complete()?;
@@ -270,8 +276,24 @@ impl Sim {
         Ok(())
     }
 
+    /// Publishes a picture with another index, which has the first `flushed` recent versions.
+    fn adopt_committed(&self, committed: Committed, flushed: usize) {
+        // What was written meanwhile is looked up in the new index outside the lock, all but the last of it.
+        let meanwhile = self.snapshot();
+        let mut view = meanwhile.view.flushed(committed, flushed);
+        let _guard = self.writer.lock();
+        let now = self.snapshot();
+        view.catch_up(&now.view, meanwhile.view.recent.len());
+        self.published.store(Arc::new(Snapshot { view, ..(*now).clone() }));
+    }
+
+    /// Publishes a picture with another index of the same events.
+    pub(super) fn replace_committed(&self, committed: Committed) {
+        self.adopt_committed(committed, 0);
+    }
+
     /// The flush itself; nothing else is to be going on.
-    fn flush_now(&self, boot: &str) -> io::Result<()> {
+    pub(super) fn flush_now(&self, boot: &str) -> io::Result<()> {
         self.flusher.last_flush_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let before = self.snapshot();
         if before.view.recent.is_empty() {
@@ -283,14 +305,7 @@ impl Sim {
             self.flusher.flushed.notify_all();
         })?;
         self.flusher.failed.store(false, Ordering::Relaxed);
-        // What was written meanwhile is looked up in the new index outside the lock, all but the last of it.
-        let meanwhile = self.snapshot();
-        let mut view = meanwhile.view.flushed(committed, flushed);
-        let guard = self.writer.lock();
-        let now = self.snapshot();
-        view.catch_up(&now.view, meanwhile.view.recent.len());
-        self.published.store(Arc::new(Snapshot { view, ..(*now).clone() }));
-        drop(guard);
+        self.adopt_committed(committed, flushed);
         self.flusher.flushed.notify_all();
         self.save();
         self.events.complete()?;

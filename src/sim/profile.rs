@@ -21,6 +21,9 @@ pub struct Profile {
     /// What it builds on.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub base: Option<BaseId>,
+    /// The last event of what retention has removed: no moment before can be looked at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub horizon: Option<String>,
     /// What can be changed.
     #[serde(default)]
     pub settings: Settings,
@@ -68,9 +71,27 @@ pub struct Settings {
     pub referential_integrity: Integrity,
     /// Whether a Bundle of type history, posted, changes histories.
     pub history_modifications: bool,
+    /// How far back it remembers.
+    #[serde(skip_serializing_if = "Retention::is_none")]
+    pub retention: Retention,
     /// What goes wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Rule>,
+}
+
+/// How far back a simulator remembers; of several limits the nearest counts. What is not said keeps everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retention {
+    /// Events this old or younger: `7d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<String>,
+    /// So many events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// So many bytes of event folders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 impl Settings {
@@ -85,6 +106,7 @@ impl Settings {
         }
         let settings: Self = serde_json::from_value(all).map_err(|e| Failure::new(Kind::BadValue, format!("settings cannot be read: {e}")))?;
         faults::proven(&settings.faults)?;
+        settings.retention.proven()?;
         Ok(settings)
     }
 }
@@ -100,6 +122,7 @@ impl Default for Settings {
             conditional_delete: ConditionalDelete::default(),
             referential_integrity: Integrity::default(),
             history_modifications: false,
+            retention: Retention::default(),
             faults: Vec::new(),
         }
     }

@@ -187,6 +187,10 @@ impl Registry {
         &self.sessions
     }
 
+    pub(super) fn boot(&self) -> &str {
+        &self.shared.boot
+    }
+
     /// The directory of simulators.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -288,6 +292,7 @@ impl Registry {
             fhir_version: wanted.fhir_version.unwrap_or_default().name().to_owned(),
             created: instant(self.shared.clock.now_ms()),
             base: None,
+            horizon: None,
             settings: Settings::default().with(&wanted.settings)?,
         };
         Self::refuse_taken(id, &self.sims.read())?;
@@ -399,7 +404,7 @@ impl Registry {
         let collecting = self.shared.collecting.read();
         self.gated(id, |slot| {
             let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be reset"), &e);
-            let profile = Profile { base: None, ..self.read_profile(id).map_err(failed)? };
+            let profile = Profile { base: None, horizon: None, ..self.read_profile(id).map_err(failed)? };
             let staged = self.stage(id, &profile).map_err(failed)?;
             // The snapshots stay: it can be reset to one the next time.
             self.keep_snapshots(id, &staged).and_then(|()| self.exchange_directory(slot, &staged)).map_err(failed)
@@ -522,12 +527,15 @@ impl Registry {
     }
 
     /// Flushes what is at rest and closes what is long unused.
-    fn maintain(&self) {
+    fn maintain(self: &Arc<Self>) {
         self.end_sessions();
         let mut open: Vec<Arc<Slot>> = self.sims.read().values().filter(|s| s.open.load().is_some()).cloned().collect();
         for slot in &open {
             if let Some(sim) = slot.open.load_full() {
                 sim.look_after();
+                if sim.is_retention_due() {
+                    self.retain_in_background(slot.id.clone());
+                }
             }
         }
         if open.len() > MAX_OPEN {
@@ -535,6 +543,19 @@ impl Registry {
             for slot in &open[..open.len() - MAX_OPEN] {
                 slot.close_if_unused();
             }
+        }
+    }
+
+    fn retain_in_background(self: &Arc<Self>, id: SimId) {
+        let me = self.clone();
+        let forgets = move || match me.retain(&id, false) {
+            Ok(going) => {
+                tracing::info!(sim = %id, events = going.events, versions = going.versions, horizon = going.horizon, "forgot what is further back than retention");
+            }
+            Err(failure) => tracing::error!(sim = %id, failure = failure.diagnostics, "what is further back than retention could not be removed"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("retention".into()).spawn(forgets) {
+            tracing::warn!(%error, "retention is tried again in a minute");
         }
     }
 

@@ -135,6 +135,9 @@ pub struct EventRecord {
     /// OperationOutcome has them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub issues: Vec<Value>,
+    /// Whether the bodies of the exchange were removed: by retention.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub stripped: bool,
 }
 
 /// The request of an exchange.

@@ -286,6 +286,31 @@ impl EventIndex {
         appended
     }
 
+    /// Forgets events whose folders are gone.
+    ///
+    /// # Errors
+    /// The file system's; then it is compared with the folders when it is asked next.
+    pub fn forget(&self, gone: &FxHashSet<EventId>) -> io::Result<()> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.load()?;
+        let _file = self.file.lock();
+        let mut bytes = self.head().to_vec();
+        {
+            let mut state = self.state.lock();
+            if let Some(rows) = &mut state.rows {
+                rows.rows.retain(|row| !gone.contains(&row.0));
+                rows.each().for_each(|row| encode(&row, &mut bytes));
+            }
+            state.unsaved.clear();
+        }
+        replace_file(&self.dir.event_index(), &bytes).inspect_err(|_| {
+            let mut state = self.state.lock();
+            (state.rows, state.whole) = (None, false);
+        })
+    }
+
     fn head(&self) -> [u8; 8] {
         let mut head = [0; 8];
         head[..4].copy_from_slice(MAGIC);

@@ -25,6 +25,7 @@ mod past;
 mod patches;
 mod recovery;
 mod replaying;
+mod retention;
 mod rewriting;
 mod search;
 mod search_model;
