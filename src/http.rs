@@ -19,6 +19,7 @@ mod lane;
 mod metrics;
 mod negotiate;
 mod pages;
+mod policy;
 pub mod replay;
 mod resend;
 mod respond;
@@ -26,6 +27,7 @@ pub mod routes;
 mod serve;
 mod sessions;
 mod show;
+mod smart;
 mod stream;
 mod templates;
 mod usage;
@@ -68,6 +70,10 @@ pub struct App {
     pages: Pages,
     metrics: metrics::Metrics,
     lane: lane::Lane,
+    /// The keys of this server, once they are needed.
+    keys: std::sync::OnceLock<smart::Keys>,
+    /// Assertions that were used.
+    used: smart::Used,
     /// Turns true when the server ends: who waits for events must not keep it.
     stopping: tokio::sync::watch::Receiver<bool>,
 }

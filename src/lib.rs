@@ -24,7 +24,7 @@
 //! | L4 | [`interaction`] | the FHIR interactions, one file each |
 //! | L3 | [`sim`] | snapshots, the commit, opening and closing, the registry |
 //! | L2 | [`simdb`] [`index`] [`search`] | event folders; the index; what a search means |
-//! | L1 | [`version`] | where a version of a resource lies and how it came to be |
+//! | L1 | [`version`] [`smart`] | where a version of a resource lies and how it came to be; clients, tokens and scopes of SMART |
 //! | L0 | [`fhir`] [`query`] [`clock`] | FHIR's own notions; the tree both indexes execute; instants and event ids |
 //!
 //! # Invariants
@@ -112,5 +112,6 @@ pub mod query;
 pub mod search;
 pub mod sim;
 pub mod simdb;
+pub mod smart;
 pub mod testing;
 pub mod version;

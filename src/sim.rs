@@ -27,7 +27,7 @@ pub mod usage;
 pub use commit::{Draft, NewVersion, Rewrites, Sim, Stamp};
 pub use find::Page;
 pub use log::LogEntry;
-pub use profile::{ClientIds, ConditionalDelete, Integrity, Profile, Record, Settings, Validation, Versioning};
+pub use profile::{Auth, ClientIds, ConditionalDelete, Integrity, Profile, Record, Settings, Validation, Versioning};
 pub use registry::{Registry, Summary};
 pub use snapshot::{Snapshot, Stored};
 

@@ -20,9 +20,16 @@ const WAITING: usize = 16;
 const PIECE: usize = 64 << 10;
 
 /// What is written goes out.
-struct Out {
+pub(super) struct Out {
     to: Sender<io::Result<Bytes>>,
     piece: Vec<u8>,
+}
+
+impl Out {
+    /// Whether nobody takes it any more.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.to.is_closed()
+    }
 }
 
 impl Write for Out {
@@ -77,7 +84,7 @@ pub async fn export(app: Data<App>, id: Path<String>) -> HttpResponse {
 /// Answers with a file that is made while it is sent.
 pub(super) fn streamed<F>(content_type: &'static str, name: &str, work: F) -> HttpResponse
 where
-    F: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    F: FnOnce(&mut Out) -> io::Result<()> + Send + 'static,
 {
     let disposition = format!("attachment; filename=\"{name}\"");
     let (to, from) = channel(WAITING);

@@ -11,6 +11,7 @@ use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 use crate::sim::registry::Wanted;
+use crate::sim::templates;
 use crate::sim::{Sim, Snapshot};
 use crate::simdb::SimId;
 
@@ -21,10 +22,36 @@ pub struct SimContext {
     pub sim: Arc<Sim>,
     /// `http://127.0.0.1:8080/sim/lab__one/fhir`.
     pub base: String,
-    /// The path below the endpoint, as it came.
+    /// What is asked for below the simulator.
+    pub mount: Mount,
+    /// What `base` is without `/fhir`.
+    pub root: String,
+    /// The path below that, as it came.
     pub tail: String,
     /// The last event that is looked at, if the URL names a moment: `/sim/lab__one@2026-11-26T10:00:00Z/fhir`.
     pub at: Option<EventId>,
+}
+
+/// What there is below a simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// The FHIR endpoint.
+    Fhir,
+    /// Registration of clients, and tokens.
+    Auth,
+    /// Exports: their status and files.
+    Bulk,
+}
+
+impl Mount {
+    fn of(segment: &str) -> Option<Self> {
+        match segment {
+            "fhir" => Some(Self::Fhir),
+            "auth" => Some(Self::Auth),
+            "bulk" => Some(Self::Bulk),
+            _ => None,
+        }
+    }
 }
 
 impl SimContext {
@@ -43,9 +70,9 @@ impl SimContext {
         let id: SimId = decoded.parse()?;
         let (mount, tail) = rest.split_once('/').unwrap_or((rest, ""));
         let origin = origin(request, &app.options);
-        if mount != "fhir" {
+        let Some(mount) = Mount::of(mount) else {
             return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", clip(mount))));
-        }
+        };
         access::may_call(request, &id, app, false)?;
         let sim = if let Some(sim) = app.registry.get_if_open(&id) {
             sim
@@ -68,7 +95,8 @@ impl SimContext {
         if let (Some(event), Some(moment)) = (at, moment) {
             refuse_forgotten(event, moment, &sim)?;
         }
-        Ok(Self { sim, base: format!("{origin}/sim/{name}/fhir"), tail: tail.to_owned(), at })
+        let root = format!("{origin}/sim/{name}");
+        Ok(Self { sim, mount, base: format!("{root}/fhir"), root, tail: tail.to_owned(), at })
     }
 
     /// The simulator as it is now.
@@ -95,7 +123,8 @@ pub(super) fn refuse_forgotten(event: EventId, moment: &str, sim: &Sim) -> Resul
 /// Opening reads the disk, so it leaves the thread that serves others.
 async fn open(app: web::Data<App>, id: SimId, may_make: Result<(), Failure>) -> Result<Arc<Sim>, Failure> {
     let opened = web::block(move || match app.registry.get(&id) {
-        Err(f) if f.kind == Kind::UnknownSimulator && app.options.auto_create => {
+        // A template comes from an archive, or is made on purpose.
+        Err(f) if f.kind == Kind::UnknownSimulator && app.options.auto_create && id.session() != templates::SESSION => {
             may_make?;
             match app.registry.create(&id, &Wanted::default()) {
                 // Another request was first.

@@ -1,6 +1,7 @@
 //! `/api/sims/{id}/evidence`: chosen events as one file to hand on: their folders, a page that shows them offline, the SHA-256
 //! of every file and, on request, a signature.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::api::{Result, answer};
-use super::archive::streamed;
+use super::archive::{Out, streamed};
 use super::events::{Asked, bad, event_id, files};
 use super::respond::Answer;
 use super::{App, context, pages, respond};
@@ -76,7 +77,10 @@ fn choose(app: &App, id: &str, query: &str, origin: &str) -> Result<Chosen> {
     let filters = filters.finish();
     let events = match named {
         Some(_) if !filters.is_empty() => return Err(bad("name the events or filter them: either, not both".to_owned())),
-        Some(list) => list.split(',').map(|event| found(&sim, event)).collect::<Result<_>>()?,
+        Some(list) => {
+            let named: BTreeSet<(EventId, Operation)> = list.split(',').map(|event| found(&sim, event)).collect::<Result<_>>()?;
+            named.into_iter().collect()
+        }
         None => filtered(&sim, &filters)?,
     };
     let profile = sim.profile();
@@ -135,7 +139,7 @@ impl<W: Write> Bundle<W> {
     }
 }
 
-fn write(app: &App, chosen: &Chosen, out: &mut dyn Write) -> io::Result<()> {
+fn write(app: &App, chosen: &Chosen, out: &mut Out) -> io::Result<()> {
     let now = chosen.sim.now_ms();
     let mut bundle = Bundle { zip: ZipWriter::new_stream(out), manifest: String::new() };
     let mut shown = Vec::new();

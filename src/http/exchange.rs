@@ -61,6 +61,8 @@ pub struct Call {
     pub at: Option<EventId>,
     /// What goes wrong.
     pub fault: Option<Fault>,
+    /// Who asked, for the record.
+    pub authorization: Option<Value>,
 }
 
 /// What came of a call.
@@ -131,6 +133,7 @@ impl Call {
             client: self.client.map(|c| c.to_string()).unwrap_or_default(),
             request: RequestRecord { method: self.method.to_owned(), url: self.url.clone(), headers: self.headers.clone(), body: None, body_bytes: 0 },
             fault: self.fault.as_ref().map(|f| f.rule.clone()),
+            authorization: self.authorization.clone(),
             response: ResponseRecord { status: answer.status, duration_us: self.elapsed_us(), headers, body: None },
             ..EventRecord::default()
         }

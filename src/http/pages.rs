@@ -15,7 +15,7 @@ use super::access::Who;
 use super::events::{self, Asked};
 use super::respond::Answer;
 use super::show::{self, Links, Mark};
-use super::{App, again, context, faults, resend};
+use super::{App, again, context, faults, resend, routes};
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 use crate::interaction::status;
 use crate::sim::faults::{PRESETS, Rule};
@@ -309,11 +309,12 @@ fn mark(issue: &Value) -> Option<Mark> {
 }
 
 /// `POST /sims/{id}/events/{event}`: sends it again, and shows what it became.
-pub async fn send_again(app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+pub async fn send_again(request: HttpRequest, app: Data<App>, path: Path<(String, String)>) -> HttpResponse {
+    let token = routes::text(&request, actix_web::http::header::AUTHORIZATION).map(str::to_owned);
     page(app, move |app| {
         let (id, event) = path.into_inner();
         let id: SimId = id.parse()?;
-        let to = match resend::once(app, &id, &event)? {
+        let to = match resend::once(app, &id, &event, token)? {
             Some(became) => format!("/sims/{id}/events/{became}"),
             None => format!("/sims/{id}"),
         };

@@ -15,6 +15,8 @@ use crate::fhir::raw::quote;
 const REPEATED: [&str; 7] = ["content-type", "accept", "prefer", "if-match", "if-none-match", "if-modified-since", "if-none-exist"];
 /// Most differences that are shown of an exchange.
 const SHOWN: usize = 3;
+/// Most bytes of an answer that are read.
+const MOST_BYTES: u64 = 64 << 20;
 /// Longest that an answer may take.
 const LONGEST: Duration = Duration::from_mins(5);
 
@@ -57,6 +59,10 @@ impl Replay {
         let url = request["url"].as_str().unwrap_or_default();
         // `/sim/<name>/fhir/...`, and a name may have `fhir` in it.
         let below = url.strip_prefix("/sim/").and_then(|rest| rest.split_once('/')?.1.strip_prefix("fhir")).unwrap_or_default();
+        if !below.is_empty() && !below.starts_with(['/', '?']) {
+            // Of an imported event it may be anything: it must not become part of the host.
+            return Ok(Sent { differences: vec!["not sent: its URL is none of an endpoint".to_owned()], ..Sent::default() });
+        }
         let url = format!("{}{}", self.base, self.renamed(below));
         if request["text"].is_null() && request["bodyBytes"].as_u64().unwrap_or(0) > 0 {
             return Ok(Sent { differences: vec!["not sent: its body is no text, or longer than a MiB".to_owned()], ..Sent::default() });
@@ -76,7 +82,7 @@ impl Replay {
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (location, became) = (header("location"), header("x-fhirsim-event"));
-        let text = answer.body_mut().with_config().limit(u64::MAX).read_to_string().unwrap_or_default();
+        let text = answer.body_mut().with_config().limit(MOST_BYTES).read_to_string().unwrap_or_default();
         self.learn(response["headers"]["location"].as_str(), location.as_deref());
         let mut differences = Vec::new();
         if response["status"].as_u64() != Some(status.into()) {

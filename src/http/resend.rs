@@ -1,6 +1,7 @@
 //! `POST /api/sims/{id}/replay`: the server sends recorded requests again, to another simulator or to where it may.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::web::{Bytes, Data, Path, Query};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::{self, Who};
 use super::api::Result;
-use super::archive::streamed;
+use super::archive::{Out, streamed};
 use super::events::{self, Asked, Wanted, bad};
 use super::replay::{Replay, Sent};
 use super::{App, Options, respond};
@@ -18,6 +19,28 @@ use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::SimId;
+
+/// Most replays at once: each holds a thread as long as it takes.
+const MOST: usize = 16;
+/// How often one that waits looks whether it is still wanted.
+const TICK: Duration = Duration::from_millis(100);
+static GOING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of the replays that go on.
+struct Going;
+
+impl Going {
+    fn begin() -> Option<Self> {
+        let counted = GOING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST).then_some(n + 1));
+        counted.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        GOING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// What shall be sent again, and where to.
 #[derive(Debug, Deserialize)]
@@ -56,17 +79,32 @@ fn place(to: &str, who: &Who, app: &App) -> Result<String> {
         app.registry.summary(&id)?;
         return Ok(own(&id, &app.options));
     }
-    let authority = to.strip_prefix("http://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    permitted(to, app)?;
+    // Of this server only endpoints: what is sent to the rest of it could send again.
+    let rest = to.strip_prefix("http://").unwrap_or(to);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let is_own_port = authority.rsplit_once(':').map_or(Some(80), |(_, port)| port.parse().ok()) == Some(app.options.addr.port());
+    if access::is_loopback(authority) && is_own_port && !path.starts_with("sim/") {
+        return Err(bad(format!("'{}' is of this server, and no endpoint: those are below /sim/", clip(to))));
+    }
+    Ok(to.to_owned())
+}
+
+/// Proves that this server may send to a URL: to this machine, and to hosts that it was started with.
+///
+/// # Errors
+/// It may not.
+pub(super) fn permitted(url: &str, app: &App) -> Result<()> {
+    let authority = url.strip_prefix("http://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     let Some(authority) = authority.filter(|a| !a.is_empty() && !a.contains('@')) else {
-        return Err(bad(format!("'{}' is not a URL that begins with http:// and names no user; for https use `fhirsim replay` behind a proxy", clip(to))));
+        return Err(bad(format!("'{}' is not a URL that begins with http:// and names no user; what is at https:// needs a proxy", clip(url))));
     };
     let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(authority, |(host, _)| host);
     let is_allowed = |allowed: &String| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(authority);
     if access::is_loopback(authority) || app.options.allow_outbound.iter().any(is_allowed) {
-        return Ok(to.to_owned());
+        return Ok(());
     }
-    let message =
-        format!("this server may not send to '{}'; start it with --allow-outbound {host}, or use `fhirsim replay`, which sends from where it runs", clip(host));
+    let message = format!("this server may not send to '{}'; start it with --allow-outbound {host}", clip(host));
     Err(Failure::new(Kind::Forbidden, message))
 }
 
@@ -77,7 +115,14 @@ pub async fn replay(who: Who, app: Data<App>, id: Path<String>, body: Bytes) -> 
     match begun {
         Ok(Ok((id, wanted, replay, timed))) => {
             let name = format!("{id}-replay.ndjson");
-            streamed("application/x-ndjson", &name, move |out| run(&app, &id, wanted, replay, timed, out))
+            let Some(going) = Going::begin() else {
+                let failure = Failure::new(Kind::TooCostly, format!("{MOST} replays go on, which is the most; wait for one of them to end"));
+                return respond::failure(&failure, FhirVersion::default());
+            };
+            streamed("application/x-ndjson", &name, move |out| {
+                let _going = going;
+                run(&app, &id, wanted, replay, timed, out)
+            })
         }
         Ok(Err(failure)) => respond::failure(&failure, FhirVersion::default()),
         Err(error) => respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
@@ -103,7 +148,7 @@ fn begin(app: &App, id: &str, who: &Who, body: &Bytes) -> Result<(SimId, Wanted,
     Ok((id, wanted, Replay::to(&base, headers), order.timed))
 }
 
-fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: bool, out: &mut dyn Write) -> io::Result<()> {
+fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: bool, out: &mut Out) -> io::Result<()> {
     let failed = |f: Failure| io::Error::other(f.diagnostics);
     let (mut sent, mut different) = (0, 0);
     let mut begun: Option<(Instant, i64)> = None;
@@ -117,7 +162,12 @@ fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: boo
                 let at = name.parse::<EventId>().map_or(0, EventId::millis);
                 let (started, first) = *begun.get_or_insert((Instant::now(), at));
                 let due = Duration::from_millis(u64::try_from(at - first).unwrap_or(0));
-                std::thread::sleep(due.saturating_sub(started.elapsed()));
+                while started.elapsed() < due && !out.is_unwanted() && !*app.stopping.borrow() {
+                    std::thread::sleep(due.saturating_sub(started.elapsed()).min(TICK));
+                }
+            }
+            if out.is_unwanted() || *app.stopping.borrow() {
+                return Ok(());
             }
             let done = match replay.again(&event) {
                 Ok(done) => done,
@@ -148,8 +198,10 @@ fn line(name: &str, event: &Value, done: &Sent) -> Value {
 ///
 /// # Errors
 /// There is no such event; it cannot be sent.
-pub(super) fn once(app: &App, id: &SimId, event: &str) -> Result<Option<String>> {
-    let mut replay = Replay::to(&own(id, &app.options), Vec::new());
+pub(super) fn once(app: &App, id: &SimId, event: &str, token: Option<String>) -> Result<Option<String>> {
+    // Who may press the button may use the endpoint; credentials that were recorded are redacted.
+    let headers = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
+    let mut replay = Replay::to(&own(id, &app.options), headers);
     let sent = replay.again(&events::with_bodies(app, id.as_str(), event)?).map_err(|e| Failure::new(Kind::Internal, e))?;
     match (sent.status, sent.differences.first()) {
         (None, Some(why)) => Err(Failure::new(Kind::Unprocessable, why.clone())),

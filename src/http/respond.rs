@@ -6,7 +6,7 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 
 use super::negotiate::Format;
-use crate::fhir::{Definitions, Failure, FhirVersion, outcome, raw, xml};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, outcome, raw, xml};
 use crate::interaction::status;
 use crate::sim::bodies::Body;
 
@@ -28,6 +28,9 @@ impl Answer {
         let mut answer = Self { status: status::of_failure(failure.kind), ..Self::default() };
         if let Some(allow) = failure.allow {
             answer.headers.push(("allow", allow.to_owned()));
+        }
+        if failure.kind == Kind::Unauthorized {
+            answer.headers.push(("www-authenticate", "Bearer error=\"invalid_token\"".to_owned()));
         }
         let body: Body = outcome::of_failure(failure, version).to_string().into_bytes().into();
         // What a client sent and a refusal quotes may be more than XML can say.

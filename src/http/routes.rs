@@ -11,7 +11,8 @@ use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
 use super::{
-    App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, resend, respond, serve, sessions, stream, templates, usage,
+    App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, resend, respond, serve, sessions, smart, stream, templates,
+    usage,
 };
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
@@ -93,6 +94,7 @@ fn management(config: &mut web::ServiceConfig) {
             .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
             .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
             .service(web::resource("/sims/{id}/retention").get(api::retention).post(api::retain).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/token", web::post().to(smart::mint))
             .route("/sims/{id}/replay", web::post().to(resend::replay))
             .route("/sims/{id}/coverage", web::get().to(usage::coverage))
             .route("/sims/{id}/traffic", web::get().to(usage::traffic))
@@ -132,7 +134,16 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let metrics = metrics::Metrics::new(registry.clone());
     let (stopping, is_stopping) = tokio::sync::watch::channel(false);
     let (workers, read_timeout) = (options.workers, options.read_timeout);
-    let state = web::Data::new(App { registry, options: Options { addr, ..options }, pages, metrics, lane: super::lane::Lane::new()?, stopping: is_stopping });
+    let state = web::Data::new(App {
+        registry,
+        options: Options { addr, ..options },
+        pages,
+        metrics,
+        lane: super::lane::Lane::new()?,
+        keys: std::sync::OnceLock::new(),
+        used: super::smart::Used::default(),
+        stopping: is_stopping,
+    });
 
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)

@@ -9,13 +9,13 @@ use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value};
 
-use super::context::SimContext;
+use super::context::{Mount, SimContext};
 use super::decode::{Parts, Read};
 use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
 use super::negotiate::{self, Format, Sent};
 use super::respond::Answer;
-use super::{App, access, body, routes};
+use super::{App, access, body, policy, routes, smart};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -26,6 +26,7 @@ use crate::interaction::{Interaction, Target};
 use crate::search::params::TypeParams;
 use crate::search::parse::MAX_PARAMETERS;
 use crate::sim::faults::Looked;
+use crate::sim::templates;
 use crate::sim::{Record, Sim};
 use crate::simdb::journal::Ticket;
 use crate::version::Operation;
@@ -52,8 +53,11 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(bytes) => (bytes, None),
         Err(partial) => (partial.bytes, Some(partial.failure)),
     };
+    if context.mount == Mount::Auth || context.mount == Mount::Fhir && context.tail.starts_with(".well-known/") {
+        return smart::serve(&request, body, &context, app, started).await;
+    }
     let parsed = if body.len() > INLINE_BYTES { read_aside(&request, context.snapshot().version(), body.clone()).await } else { None };
-    let call = call(&request, &context, body, parsed, broken, started);
+    let call = call(&request, &context, &app, body, parsed, broken, started);
     let (method, name, request_id) = (call.method, call.name(), request_id(&request));
     let is_head = *request.method() == Method::HEAD;
     let call = Arc::new(call);
@@ -170,7 +174,15 @@ fn is_selective(search: &Request, version: FhirVersion) -> bool {
         && search.parameters.len() < 16
 }
 
-fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option<Result<Read, Failure>>, broken: Option<Failure>, started: Instant) -> Call {
+fn call(
+    request: &HttpRequest,
+    context: &SimContext,
+    app: &App,
+    body: Bytes,
+    parsed: Option<Result<Read, Failure>>,
+    broken: Option<Failure>,
+    started: Instant,
+) -> Call {
     let snapshot = context.snapshot();
     let version = snapshot.version();
     let query_text = request.query_string();
@@ -197,6 +209,17 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
         (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, parsed, version, prefer }.interaction(),
     };
     let asked = asked.and_then(|asked| if context.at.is_some() && asked.operation() != Operation::Get { Err(past_is_past()) } else { Ok(asked) });
+    let is_template = context.sim.id().session() == templates::SESSION;
+    let asked = asked.and_then(|asked| if is_template && asked.operation() != Operation::Get { Err(template_stays()) } else { Ok(asked) });
+    let bearer = policy::bearer(request, &context.sim, app);
+    let authorization = policy::recorded(&bearer);
+    let asked = match (asked, bearer) {
+        // What there is to find out about who may do what stands open.
+        (Ok(Interaction::Capabilities), _) => Ok(Interaction::Capabilities),
+        (_, Err(refused)) => Err(refused),
+        (Ok(asked), Ok(Some(bearer))) => bearer.allowed(asked, &context.sim),
+        (asked, Ok(_)) => asked,
+    };
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
     let recorded = operation != Operation::Get || profile.settings.record == Record::All;
     let looked = Looked {
@@ -226,12 +249,20 @@ fn call(request: &HttpRequest, context: &SimContext, body: Bytes, parsed: Option
         asked,
         at,
         fault,
+        authorization,
     }
 }
 
 /// The refusal of a write to a simulator as it was.
 fn past_is_past() -> Failure {
     let message = "the URL names a moment of the past, which can be read, searched and not changed; leave out '@' and what follows it to write now";
+    Failure { allow: Some("GET, HEAD"), ..Failure::new(Kind::MethodNotAllowed, message) }
+}
+
+/// The refusal of a write to a template.
+fn template_stays() -> Failure {
+    let message =
+        "this simulator is a template, which can be read and not changed; make one that begins as it: POST /api/sims {\"id\":\"lab__one\",\"template\":\"…\"}";
     Failure { allow: Some("GET, HEAD"), ..Failure::new(Kind::MethodNotAllowed, message) }
 }
 

@@ -80,13 +80,19 @@ pub async fn list(who: Who, app: Data<App>) -> HttpResponse {
 }
 
 /// `GET /api/sessions/{session}`.
-pub async fn show(app: Data<App>, session: Path<String>) -> HttpResponse {
-    answer(move || Ok(Answer::json(200, &shown(&session, &app.registry.sessions().get(&session), &app)))).await
+pub async fn show(who: Who, app: Data<App>, session: Path<String>) -> HttpResponse {
+    answer(move || {
+        who.may(&session, app.registry.sessions())?;
+        Ok(Answer::json(200, &shown(&session, &app.registry.sessions().get(&session), &app)))
+    })
+    .await
 }
 
 /// `PUT /api/sessions/{session}`: what is not named stays as it is; a new token is told this once.
-pub async fn put(app: Data<App>, session: Path<String>, body: Bytes) -> HttpResponse {
+pub async fn put(who: Who, app: Data<App>, session: Path<String>, body: Bytes) -> HttpResponse {
     answer(move || {
+        // Here too: the guard reads the path by itself, and might read another name.
+        who.may(&session, app.registry.sessions())?;
         let now_ms = app.registry.clock().now_ms();
         let (changed, token) = app.registry.sessions().change(&session, &Asked::read(&body)?.wish(now_ms)?, now_ms)?;
         let mut value = shown(&session, &changed, &app);
@@ -99,8 +105,9 @@ pub async fn put(app: Data<App>, session: Path<String>, body: Bytes) -> HttpResp
 }
 
 /// `DELETE /api/sessions/{session}`: its simulators, and what it was told.
-pub async fn delete(app: Data<App>, session: Path<String>) -> HttpResponse {
+pub async fn delete(who: Who, app: Data<App>, session: Path<String>) -> HttpResponse {
     answer(move || {
+        who.may(&session, app.registry.sessions())?;
         let simulators = app.registry.end_session(&session)?;
         Ok(Answer::json(200, &json!({"session": *session, "deleted": simulators})))
     })

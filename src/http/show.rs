@@ -108,13 +108,13 @@ impl Page<'_> {
         match value {
             Value::Object(members) => {
                 for (n, (name, member)) in (1..).zip(members) {
-                    let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    let below = if self.marks.is_empty() || path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                     self.value(Some(name), member, &below, if n < length { "," } else { "" });
                 }
             }
             Value::Array(items) => {
                 for (n, item) in items.iter().enumerate() {
-                    self.value(None, item, &format!("{path}[{n}]"), if n + 1 < length { "," } else { "" });
+                    self.value(None, item, &if self.marks.is_empty() { String::new() } else { format!("{path}[{n}]") }, if n + 1 < length { "," } else { "" });
                 }
             }
             _ => {}

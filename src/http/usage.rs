@@ -122,7 +122,7 @@ pub(super) fn busy(sight: &Sight) -> Value {
             left = left.saturating_sub(*count);
             left == 0
         });
-        class.filter(|_| all > 0).map(|n| 1_u64 << n)
+        class.filter(|n| all > 0 && n + 1 < sight.durations.len()).map(|n| 1_u64 << n)
     };
     let durations: Vec<Value> =
         sight.durations.iter().enumerate().filter(|(_, count)| **count > 0).map(|(n, count)| json!({"upToUs": 1_u64 << n, "requests": count})).collect();

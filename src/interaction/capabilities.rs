@@ -11,7 +11,7 @@ use crate::fhir::FhirVersion;
 use crate::fhir::definitions::ParamType;
 use crate::search::params::{Param, Params};
 use crate::search::parse::Modifier;
-use crate::sim::{ClientIds, Settings, Snapshot, Versioning};
+use crate::sim::{Auth, ClientIds, Settings, Snapshot, Versioning};
 
 /// The interactions every type has.
 const TYPE_INTERACTIONS: [&str; 9] = ["read", "vread", "update", "patch", "delete", "history-instance", "history-type", "create", "search-type"];
@@ -33,6 +33,9 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "resource": types.iter().map(|t| resource(t, snapshot, reverse.get(t), env.base)).collect::<Vec<_>>(),
         "interaction": codes(&SYSTEM_INTERACTIONS, snapshot.settings()),
     });
+    if snapshot.settings().auth == Auth::SmartBackend {
+        rest["security"] = smart(env.base, version);
+    }
     if let Value::Object(rest) = &mut rest {
         // Before R4 operations are listed for the whole server only.
         let whole = |d: &&Definition| d.types.is_empty() || version == FhirVersion::Stu3;
@@ -58,6 +61,22 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         statement.insert("acceptUnknown".into(), "both".into());
     }
     Reply { body: Some(statement.to_string().into_bytes().into()), ..Reply::new(Done::Ok) }
+}
+
+/// How to get a token, <https://hl7.org/fhir/smart-app-launch/1.0.0/conformance/>.
+fn smart(base: &str, version: FhirVersion) -> Value {
+    let root = base.strip_suffix("/fhir").unwrap_or(base);
+    let uri = |name: &str| json!({"url": name, "valueUri": format!("{root}/auth/{name}")});
+    let system = if version == FhirVersion::Stu3 {
+        "http://hl7.org/fhir/restful-security-service"
+    } else {
+        "http://terminology.hl7.org/CodeSystem/restful-security-service"
+    };
+    json!({
+        "extension": [{"url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris", "extension": [uri("token"), uri("register")]}],
+        "cors": true,
+        "service": [{"coding": [{"system": system, "code": "SMART-on-FHIR"}], "text": "SMART Backend Services"}],
+    })
 }
 
 /// The interactions that there are with these settings.

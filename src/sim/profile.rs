@@ -37,18 +37,18 @@ impl Profile {
     }
 }
 
-/// The one kind of simulator there is so far: a FHIR endpoint under `/fhir`.
+/// A FHIR endpoint under `/fhir`.
 pub const FHIR_TYPE: &str = "fhir";
+/// The same, which grants no scope to write: as the reference server for bulk data.
+pub const BULK_TYPE: &str = "bulk";
 
 /// Proves the name of a kind of simulator.
 ///
 /// # Errors
 /// There is no such kind.
 pub fn known_type(name: &str) -> Result<&'static str, Failure> {
-    if name == FHIR_TYPE {
-        return Ok(FHIR_TYPE);
-    }
-    Err(Failure::new(Kind::BadValue, format!("unknown simulator type '{}'; use 'fhir'", crate::fhir::id::clip(name))))
+    let known = [FHIR_TYPE, BULK_TYPE].into_iter().find(|known| *known == name);
+    known.ok_or_else(|| Failure::new(Kind::BadValue, format!("unknown simulator type '{}'; use 'fhir' or 'bulk'", crate::fhir::id::clip(name))))
 }
 
 /// What can be changed of a simulator while it runs.
@@ -71,12 +71,48 @@ pub struct Settings {
     pub referential_integrity: Integrity,
     /// Whether a Bundle of type history, posted, changes histories.
     pub history_modifications: bool,
+    /// Who may use the endpoint.
+    pub auth: Auth,
+    /// Tokens of SMART, where those are asked for.
+    #[serde(skip_serializing_if = "is_default")]
+    pub smart: Smart,
     /// How far back it remembers.
     #[serde(skip_serializing_if = "Retention::is_none")]
     pub retention: Retention,
     /// What goes wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Rule>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Who may use an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// Whoever knows its URL.
+    #[default]
+    Off,
+    /// Who has a token of SMART Backend Services.
+    SmartBackend,
+}
+
+/// How tokens of SMART are given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Smart {
+    /// How long a token is good for at most, in minutes.
+    pub token_minutes: u32,
+    /// Whether an assertion must have `jti` and `iat` and end within five minutes, as the specification says.
+    pub strict: bool,
+}
+
+impl Default for Smart {
+    fn default() -> Self {
+        Self { token_minutes: 15, strict: false }
+    }
 }
 
 /// How far back a simulator remembers; of several limits the nearest counts. What is not said keeps everything.
@@ -122,6 +158,8 @@ impl Default for Settings {
             conditional_delete: ConditionalDelete::default(),
             referential_integrity: Integrity::default(),
             history_modifications: false,
+            auth: Auth::default(),
+            smart: Smart::default(),
             retention: Retention::default(),
             faults: Vec::new(),
         }

@@ -306,7 +306,11 @@ impl Registry {
     pub(super) fn place(&self, id: &SimId, staged: &Path) -> Result<(), Failure> {
         let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be made"), &e);
         let mut sims = self.sims.write();
-        let placed = Self::refuse_taken(id, &sims).and_then(|()| fs::rename(staged, self.shared.root.join(id.as_str())).map_err(failed));
+        let placed = self
+            .sessions
+            .refuse_ending(id.session())
+            .and_then(|()| Self::refuse_taken(id, &sims))
+            .and_then(|()| fs::rename(staged, self.shared.root.join(id.as_str())).map_err(failed));
         if let Err(failure) = placed {
             drop(sims);
             let _ = fs::remove_dir_all(staged);
@@ -543,19 +547,6 @@ impl Registry {
             for slot in &open[..open.len() - MAX_OPEN] {
                 slot.close_if_unused();
             }
-        }
-    }
-
-    fn retain_in_background(self: &Arc<Self>, id: SimId) {
-        let me = self.clone();
-        let forgets = move || match me.retain(&id, false) {
-            Ok(going) => {
-                tracing::info!(sim = %id, events = going.events, versions = going.versions, horizon = going.horizon, "forgot what is further back than retention");
-            }
-            Err(failure) => tracing::error!(sim = %id, failure = failure.diagnostics, "what is further back than retention could not be removed"),
-        };
-        if let Err(error) = std::thread::Builder::new().name("retention".into()).spawn(forgets) {
-            tracing::warn!(%error, "retention is tried again in a minute");
         }
     }
 

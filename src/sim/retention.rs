@@ -131,6 +131,22 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// The same on a thread of its own.
+    pub(super) fn retain_in_background(self: &Arc<Self>, id: SimId) {
+        let me = self.clone();
+        let forgets = move || match me.retain(&id, false) {
+            Ok(going) => {
+                tracing::info!(sim = %id, events = going.events, versions = going.versions, horizon = going.horizon, "forgot what is further back than retention");
+            }
+            Err(failure) => tracing::error!(sim = %id, failure = failure.diagnostics, "what is further back than retention could not be removed"),
+        };
+        if let Err(error) = std::thread::Builder::new().name("retention".into()).spawn(forgets) {
+            tracing::warn!(%error, "retention is tried again in a minute");
+        }
+    }
+}
+
 impl Sim {
     /// The last event that it has forgotten the way to: moments before cannot be looked at.
     #[must_use]

@@ -3,12 +3,12 @@
 //! A session is the first part of its simulators' names and needs no entry; it has one once it is told something. Names of
 //! sessions do not count case, as those of simulators do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -75,6 +75,8 @@ pub struct Wish {
 pub struct Sessions {
     file: PathBuf,
     all: RwLock<BTreeMap<String, Session>>,
+    /// Those that are being ended: nothing is made in them, and nothing is told them.
+    ending: Mutex<BTreeSet<String>>,
 }
 
 impl Sessions {
@@ -89,7 +91,7 @@ impl Sessions {
             Err(e) => return Err(e),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {e}", file.display())))?,
         };
-        Ok(Self { file, all: RwLock::new(all) })
+        Ok(Self { file, all: RwLock::new(all), ending: Mutex::default() })
     }
 
     /// What a session was told; nothing, mostly.
@@ -119,6 +121,7 @@ impl Sessions {
     pub fn change(&self, session: &str, wish: &Wish, now_ms: i64) -> Result<(Session, Option<String>), Failure> {
         proven(session)?;
         let mut all = self.all.write();
+        self.refuse_ending(session)?;
         let mut next = all.get(&session.to_ascii_lowercase()).cloned().unwrap_or_default();
         let mut told = None;
         match &wish.token {
@@ -149,6 +152,10 @@ impl Sessions {
                     format!("expires {} is past; DELETE /api/sessions/{session} ends it now", crate::clock::instant(end)),
                 ));
             }
+            // Far enough away, an instant cannot be written any more.
+            Some(Some(end)) if instant::parse(&crate::clock::instant(end)).is_none_or(|i| i.low.div_euclid(1_000) != end) => {
+                return Err(Failure::new(Kind::BadValue, "expires is too far away; the year 9999 is the last"));
+            }
             Some(end) => next.expires = end.map(crate::clock::instant),
         }
         let mut changed = all.clone();
@@ -156,6 +163,14 @@ impl Sessions {
         self.write(&changed)?;
         *all = changed;
         Ok((next, told))
+    }
+
+    /// Refuses what is asked of a session that is being ended.
+    pub(super) fn refuse_ending(&self, session: &str) -> Result<(), Failure> {
+        if self.ending.lock().contains(&session.to_ascii_lowercase()) {
+            return Err(Failure::new(Kind::Conflict, format!("session '{}' is being ended, with all its simulators", clip(session))));
+        }
+        Ok(())
     }
 
     /// Forgets what a session was told.
@@ -199,8 +214,18 @@ impl Registry {
     /// The disk's refusal; what is left can be deleted again.
     pub fn end_session(&self, session: &str) -> Result<usize, Failure> {
         proven(session)?;
+        // From here on nothing is made in it: what is listed now is all.
+        if !self.sessions().ending.lock().insert(session.to_ascii_lowercase()) {
+            return Err(Failure::new(Kind::Conflict, format!("session '{session}' is being ended already")));
+        }
+        let ended = self.delete_all(session).and_then(|deleted| self.sessions().forget(session).map(|()| deleted));
+        self.sessions().ending.lock().remove(&session.to_ascii_lowercase());
+        ended
+    }
+
+    fn delete_all(&self, session: &str) -> Result<usize, Failure> {
         let of_it = |id: &SimId| id.session().eq_ignore_ascii_case(session);
-        let ids: Vec<SimId> = self.sims.read().values().map(|slot| slot.id.clone()).filter(of_it).collect();
+        let ids: Vec<SimId> = self.sims.write().values().map(|slot| slot.id.clone()).filter(of_it).collect();
         for id in &ids {
             match self.delete(id) {
                 // Somebody else was first.
@@ -208,7 +233,6 @@ impl Registry {
                 done => done?,
             }
         }
-        self.sessions().forget(session)?;
         Ok(ids.len())
     }
 

@@ -29,6 +29,20 @@ impl Key {
         self.0.sign(bytes).to_vec()
     }
 
+    /// The secret key: PEM, PKCS #8.
+    ///
+    /// # Errors
+    /// As [`Key::public`].
+    pub fn secret(&self) -> Result<String, Failure> {
+        self.0.to_pkcs8_pem(LineEnding::LF).map(|pem| pem.to_string()).map_err(|e| failed(&io::Error::other(e)))
+    }
+
+    /// The public key as numbers.
+    #[must_use]
+    pub fn public_bytes(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
     /// The public key, by which others verify: PEM, RFC 8410.
     ///
     /// # Errors

@@ -25,14 +25,18 @@ const SNAPSHOT: &str = "template";
 /// How archives end.
 const ENDING: &str = ".tar.zst";
 
-/// The directory of archives, held while a template is made.
+/// The directory of archives.
 #[derive(Debug, Default)]
-pub(super) struct Templates(Mutex<Option<PathBuf>>);
+pub(super) struct Templates {
+    dir: Mutex<Option<PathBuf>>,
+    /// Held while a template is made.
+    making: Mutex<()>,
+}
 
 impl Registry {
     /// Takes templates from the archives of a directory, too.
     pub fn take_templates_from(&self, dir: PathBuf) {
-        *self.templates.0.lock() = Some(dir);
+        *self.templates.dir.lock() = Some(dir);
     }
 
     /// The names of all templates, in order.
@@ -42,12 +46,13 @@ impl Registry {
     pub fn templates(&self) -> Result<Vec<String>, Failure> {
         let (made, _) = self.list(Some(SESSION), None, usize::MAX);
         let mut names: Vec<String> = made.into_iter().map(|summary| summary.name).collect();
-        if let Some(dir) = &*self.templates.0.lock() {
+        let dir = self.templates.dir.lock().clone();
+        if let Some(dir) = &dir {
             match fs::read_dir(dir) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 listed => {
                     let listed = listed.map_err(|e| storage_failure(&format!("the templates in {} cannot be listed", dir.display()), &e))?;
-                    let archives = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+                    let archives = listed.filter_map(|entry| entry.ok().filter(|e| e.path().is_file())?.file_name().into_string().ok());
                     names.extend(archives.filter_map(|file| file.strip_suffix(ENDING).filter(|name| sim(name).is_ok()).map(str::to_owned)));
                 }
             }
@@ -63,11 +68,11 @@ impl Registry {
     /// There is none of that name; its archive cannot be taken in.
     pub fn template(&self, name: &str) -> Result<(SimId, SnapshotInfo), Failure> {
         let id = sim(name)?;
-        let dir = self.templates.0.lock();
+        let _alone = self.templates.making.lock();
+        let dir = self.templates.dir.lock().clone();
         if let Err(failure) = self.summary(&id) {
             let archive = dir.as_ref().map(|dir| dir.join(format!("{name}{ENDING}"))).filter(|file| file.is_file());
             let Some(archive) = archive.filter(|_| failure.kind == Kind::UnknownSimulator) else {
-                drop(dir);
                 return Err(self.no_template(name));
             };
             let from = File::open(&archive).map_err(|e| storage_failure(&format!("{} cannot be read", archive.display()), &e))?;
@@ -105,7 +110,7 @@ impl Registry {
     /// There is none of that name.
     pub fn delete_template(&self, name: &str) -> Result<(), Failure> {
         let id = sim(name)?;
-        let _alone = self.templates.0.lock();
+        let _alone = self.templates.making.lock();
         self.delete(&id)
     }
 

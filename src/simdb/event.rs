@@ -13,7 +13,7 @@ pub const RECORD: &str = "event.json";
 
 /// The names that interactions have in events: FHIR's, those of operations, our own for a Bundle that restores histories, and
 /// that of what was no request.
-pub const INTERACTIONS: [&str; 27] = [
+pub const INTERACTIONS: [&str; 34] = [
     "read",
     "vread",
     "history-instance",
@@ -40,6 +40,13 @@ pub const INTERACTIONS: [&str; 27] = [
     "$convert",
     "$purge",
     "$expunge",
+    "$export",
+    "export-status",
+    "export-file",
+    "export-cancel",
+    "smart-configuration",
+    "register",
+    "token",
     "unknown",
 ];
 
@@ -135,6 +142,9 @@ pub struct EventRecord {
     /// OperationOutcome has them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub issues: Vec<Value>,
+    /// The claims of the token that was shown, or why it was refused; never what makes it good.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub authorization: Option<Value>,
     /// Whether the bodies of the exchange were removed: by retention.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub stripped: bool,

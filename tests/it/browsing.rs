@@ -242,3 +242,62 @@ fn the_server_sends_again_where_it_may() {
     assert!(post("http://other.invalid:81/fhir").expect(200).text().contains("\"error\""));
     post("http://other.invalid/fhir").expect(403);
 }
+
+#[test]
+fn a_replay_goes_nowhere_else_and_holds_nobody() {
+    let server = TestServer::start();
+    let api = server.client();
+    server.fhir("a__b").post("/Patient", &patient("x", "A")).expect(201);
+    // An imported event may have any URL: no part of it becomes the host.
+    server.fhir("a__b").get("/metadata").expect(200);
+    let archive = api.get("/api/sims/a__b/archive").expect(200).bytes;
+    let mut out = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(zstd::Decoder::new(&archive[..]).unwrap()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().into_owned();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        if path.ends_with("event.json") {
+            bytes = String::from_utf8(bytes).unwrap().replace("/sim/a__b/fhir/Patient", "/sim/a__b/fhir@127.0.0.1:1/Patient").into_bytes();
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_entry_type(tar::EntryType::Regular);
+        out.append_data(&mut header, path, &bytes[..]).unwrap();
+    }
+    let evil = zstd::encode_all(&out.into_inner().unwrap()[..], 1).unwrap();
+    api.send("PUT", "/api/sims/a__evil/archive", &[("content-type", "application/zstd")], &evil).expect(201);
+    let said = api.post("/api/sims/a__evil/replay", &json!({"to": "http://127.0.0.1:9"})).expect(200);
+    assert!(said.text().contains("its URL is none of an endpoint") && !said.text().contains("\"error\""), "{}", said.text());
+    // The rest of this server is no endpoint: a replay cannot begin another.
+    for path in ["/api/sims/a__b/replay", "", "/", "/sims/a__b"] {
+        api.post("/api/sims/a__b/replay", &json!({"to": format!("{}{path}", server.url())})).expect(400).refusal();
+    }
+    // The button carries on what the page was asked with.
+    api.put("/api/sessions/a", &json!({"token": "aaaa-aaaa-aaaa-aaaa", "protects": "all"})).expect(200);
+    let own = ("authorization", "Bearer aaaa-aaaa-aaaa-aaaa");
+    let event = api.send("GET", "/api/sims/a__b/events", &[own], b"").json()["events"][0]["event"].as_str().unwrap().to_owned();
+    let again = api.send("POST", &format!("/sims/a__b/events/{event}"), &[own, ("content-type", "application/x-www-form-urlencoded")], b"");
+    assert_eq!(again.status, 401, "the client follows to the page without the token");
+    assert_eq!(api.send("GET", "/api/sims/a__b", &[own], b"").json()["eventCount"], 2);
+}
+
+#[test]
+fn what_is_large_is_shown_in_part() {
+    let server = TestServer::start();
+    let (fhir, pages) = (server.fhir("a__b"), server.client());
+    let names: Vec<Value> = (0..100_000).map(|n| json!({"family": format!("F{n}")})).collect();
+    fhir.put("/Patient/many", &json!({"resourceType": "Patient", "id": "many", "name": names})).expect(201);
+    // Long names within long names: no path is built at each of what is in them.
+    let long = "k".repeat(50_000);
+    let mut deep = json!((0..20_000).map(|n| (format!("m{n}"), json!(1))).collect::<serde_json::Map<String, Value>>());
+    for _ in 0..40 {
+        deep = json!({ long.as_str(): deep });
+    }
+    fhir.put("/Patient/deep", &json!({"resourceType": "Patient", "id": "deep", "x": deep})).expect(201);
+    for id in ["many", "deep"] {
+        let page = pages.get(&format!("/sims/a__b/resources/Patient/{id}")).expect(200);
+        assert!(page.text().contains("this is its beginning") && page.bytes.len() < 1 << 20, "{id}: {}", page.bytes.len());
+    }
+}

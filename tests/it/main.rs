@@ -32,6 +32,7 @@ mod search_model;
 mod search_whole;
 mod sessions;
 mod sims;
+mod smart;
 mod support;
 mod templates;
 mod tidy;

@@ -129,3 +129,58 @@ fn a_session_ends_with_all_its_simulators() {
     assert_eq!(api.delete("/api/sessions/blue").expect(200).json()["deleted"], 1);
     api.get("/api/sims/blue__one").expect(404);
 }
+
+#[test]
+fn a_name_that_is_coded_twice_is_no_way_around_a_token() {
+    let server = TestServer::start();
+    server.fhir("red__one").put("/Patient/p", &patient("p", "A")).expect(201);
+    server.client().put("/api/sessions/red", &json!({"token": "red-red-red-red-red"})).expect(200);
+    let (host, mut statuses) = (server.url().trim_start_matches("http://").to_owned(), Vec::new());
+    for (method, path) in [("PUT", "%%37%32ed"), ("DELETE", "%%37%32ed"), ("GET", "%%37%32ed"), ("PUT", "%2572ed"), ("DELETE", "%72ed"), ("DELETE", "RED")] {
+        // As it stands: clients of HTTP mend such paths.
+        use std::io::{Read, Write};
+        let mut socket = std::net::TcpStream::connect(&host).unwrap();
+        let body = "{\"token\":true}";
+        write!(
+            socket,
+            "{method} /api/sessions/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        statuses.push(answer.split(' ').nth(1).unwrap().to_owned());
+    }
+    assert!(statuses.iter().all(|s| s == "401" || s == "400"), "{statuses:?}");
+    server.fhir("red__one").get("/Patient/p").expect(200);
+}
+
+#[test]
+fn nothing_survives_the_end_of_a_session_and_no_end_comes_too_early() {
+    let server = TestServer::start();
+    let api = server.client();
+    let token = "red-red-red-red-red";
+    for round in 0..3 {
+        api.put("/api/sessions/red", &json!({"token": token, "protects": "all"})).expect(200);
+        for n in 0..30 {
+            ask(&api, token, "PUT", &format!("/api/sims/red__n{n}"), "").expect(201);
+        }
+        let made = std::thread::scope(|scope| {
+            let maker =
+                scope.spawn(|| (0..60).filter(|n| ask(&server.client(), token, "PUT", &format!("/api/sims/red__late{round}x{n}"), "").status == 201).count());
+            ask(&api, token, "DELETE", "/api/sessions/red", "").expect(200);
+            maker.join().unwrap()
+        });
+        // What was made afterwards was made by whoever is on this machine: the token is good for nothing any more.
+        let left = api.get("/api/sims?session=red&limit=1000").expect(200).json();
+        assert!(left["total"].as_u64().unwrap() as usize <= made);
+        assert!(left["sims"].as_array().unwrap().iter().all(|s| s["id"].as_str().unwrap().starts_with("red__late")), "{left}");
+        api.delete("/api/sessions/red").expect(200);
+    }
+    server.fhir("blue__one").get("/metadata").expect(200);
+    for far in ["100000000d", "3000000d", "18446744073709551615d"] {
+        assert!(api.put("/api/sessions/blue", &json!({"expires": far})).expect(400).refusal().contains("expires"), "{far}");
+    }
+    assert!(api.put("/api/sessions/blue", &json!({"expires": "9999-01-01T00:00:00Z"})).expect(200).json()["expires"].as_str().unwrap().starts_with("9999"));
+    server.fhir("blue__one").get("/metadata").expect(200);
+}

@@ -17,9 +17,11 @@ fn simulators_begin_as_a_template_that_nothing_changes() {
     assert_eq!((&made["name"], &made["counts"]["Patient"], &made["events"]), (&json!("base"), &json!(1), &json!(1)));
     assert!(made.get("base").is_none());
     api.put("/api/templates/base", &json!({"from": "lab__one"})).expect(409).refusal();
-    // Written to, it is still what it was made.
-    server.fhir("templates__base").put("/Patient/p", &patient("p", "Third")).expect(200);
-    server.fhir("templates__base").put("/Patient/q", &patient("q", "Other")).expect(201);
+    // It cannot be written to, and none comes to be by being asked for.
+    let refused = server.fhir("templates__base").put("/Patient/p", &patient("p", "Third")).expect(405);
+    assert!(refused.refusal().contains("is a template"));
+    server.fhir("templates__base").post("", &json!({"resourceType": "Bundle", "type": "batch"})).expect(405);
+    server.fhir("templates__mine").get("/metadata").expect(404);
     for n in 0..3 {
         api.post("/api/sims", &json!({"id": format!("case__n{n}"), "template": "base", "settings": {"record": "all"}})).expect(201);
         let fhir = server.fhir(&format!("case__n{n}"));

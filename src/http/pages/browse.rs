@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::show::{self, Links, Neighbour};
 use super::super::{App, context};
-use super::{narrative, page, query};
+use super::{SHOWN_BYTES, narrative, page, query};
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::interaction::patch::diff::diff;
@@ -208,12 +208,13 @@ pub async fn resource(request: HttpRequest, app: Data<App>, path: Path<(String, 
         let changes = value.as_ref().zip(previous.as_ref()).and_then(|(to, from)| diff(from, to, type_name, snapshot.definitions()).ok());
         let uid = format!("{type_name}/{resource}");
         let out_of = value.as_ref().map(|v| references(v, links)).unwrap_or_default();
-        let into = if newest.is_deletion() { Vec::new() } else { referrers(type_name, &resource, &sim, &format!("{origin}/sim/{id}/fhir"), links)? };
+        let (into, all) = if newest.is_deletion() { (Vec::new(), 0) } else { referrers(type_name, &resource, &sim, &format!("{origin}/sim/{id}/fhir"), links)? };
         let values = json!({"id": id.as_str(), "uid": uid, "type": type_name, "version": wanted.to_string(), "is_newest": at == 0, "gone": now.is_none(),
-            "body": now.as_deref().and_then(|t| show::json(t, &[], links)), "narrative": value.as_ref().and_then(narrative),
+            "body": now.as_deref().filter(|t| t.len() <= SHOWN_BYTES).and_then(|t| show::json(t, &[], links)),
+            "beginning": now.as_deref().filter(|t| t.len() > SHOWN_BYTES).map(|t| t.chars().take(SHOWN_BYTES).collect::<String>()), "narrative": value.as_ref().and_then(narrative),
             "history": versions.iter().take(VERSIONS).map(timeline).collect::<Vec<_>>(), "more": versions.len().saturating_sub(VERSIONS),
             "changes": changes.map(|all| all.iter().map(said_of).collect::<Vec<_>>()), "before": versions.get(at + 1).map(|v| v.id.to_string()),
-            "graph": show::graph(&uid, &into, &out_of), "into": listed(&into), "out_of": listed(&out_of)});
+            "graph": show::graph(&uid, &into, &out_of), "into": listed(&into), "into_more": all - into.len(), "out_of": listed(&out_of)});
         Ok(app.pages.render(200, "resource.html", values))
     })
     .await
@@ -243,30 +244,32 @@ fn said_of(operation: &Value) -> Value {
 
 /// What a resource refers to.
 fn references(value: &Value, links: Links<'_>) -> Vec<Neighbour> {
-    fn walk(value: &Value, by: &str, links: Links<'_>, found: &mut Vec<Neighbour>) {
+    fn walk<'v>(value: &'v Value, by: &mut Vec<&'v str>, links: Links<'_>, found: &mut Vec<Neighbour>) {
         match value {
             Value::Array(items) => items.iter().for_each(|item| walk(item, by, links, found)),
             Value::Object(members) => {
-                if let Some(to) = members.get("reference").and_then(Value::as_str) {
-                    let neighbour = Neighbour { uid: to.to_owned(), by: by.to_owned(), link: links.of(to) };
-                    if found.len() < NEIGHBOURS && !found.contains(&neighbour) {
+                if let Some(to) = members.get("reference").and_then(Value::as_str).filter(|_| found.len() < NEIGHBOURS) {
+                    let neighbour = Neighbour { uid: to.to_owned(), by: by.join("."), link: links.of(to) };
+                    if !found.contains(&neighbour) {
                         found.push(neighbour);
                     }
                 }
                 for (name, member) in members {
-                    walk(member, &if by.is_empty() { name.clone() } else { format!("{by}.{name}") }, links, found);
+                    by.push(name);
+                    walk(member, by, links, found);
+                    by.pop();
                 }
             }
             _ => {}
         }
     }
     let mut found = Vec::new();
-    walk(value, "", links, &mut found);
+    walk(value, &mut Vec::new(), links, &mut found);
     found
 }
 
-/// What refers to a resource.
-fn referrers(type_name: &'static str, id: &ResourceId, sim: &Sim, base: &str, links: Links<'_>) -> Result<Vec<Neighbour>, Failure> {
+/// What refers to a resource, the first of them, and how many a search brings along.
+fn referrers(type_name: &'static str, id: &ResourceId, sim: &Sim, base: &str, links: Links<'_>) -> Result<(Vec<Neighbour>, usize), Failure> {
     let parameters = [("_id", id.as_str()), ("_revinclude", "*")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let bundle = searched(type_name, parameters.into(), sim, base)?;
     let uid = format!("{type_name}/{id}");
@@ -278,7 +281,8 @@ fn referrers(type_name: &'static str, id: &ResourceId, sim: &Sim, base: &str, li
         let by = references(resource, links).iter().find(is_it).map(|n| n.by.clone()).unwrap_or_default();
         Some(Neighbour { link: links.of(&from), uid: from, by })
     };
-    Ok(included.filter_map(one).take(NEIGHBOURS).collect())
+    let all: Vec<&Value> = included.collect();
+    Ok((all.iter().filter_map(|entry| one(entry)).take(NEIGHBOURS).collect(), all.len()))
 }
 
 fn listed(neighbours: &[Neighbour]) -> Vec<Value> {

@@ -1,0 +1,159 @@
+//! Scopes of SMART, <https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html>: of backend services, those of a system.
+
+use crate::fhir::Definitions;
+use crate::fhir::id::clip;
+
+/// What may be done, as letters: create, read, update, delete, search.
+const LETTERS: [char; 5] = ['c', 'r', 'u', 'd', 's'];
+
+/// A scope that was asked for and can be granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The type; none is all.
+    resource: Option<&'static str>,
+    /// A bit for each of `LETTERS`.
+    may: u8,
+    /// The search that resources must match, `category=laboratory`.
+    restriction: Option<String>,
+    /// As it was asked for.
+    text: String,
+}
+
+/// Whether something may be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may not.
+    No,
+    /// It may.
+    Yes,
+    /// It may, with resources that match this search.
+    Matching(String),
+}
+
+fn bits(letters: &str) -> u8 {
+    LETTERS.iter().enumerate().filter(|(_, letter)| letters.contains(**letter)).map(|(n, _)| 1 << n).sum()
+}
+
+impl Scope {
+    /// Reads one; `writes` tells whether those that write can be granted.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn parse(text: &str, definitions: &'static Definitions, writes: bool) -> Result<Self, String> {
+        let shown = clip(text);
+        let (context, rest) = text.split_once('/').ok_or_else(|| format!("scope '{shown}' is not of the form system/Patient.rs"))?;
+        if context != "system" {
+            return Err(format!("scope '{shown}' is of a {}; a backend service can have scopes of the system only: system/…", clip(context)));
+        }
+        let (rest, restriction) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query.to_owned())));
+        let (name, letters) =
+            rest.rsplit_once('.').ok_or_else(|| format!("scope '{shown}' does not say what may be done: .rs, or .read as version 1 has it"))?;
+        let unknown = || format!("scope '{shown}' names '{}', which is no resource type", clip(name));
+        let resource = if name == "*" { None } else { Some(definitions.find_resource_type(name).ok_or_else(unknown)?) };
+        let may = match letters {
+            "read" => bits("rs"),
+            "write" => bits("cud"),
+            "*" => bits("cruds"),
+            // In this order, each once.
+            _ if !letters.is_empty() && LETTERS.iter().filter(|l| letters.contains(**l)).eq(letters.chars().collect::<Vec<_>>().iter()) => bits(letters),
+            _ => return Err(format!("scope '{shown}' ends with '{}', which is none of read, write, * or letters of cruds in that order", clip(letters))),
+        };
+        if !writes && may & bits("cud") != 0 {
+            return Err(format!("scope '{shown}' would allow to write, which this simulator grants nobody; ask for .rs or .read"));
+        }
+        if restriction.is_some() && may & bits("cud") != 0 {
+            return Err(format!("scope '{shown}' restricts writing by a search, which this server cannot tell beforehand; restrict .rs"));
+        }
+        Ok(Self { resource, may, restriction, text: text.to_owned() })
+    }
+
+    /// Reads all that are asked for, separated by blanks.
+    ///
+    /// # Errors
+    /// There is none, or one that cannot be granted.
+    pub fn parse_all(text: &str, definitions: &'static Definitions, writes: bool) -> Result<Vec<Self>, String> {
+        let scopes: Vec<Self> = text.split_ascii_whitespace().map(|one| Self::parse(one, definitions, writes)).collect::<Result<_, _>>()?;
+        if scopes.is_empty() {
+            return Err("the scope is empty; ask for system/*.rs, or less".to_owned());
+        }
+        for (n, scope) in scopes.iter().enumerate().filter(|(_, s)| s.restriction.is_some()) {
+            if scopes[..n].iter().any(|other| other.restriction.is_some() && other.restriction != scope.restriction && other.resource == scope.resource) {
+                return Err(format!("scope '{}' is the second that restricts the same type; of each type one search can be granted", clip(&scope.text)));
+            }
+        }
+        Ok(scopes)
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether `scopes` allow what `letter` stands for with a type; none is all types.
+#[must_use]
+pub fn allows(scopes: &[Scope], type_name: Option<&str>, letter: char) -> Verdict {
+    let bit = bits(letter.encode_utf8(&mut [0; 4]));
+    let fits = |s: &&Scope| s.may & bit != 0 && (s.resource.is_none() || (type_name.is_some() && s.resource == type_name));
+    let mut restricted = None;
+    for scope in scopes.iter().filter(fits) {
+        match &scope.restriction {
+            None => return Verdict::Yes,
+            Some(search) => restricted = restricted.or_else(|| Some(search.clone())),
+        }
+    }
+    restricted.map_or(Verdict::No, Verdict::Matching)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::FhirVersion;
+
+    fn parse(text: &str, writes: bool) -> Result<Vec<Scope>, String> {
+        Scope::parse_all(text, Definitions::of(FhirVersion::R4), writes)
+    }
+
+    #[test]
+    fn scopes_of_both_versions_allow_what_they_say() {
+        let cases = [
+            ("system/*.read", Some("Patient"), 'r', Verdict::Yes),
+            ("system/*.read", None, 's', Verdict::Yes),
+            ("system/Patient.rs", Some("Patient"), 's', Verdict::Yes),
+            ("system/Patient.rs", Some("Observation"), 's', Verdict::No),
+            ("system/Patient.rs", None, 's', Verdict::No),
+            ("system/Patient.r", Some("Patient"), 's', Verdict::No),
+            ("system/Patient.write", Some("Patient"), 'd', Verdict::Yes),
+            ("system/Patient.write", Some("Patient"), 'r', Verdict::No),
+            ("system/*.*", Some("Patient"), 'u', Verdict::Yes),
+            ("system/Observation.rs?category=lab", Some("Observation"), 's', Verdict::Matching("category=lab".to_owned())),
+            ("system/Observation.rs?category=lab system/*.rs", Some("Observation"), 's', Verdict::Yes),
+        ];
+        for (text, type_name, letter, verdict) in cases {
+            assert_eq!(parse(text, true).map(|scopes| allows(&scopes, type_name, letter)), Ok(verdict), "{text} {letter}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_granted_is_refused_with_why() {
+        for (text, writes, why) in [
+            ("", true, "empty"),
+            ("launch", true, "not of the form"),
+            ("user/Patient.rs", true, "backend service"),
+            ("system/Pateint.rs", true, "no resource type"),
+            ("system/Patient", true, "does not say"),
+            ("system/Patient.sr", true, "in that order"),
+            ("system/Patient.rr", true, "in that order"),
+            ("system/Patient.x", true, "none of read"),
+            ("system/Patient.cruds", false, "write"),
+            ("system/Patient.write", false, "write"),
+            ("system/*.*", false, "write"),
+            ("system/Patient.cu?active=true", true, "restricts writing"),
+            ("system/Patient.r?a=1 system/Patient.r?a=2", true, "second"),
+        ] {
+            let refused = parse(text, writes).err().unwrap_or_default();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
+    }
+}
