@@ -8,6 +8,7 @@ mod again;
 mod api;
 mod archive;
 mod body;
+mod bulk;
 mod context;
 mod decode;
 mod events;
@@ -72,6 +73,8 @@ pub struct App {
     lane: lane::Lane,
     /// The keys of this server, once they are needed.
     keys: std::sync::OnceLock<smart::Keys>,
+    /// Exports.
+    jobs: Arc<crate::sim::bulk::Jobs>,
     /// Assertions that were used.
     used: smart::Used,
     /// Turns true when the server ends: who waits for events must not keep it.

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod base;
 pub mod bodies;
+pub mod bulk;
 pub mod commit;
 mod dispose;
 pub mod faults;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::http::header;
 use actix_web::{HttpRequest, web};
 
+use super::bulk::Knobs;
 use super::events::{begins, until};
 use super::{App, Options, access, routes};
 use crate::clock::EventId;
@@ -24,6 +25,8 @@ pub struct SimContext {
     pub base: String,
     /// What is asked for below the simulator.
     pub mount: Mount,
+    /// What a segment of the URL tells exports and tokens to be like.
+    pub knobs: Option<Knobs>,
     /// What `base` is without `/fhir`.
     pub root: String,
     /// The path below that, as it came.
@@ -68,7 +71,10 @@ impl SimContext {
             None => (&*decoded, None),
         };
         let id: SimId = decoded.parse()?;
-        let (mount, tail) = rest.split_once('/').unwrap_or((rest, ""));
+        let (first, after) = rest.split_once('/').unwrap_or((rest, ""));
+        // What an export shall be like may stand before all else: `/sim/lab__one/eyJkdXIiOjEwfQ/fhir`.
+        let knobs = if Mount::of(first).is_none() { Knobs::of(first) } else { None };
+        let (mount, tail) = if knobs.is_some() { after.split_once('/').unwrap_or((after, "")) } else { (first, after) };
         let origin = origin(request, &app.options);
         let Some(mount) = Mount::of(mount) else {
             return Err(Failure::new(Kind::NotFound, format!("simulator {id} has nothing at '/{}'; its FHIR endpoint is {origin}/sim/{id}/fhir", clip(mount))));
@@ -95,8 +101,8 @@ impl SimContext {
         if let (Some(event), Some(moment)) = (at, moment) {
             refuse_forgotten(event, moment, &sim)?;
         }
-        let root = format!("{origin}/sim/{name}");
-        Ok(Self { sim, mount, base: format!("{root}/fhir"), root, tail: tail.to_owned(), at })
+        let root = if knobs.is_some() { format!("{origin}/sim/{name}/{first}") } else { format!("{origin}/sim/{name}") };
+        Ok(Self { sim, mount, knobs, base: format!("{root}/fhir"), root, tail: tail.to_owned(), at })
     }
 
     /// The simulator as it is now.

@@ -11,8 +11,8 @@ use actix_web::middleware::Compress;
 use actix_web::{App as ActixApp, HttpServer, web};
 
 use super::{
-    App, Options, Pages, access, api, archive, events, evidence, explain, faults, metrics, pages, resend, respond, serve, sessions, smart, stream, templates,
-    usage,
+    App, Options, Pages, access, api, archive, bulk, events, evidence, explain, faults, metrics, pages, resend, respond, serve, sessions, smart, stream,
+    templates, usage,
 };
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
@@ -94,6 +94,7 @@ fn management(config: &mut web::ServiceConfig) {
             .route("/sims/{id}/events/{event}/files/{file}", web::get().to(events::event_file))
             .service(web::resource("/sims/{id}/archive").get(archive::export).put(archive::import).default_service(web::to(api::not_allowed)))
             .service(web::resource("/sims/{id}/retention").get(api::retention).post(api::retain).default_service(web::to(api::not_allowed)))
+            .route("/sims/{id}/exports", web::get().to(bulk::list))
             .route("/sims/{id}/token", web::post().to(smart::mint))
             .route("/sims/{id}/replay", web::post().to(resend::replay))
             .route("/sims/{id}/coverage", web::get().to(usage::coverage))
@@ -141,6 +142,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         metrics,
         lane: super::lane::Lane::new()?,
         keys: std::sync::OnceLock::new(),
+        jobs: Arc::default(),
         used: super::smart::Used::default(),
         stopping: is_stopping,
     });

@@ -15,7 +15,7 @@ use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
 use super::negotiate::{self, Format, Sent};
 use super::respond::Answer;
-use super::{App, access, body, policy, routes, smart};
+use super::{App, access, body, bulk, policy, routes, smart};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -55,6 +55,12 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     };
     if context.mount == Mount::Auth || context.mount == Mount::Fhir && context.tail.starts_with(".well-known/") {
         return smart::serve(&request, body, &context, app, started).await;
+    }
+    if context.mount == Mount::Bulk {
+        return bulk::serve(&request, &context, app, started).await;
+    }
+    if let Some(level) = bulk::Level::of(&context.tail).filter(|_| context.at.is_none()) {
+        return bulk::kick_off(&request, body, level, &context, app, started).await;
     }
     let parsed = if body.len() > INLINE_BYTES { read_aside(&request, context.snapshot().version(), body.clone()).await } else { None };
     let call = call(&request, &context, &app, body, parsed, broken, started);

@@ -85,7 +85,7 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
     let is_form = routes::text(request, header::CONTENT_TYPE)
         .and_then(|t| t.split(';').next())
         .is_some_and(|t| t.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-    let (sim, root) = (context.sim.clone(), context.root.clone());
+    let (sim, root, life) = (context.sim.clone(), context.root.clone(), context.knobs.as_ref().and_then(|k| k.tlt));
     let work = move || {
         let form = Form { pairs: pairs(std::str::from_utf8(&body).unwrap_or_default()), is_form };
         match (method.as_str(), asked.as_str()) {
@@ -94,7 +94,7 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
                 ("smart-configuration", Keys::of(&app).map_or_else(|f| server_error(&f), |keys| Answer::json(200, &json!({"keys": [keys.jwk]}))))
             }
             ("POST", "register") => ("register", register(&form, &sim, &app).unwrap_or_else(|r| refusal(&r))),
-            ("POST", "token") => ("token", token(&form, &root, &sim, &app).unwrap_or_else(|r| refusal(&r))),
+            ("POST", "token") => ("token", token(&form, &root, life, &sim, &app).unwrap_or_else(|r| refusal(&r))),
             (_, "register" | "token") => {
                 ("unknown", Answer { status: 405, ..refusal(&Refused::new("invalid_request", "POST a form here")) }.with("allow", "POST"))
             }
@@ -216,7 +216,7 @@ fn register(form: &Form, sim: &Sim, app: &App) -> std::result::Result<Answer, Re
 }
 
 /// `POST …/auth/token`.
-fn token(form: &Form, root: &str, sim: &Sim, app: &App) -> std::result::Result<Answer, Refused> {
+fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> std::result::Result<Answer, Refused> {
     form.proven()?;
     match form.get("grant_type") {
         "client_credentials" => {}
@@ -251,7 +251,7 @@ fn token(form: &Form, root: &str, sim: &Sim, app: &App) -> std::result::Result<A
     if let Some(jti) = &client.jti {
         app.used.first(sim.id(), jti, client.expires.saturating_add(60), now)?;
     }
-    let minutes = client.registration.minutes.unwrap_or(u32::MAX).min(profile.settings.smart.token_minutes);
+    let minutes = client.registration.minutes.or(life).unwrap_or(u32::MAX).min(profile.settings.smart.token_minutes);
     let lasts = (client.expires - now).min(i64::from(minutes) * 60).max(1);
     let id = base16ct::lower::encode_string(&Sha256::digest(&client.id))[..16].to_owned();
     let access = Access {

@@ -39,7 +39,9 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
     if let Value::Object(rest) = &mut rest {
         // Before R4 operations are listed for the whole server only.
         let whole = |d: &&Definition| d.types.is_empty() || version == FhirVersion::Stu3;
-        rest.insert("operation".into(), operation::ALL.iter().filter(whole).map(|d| d.listed(version, env.base)).collect());
+        let mut operations: Vec<Value> = operation::ALL.iter().filter(whole).map(|d| d.listed(version, env.base)).collect();
+        operations.push(export("export", "export", version));
+        rest.insert("operation".into(), operations.into());
         rest.insert("searchParam".into(), common(snapshot.params(), env.base));
     }
     let mut statement = json!({
@@ -54,6 +56,9 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         "patchFormat": PATCH_FORMATS,
         "rest": [rest],
     });
+    if version != FhirVersion::Stu3 {
+        statement["instantiates"] = json!([format!("{BULK}/CapabilityStatement/bulk-data")]);
+    }
     if version == FhirVersion::Stu3
         && let Value::Object(statement) = &mut statement
     {
@@ -61,6 +66,14 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         statement.insert("acceptUnknown".into(), "both".into());
     }
     Reply { body: Some(statement.to_string().into_bytes().into()), ..Reply::new(Done::Ok) }
+}
+
+/// The guide of bulk data.
+const BULK: &str = "http://hl7.org/fhir/uv/bulkdata";
+
+fn export(name: &str, definition: &str, version: FhirVersion) -> Value {
+    let url = format!("{BULK}/OperationDefinition/{definition}");
+    json!({"name": name, "definition": if version == FhirVersion::Stu3 { json!({"reference": url}) } else { json!(url) }})
 }
 
 /// How to get a token, <https://hl7.org/fhir/smart-app-launch/1.0.0/conformance/>.
@@ -107,7 +120,13 @@ fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<S
     }
     put("conditionalDelete", settings.conditional_delete.code().into());
     resource.insert("searchParam".into(), params.of(type_name).list.iter().map(|p| param(p, version, base)).collect());
-    let operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version, base)).collect();
+    let mut operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version, base)).collect();
+    // Testers of bulk data look for one name or the other.
+    match type_name {
+        "Patient" => operations.extend(["patient-export", "export"].map(|name| export(name, "patient-export", version))),
+        "Group" => operations.extend(["group-export", "export"].map(|name| export(name, "group-export", version))),
+        _ => {}
+    }
     if version != FhirVersion::Stu3 && !operations.is_empty() {
         resource.insert("operation".into(), operations.into());
     }

@@ -76,6 +76,9 @@ pub struct Settings {
     /// Tokens of SMART, where those are asked for.
     #[serde(skip_serializing_if = "is_default")]
     pub smart: Smart,
+    /// Exports of bulk data.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bulk: Bulk,
     /// How far back it remembers.
     #[serde(skip_serializing_if = "Retention::is_none")]
     pub retention: Retention,
@@ -107,6 +110,24 @@ pub struct Smart {
     pub token_minutes: u32,
     /// Whether an assertion must have `jti` and `iat` and end within five minutes, as the specification says.
     pub strict: bool,
+}
+
+/// How exports of bulk data are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Bulk {
+    /// Most lines of a file.
+    pub page: usize,
+    /// Seconds that an export takes at least.
+    pub duration_seconds: u32,
+    /// Minutes that it is kept.
+    pub keep_minutes: u32,
+}
+
+impl Default for Bulk {
+    fn default() -> Self {
+        Self { page: 10_000, duration_seconds: 0, keep_minutes: 60 }
+    }
 }
 
 impl Default for Smart {
@@ -160,6 +181,7 @@ impl Default for Settings {
             history_modifications: false,
             auth: Auth::default(),
             smart: Smart::default(),
+            bulk: Bulk::default(),
             retention: Retention::default(),
             faults: Vec::new(),
         }

@@ -7,6 +7,7 @@
 mod archives;
 mod bad_input;
 mod browsing;
+mod bulk;
 mod bundles;
 mod conditionals;
 mod custom_params;

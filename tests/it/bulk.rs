@@ -1,0 +1,344 @@
+//! Exports of bulk data.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use crate::support::{Reply, TestServer, patient};
+
+const ASYNC: [(&str, &str); 2] = [("accept", "application/fhir+json"), ("prefer", "respond-async")];
+
+fn world(server: &TestServer) {
+    let fhir = server.fhir("a__b");
+    for n in 0..5 {
+        fhir.put(
+            &format!("/Patient/p{n}"),
+            &json!({"resourceType": "Patient", "id": format!("p{n}"), "gender": if n % 2 == 0 { "male" } else { "female" }, "name": [{"family": "F"}]}),
+        )
+        .expect(201);
+        let observation = json!({"resourceType": "Observation", "id": format!("o{n}"), "status": "final", "code": {"text": "c"}, "subject": {"reference": format!("Patient/p{n}")}});
+        fhir.put(&format!("/Observation/o{n}"), &observation).expect(201);
+    }
+    fhir.put("/Observation/alone", &json!({"resourceType": "Observation", "id": "alone", "status": "final", "code": {"text": "c"}})).expect(201);
+    fhir.put("/Organization/x", &json!({"resourceType": "Organization", "id": "x", "name": "x"})).expect(201);
+    let member = |id: &str, inactive: bool| json!({"entity": {"reference": format!("Patient/{id}")}, "inactive": inactive});
+    let group = json!({"resourceType": "Group", "id": "g", "type": "person", "actual": true, "name": "g", "quantity": 2, "member": [member("p0", false), member("p1", false), member("p4", true)]});
+    fhir.put("/Group/g", &group).expect(201);
+}
+
+fn path_of(server: &TestServer, reply: &Reply) -> String {
+    let place = reply.header("content-location").to_owned();
+    place.strip_prefix(server.url()).unwrap_or_else(|| panic!("{place} is absolute")).to_owned()
+}
+
+/// Waits for an export; returns its manifest.
+fn manifest(server: &TestServer, begun: Reply) -> Value {
+    let status = path_of(server, &begun.expect(202));
+    loop {
+        let reply = server.client().get(&status);
+        if reply.status == 202 {
+            assert!(reply.header("x-progress").ends_with("% complete") && reply.header("retry-after").parse::<u32>().is_ok());
+            std::thread::yield_now();
+            continue;
+        }
+        assert!(!reply.header("expires").is_empty());
+        return reply.expect(200).json();
+    }
+}
+
+/// `Type/id` of all that is in the files of a list.
+fn contents(server: &TestServer, manifest: &Value, list: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for output in manifest[list].as_array().unwrap() {
+        let path = output["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+        let reply = server.client().get(&path).expect(200);
+        assert_eq!(reply.header("content-type"), "application/fhir+ndjson");
+        let lines: Vec<Value> = reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len() as u64, output["count"].as_u64().unwrap());
+        for line in lines {
+            assert_eq!(line["resourceType"], output["type"]);
+            let name = if list == "deleted" {
+                line["entry"][0]["request"]["url"].as_str().unwrap().to_owned()
+            } else {
+                format!("{}/{}", output["type"].as_str().unwrap(), line["id"].as_str().unwrap_or("-"))
+            };
+            assert!(found.insert(name.clone()) || list == "error", "{name} twice");
+        }
+    }
+    found
+}
+
+fn exported(server: &TestServer, path: &str) -> BTreeSet<String> {
+    let begun = server.fhir("a__b").send("GET", path, &ASYNC, b"");
+    let manifest = manifest(server, begun);
+    contents(server, &manifest, "output")
+}
+
+fn names(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn every_level_exports_what_belongs_to_it() {
+    let server = TestServer::start();
+    world(&server);
+    let all = exported(&server, "/$export");
+    assert_eq!(all.len(), 13);
+    let of_patients = exported(&server, "/Patient/$export");
+    assert_eq!(of_patients.len(), 11, "patients, what is about them, and the group that has them: {of_patients:?}");
+    assert!(!of_patients.contains("Observation/alone") && !of_patients.contains("Organization/x"));
+    let of_group = exported(&server, "/Group/g/$export?_type=Patient,Observation");
+    assert_eq!(of_group, names(&["Patient/p0", "Patient/p1", "Observation/o0", "Observation/o1"]));
+    assert_eq!(exported(&server, "/$export?_type=Organization&_type=Group"), names(&["Organization/x", "Group/g"]));
+    assert_eq!(exported(&server, "/$export?_type=Basic"), BTreeSet::new());
+    assert_eq!(
+        exported(&server, "/$export?_type=Patient&_typeFilter=Patient%3Fgender%3Dmale%26_id%3Dp0%252Cp1&_typeFilter=Patient%3F_id%3Dp3"),
+        names(&["Patient/p0", "Patient/p3"])
+    );
+    server.fhir("a__b").send("GET", "/Group/none/$export", &ASYNC, b"").expect(404).refusal();
+
+    let parameters = json!({"resourceType": "Parameters", "parameter": [
+        {"name": "_type", "valueString": "Patient,Observation"}, {"name": "patient", "valueReference": {"reference": "Patient/p2"}}, {"name": "_elements", "valueString": "Patient.gender"}]});
+    let begun = server.fhir("a__b").send(
+        "POST",
+        "/Patient/$export",
+        &[ASYNC[0], ASYNC[1], ("content-type", "application/fhir+json")],
+        parameters.to_string().as_bytes(),
+    );
+    let manifest = manifest(&server, begun);
+    assert_eq!(contents(&server, &manifest, "output"), names(&["Patient/p2", "Observation/o2"]));
+    assert!(manifest["request"].as_str().unwrap().ends_with("/sim/a__b/fhir/Patient/$export") && manifest["requiresAccessToken"] == false);
+    let of = |type_name: &str| {
+        let output = manifest["output"].as_array().unwrap().iter().find(|o| o["type"] == type_name).unwrap();
+        server.client().get(output["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).json()
+    };
+    let patient = of("Patient");
+    assert!(patient["gender"] == "male" && patient.get("name").is_none() && patient["meta"]["tag"][0]["code"] == "SUBSETTED", "{patient}");
+    assert!(of("Observation")["subject"].is_object(), "elements of Patient only");
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_or_reported() {
+    let server = TestServer::start();
+    world(&server);
+    let fhir = server.fhir("a__b");
+    for (path, why) in [
+        ("/$export?_type=Pateint", "did you mean 'Patient'"),
+        ("/$export?_since=never", "_since"),
+        ("/$export?_since=2999-01-01T00:00:00Z", "future"),
+        ("/$export?_until=never", "_until"),
+        ("/$export?_outputFormat=text/csv", "_outputFormat"),
+        ("/$export?patient=p1", "patient"),
+        ("/Patient/$export?patient=p1", "patient"),
+        ("/$export?includeAssociatedData=x", "includeAssociatedData"),
+        ("/$export?bogus=x", "bogus"),
+        ("/$export?_typeFilter=Patient", "_typeFilter"),
+    ] {
+        let refused = fhir.send("GET", path, &ASYNC, b"").expect(400).refusal();
+        assert!(refused.contains(why), "{path}: {refused}");
+    }
+    fhir.send("GET", "/$export", &[("accept", "text/html"), ASYNC[1]], b"").expect(400).refusal();
+    fhir.send("GET", "/$export", &[ASYNC[0], ("prefer", "respond-sync")], b"").expect(400).refusal();
+    fhir.send("DELETE", "/$export", &ASYNC, b"").expect(405).refusal();
+    fhir.send("POST", "/$export", &[ASYNC[0], ASYNC[1], ("content-type", "application/fhir+json")], b"{\"resourceType\":\"Patient\"}").expect(400).refusal();
+    let lenient = [ASYNC[0], ("prefer", "respond-async, handling=lenient")];
+    let manifest = manifest(&server, fhir.send("GET", "/$export?bogus=x&_type=Pateint,Patient", &lenient, b""));
+    assert_eq!((manifest["error"][0]["count"].as_u64(), manifest["error"][0]["type"].as_str()), (Some(2), Some("OperationOutcome")));
+    assert_eq!(contents(&server, &manifest, "output").len(), 5);
+    // The reference server insists on both headers.
+    server.client().put("/api/sims/a__bulk", &json!({"type": "bulk"})).expect(201);
+    let bulk = server.fhir("a__bulk");
+    bulk.send("GET", "/$export", &[ASYNC[0]], b"").expect(400);
+    bulk.send("GET", "/$export", &[ASYNC[1], ("accept", "*/*")], b"").expect(400);
+    let begun = bulk.send("GET", "/$export", &ASYNC, b"").expect(202);
+    assert_eq!(begun.json()["resourceType"], "OperationOutcome");
+}
+
+#[test]
+fn an_export_is_ended_and_expires() {
+    let mut server = TestServer::start();
+    world(&server);
+    let fhir = server.fhir("a__b");
+    let begun = fhir.send("GET", "/$export", &ASYNC, b"").expect(202);
+    let status = path_of(&server, &begun);
+    let whole = manifest(&server, begun);
+    let file = whole["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    let api = server.client();
+    let text = api.get(&file).expect(200).text().to_owned();
+    let part = api.send("GET", &file, &[("range", "bytes=3-12")], b"").expect(206);
+    assert_eq!((part.text(), part.header("content-range")), (&text[3..13], format!("bytes 3-12/{}", text.len()).as_str()));
+    api.send("GET", &file, &[("range", &format!("bytes={}-", text.len()))], b"").expect(416);
+    let packed = api.send("GET", &file, &[("accept-encoding", "gzip")], b"").expect(200);
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    let mut unpacked = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed.bytes[..]), &mut unpacked).unwrap();
+    assert_eq!(unpacked, text);
+    for bad in [
+        "/sim/a__b/bulk/x",
+        "/sim/a__b/bulk/../../a__b",
+        "/sim/a__b/bulk/3fa85f64-5717-4562-b3fc-2c963f66afa6",
+        &format!("{status}/../job.json"),
+        &format!("{status}/job.json"),
+        &format!("{status}/none"),
+    ] {
+        api.get(bad).expect(404).refusal();
+    }
+    assert_eq!(api.get("/api/sims/a__b/exports").json()["exports"][0]["resources"], 13);
+    // What was whole is whole after a restart.
+    server.kill();
+    server.restart();
+    let (status_now, file_now) = (status.clone(), file.clone());
+    assert_eq!(server.client().get(&status_now).expect(200).json()["output"].as_array().unwrap().len(), whole["output"].as_array().unwrap().len());
+    assert_eq!(server.client().get(&file_now).expect(200).text(), text);
+    server.client().delete(&status).expect(202);
+    server.client().get(&status).expect(404).refusal();
+    server.client().get(&file).expect(404).refusal();
+    assert_eq!(std::fs::read_dir(server.simdb().join(".bulk/a__b")).unwrap().count(), 0);
+    // Of another simulator of the name there is none.
+    let begun = server.fhir("a__b").send("GET", "/$export", &ASYNC, b"").expect(202);
+    let status = path_of(&server, &begun);
+    manifest(&server, begun);
+    server.client().delete("/api/sims/a__b").expect(204);
+    server.client().put("/api/sims/a__b", &json!({})).expect(201);
+    server.client().get(&status).expect(404);
+}
+
+#[test]
+fn files_hold_what_there_was_at_their_moment() {
+    let server = TestServer::start();
+    server.fhir("a__b").put("/Patient/seed", &patient("seed", "A")).expect(201);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for w in 0..3 {
+            let (fhir, stop) = (server.fhir("a__b"), &stop);
+            scope.spawn(move || {
+                let mut n = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let id = format!("w{w}x{}", n % 40);
+                    match n % 7 {
+                        6 => drop(fhir.delete(&format!("/Patient/{id}"))),
+                        _ => drop(fhir.put(&format!("/Patient/{id}"), &patient(&id, &format!("F{n}")))),
+                    }
+                    n += 1;
+                }
+            });
+        }
+        let mut since = None::<String>;
+        for _ in 0..6 {
+            let path = since.as_ref().map_or("/$export?_type=Patient".to_owned(), |since| format!("/$export?_type=Patient&_since={since}"));
+            let whole = manifest(&server, server.fhir("a__b").send("GET", &path, &ASYNC, b""));
+            let time = whole["transactionTime"].as_str().unwrap().to_owned();
+            if since.is_none() {
+                let found = contents(&server, &whole, "output");
+                let then = server.client().get(&format!("/sim/a__b@{time}/fhir/Patient?_count=1000&_elements=id")).expect(200).json();
+                let there: BTreeSet<String> =
+                    then["entry"].as_array().unwrap().iter().map(|e| format!("Patient/{}", e["resource"]["id"].as_str().unwrap())).collect();
+                assert_eq!(found, there, "at {time}");
+            }
+            since = if since.is_some() { None } else { Some(time) };
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    // Changes since: what came, changed and went, and nothing else.
+    let whole = manifest(&server, server.fhir("a__b").send("GET", "/$export", &ASYNC, b""));
+    let since = whole["transactionTime"].as_str().unwrap();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/new", &patient("new", "A")).expect(201);
+    fhir.delete("/Patient/seed").expect(204);
+    fhir.put("/Patient/brief", &patient("brief", "A")).expect(201);
+    fhir.delete("/Patient/brief").expect(204);
+    let changed = manifest(&server, fhir.send("GET", &format!("/$export?_since={since}"), &ASYNC, b""));
+    assert_eq!(contents(&server, &changed, "output"), names(&["Patient/new"]));
+    assert_eq!(contents(&server, &changed, "deleted"), names(&["Patient/brief", "Patient/seed"]));
+}
+
+#[test]
+fn knobs_and_tokens_are_those_of_the_reference_server() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"type": "bulk", "settings": {}})).expect(201);
+    world(&server);
+    let with = |knobs: Value| format!("/sim/a__b/{}/fhir", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(knobs.to_string()));
+    let api = server.client();
+    let paged = manifest(&server, api.send("GET", &format!("{}/Patient/$export?_type=Patient", with(json!({"page": 2, "dur": 0}))), &ASYNC, b""));
+    assert_eq!(paged["output"].as_array().unwrap().iter().map(|o| o["count"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 2, 1]);
+    assert!(paged["output"][0]["url"].as_str().unwrap().contains("/sim/a__b/ey"), "the segment stays in the URLs");
+    assert_eq!(contents(&server, &paged, "output").len(), 5);
+    // The rest of the endpoint is there, too.
+    api.get(&format!("{}/Patient/p0", with(json!({"page": 2})))).expect(200);
+    api.send("GET", &format!("{}/$export", with(json!({"err": "file_generation_failed"}))), &ASYNC, b"").expect(500).refusal();
+    let some =
+        manifest(&server, api.send("GET", &format!("{}/$export?_type=Patient", with(json!({"err": "some_file_generation_failed", "page": 1}))), &ASYNC, b""));
+    assert_eq!((some["output"].as_array().unwrap().len(), some["error"][0]["count"].as_u64()), (1, Some(4)));
+    let begun = api.send("GET", &format!("{}/$export", with(json!({"err": "transient_error"}))), &ASYNC, b"").expect(202);
+    let first = api.get(&path_of(&server, &begun)).expect(500).json();
+    assert_eq!(first["issue"][0]["code"], "transient");
+    manifest(&server, begun);
+    let gone = manifest(&server, api.send("GET", &format!("{}/$export", with(json!({"err": "file_expired"}))), &ASYNC, b""));
+    api.get(gone["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).expect(410).refusal();
+    let long = api.send("GET", &format!("{}/$export", with(json!({"dur": 600}))), &ASYNC, b"").expect(202);
+    api.get(&path_of(&server, &long)).expect(202);
+
+    api.patch("/api/sims/a__b", &json!({"settings": {"auth": "smart-backend"}})).expect(200);
+    let minted =
+        |scope: &str| format!("Bearer {}", api.post("/api/sims/a__b/token", &json!({"scope": scope})).expect(200).json()["access_token"].as_str().unwrap());
+    let (patients, all) = (minted("system/Patient.rs"), minted("system/*.rs"));
+    let ask = |token: &str, path: &str| api.send("GET", path, &[ASYNC[0], ASYNC[1], ("authorization", token)], b"");
+    api.send("GET", "/sim/a__b/fhir/$export", &ASYNC, b"").expect(401).refusal();
+    ask(&patients, "/sim/a__b/fhir/$export?_type=Observation").expect(403).refusal();
+    let begun = ask(&all, "/sim/a__b/fhir/$export?_type=Patient,Observation").expect(202);
+    let status = path_of(&server, &begun);
+    api.get(&status).expect(401);
+    let whole = loop {
+        let reply = ask(&all, &status);
+        if reply.status != 202 {
+            break reply.expect(200).json();
+        }
+    };
+    assert_eq!(whole["requiresAccessToken"], true);
+    for output in whole["output"].as_array().unwrap() {
+        let path = output["url"].as_str().unwrap().strip_prefix(server.url()).unwrap();
+        api.get(path).expect(401);
+        ask(&all, path).expect(200);
+        assert_eq!(ask(&patients, path).status, if output["type"] == "Patient" { 200 } else { 403 });
+    }
+    // Without names, what the token allows; and of that what it is restricted to.
+    let some = minted("system/Patient.rs?gender=male");
+    let status = path_of(&server, &ask(&some, "/sim/a__b/fhir/$export").expect(202));
+    let whole = loop {
+        let reply = ask(&some, &status);
+        if reply.status != 202 {
+            break reply.expect(200).json();
+        }
+    };
+    assert_eq!((whole["output"].as_array().unwrap().len(), &whole["output"][0]["count"]), (1, &json!(3)));
+}
+
+#[test]
+fn a_server_that_is_killed_calls_nothing_whole_that_is_not() {
+    let mut server = TestServer::start();
+    for round in 0..4 {
+        let fhir = server.fhir("a__b");
+        let entries: Vec<Value> = (0..400)
+            .map(|n| json!({"resource": {"resourceType": "Basic", "id": format!("r{round}x{n}"), "code": {"text": "c"}}, "request": {"method": "PUT", "url": format!("Basic/r{round}x{n}")}}))
+            .collect();
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+        server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 50}}})).expect(200);
+        let begun = fhir.send("GET", "/$export", &ASYNC, b"").expect(202);
+        let status = path_of(&server, &begun);
+        let folder = server.simdb().join(".bulk/a__b").join(status.rsplit('/').next().unwrap());
+        // Another file each time.
+        while std::fs::read_dir(&folder).map_or(0, Iterator::count) < 1 + round * 2 && server.client().get(&status).status == 202 {
+            std::hint::spin_loop();
+        }
+        server.kill();
+        server.restart();
+        let reply = server.client().get(&status);
+        match reply.status {
+            200 => assert_eq!(contents(&server, &reply.json(), "output").len(), 400 * (round + 1)),
+            500 => assert!(reply.refusal().contains("begin it anew"), "{}", reply.text()),
+            other => panic!("{other}: {}", reply.text()),
+        }
+        server.client().delete(&status).expect(202);
+    }
+}
