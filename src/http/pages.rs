@@ -186,7 +186,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             "stream": asked.before.is_none().then(|| format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned()))),
             "filtered": !filters.is_empty(), "asked": form(filters),
             "settings": changed(&summary.profile.settings), "rules": crate::fhir::raw::pretty(&json!(summary.profile.settings.faults).to_string()), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
-            "snapshots": snapshots, "presets": presets});
+            "snapshots": snapshots, "presets": presets, "exports": super::bulk::listed(&sim, app)});
         Ok(app.pages.render(200, "sim.html", values))
     })
     .await
@@ -335,7 +335,7 @@ pub(super) fn exchange(record: &EventRecord, folder: &std::path::Path, most: usi
     json!({"id": record.event, "instant": record.instant, "interaction": record.interaction, "method": record.request.method, "url": record.request.url,
         "status": record.response.status, "good": is_good(record.response.status.into()), "duration": record.response.duration_us, "client": record.client,
         "resources": resources, "more": record.resources.len().saturating_sub(SHOWN_RESOURCES),
-        "fault": record.fault, "stripped": record.stripped, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
+        "fault": record.fault, "authorization": record.authorization, "stripped": record.stripped, "issues": issues(record, answered.as_ref().map(|(_, text)| text.as_str())),
         "request_headers": headers(&record.request.headers), "response_headers": headers(&record.response.headers),
         "request_body": shown(&asked), "response_body": shown(&answered)})
 }
