@@ -118,7 +118,8 @@ impl FromStr for EventId {
         let mut parts = [0u32; 8];
         let mut count = 0;
         for part in text.split('_') {
-            if count == 8 || part.len() != WIDTHS[count] || !part.bytes().all(|b| b.is_ascii_digit()) {
+            // Of a moment between two events the suffix may have five digits.
+            if count == 8 || (part.len() != WIDTHS[count] && !(count == 7 && part.len() == 5)) || !part.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(());
             }
             parts[count] = part.parse().map_err(drop)?;

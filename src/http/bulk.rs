@@ -21,7 +21,7 @@ use super::{App, routes};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId, instant, outcome};
 use crate::interaction::target::pairs;
-use crate::sim::bulk::{Job, Order, Output, Phase, State};
+use crate::sim::bulk::{Job, Order, Output, Phase, State, Whose};
 use crate::sim::profile::BULK_TYPE;
 use crate::sim::{Auth, Sim, Snapshot};
 use crate::simdb::SimId;
@@ -77,9 +77,11 @@ impl Level {
     /// What a path below the endpoint exports, if it does.
     #[must_use]
     pub fn of(tail: &str) -> Option<Self> {
-        let tail = tail.trim_end_matches('/');
-        match tail.strip_suffix("$export")?.trim_end_matches('/') {
-            "" => Some(Self::System),
+        let tail = percent_encoding::percent_decode_str(tail.trim_end_matches('/')).decode_utf8().ok()?;
+        if tail == "$export" {
+            return Some(Self::System);
+        }
+        match tail.strip_suffix("/$export")? {
             "Patient" => Some(Self::Patient),
             group => Some(Self::Group(group.strip_prefix("Group/")?.parse().ok()?)),
         }
@@ -135,6 +137,9 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
     }
     let mut order = order(asked, level, &snapshot, sim.now_ms())?;
     if let Some(bearer) = bearer {
+        if let Level::Group(_) = level {
+            bearer.may(&[Need(Some("Group"), 'r')])?;
+        }
         permitted(bearer, &mut order, asked)?;
     }
     order.page = knobs.page.unwrap_or(profile.settings.bulk.page);
@@ -147,6 +152,10 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
         transaction_time: String::new(),
         requires_token: profile.settings.auth == Auth::SmartBackend,
         made: profile.created.clone(),
+        boot: String::new(),
+        client: bearer.map(|bearer| bearer.access.client.clone()),
+        restrictions: order.restrictions.iter().map(|(type_name, pairs)| ((*type_name).to_owned(), shown(pairs))).collect(),
+        cancelled: false,
         began_ms: now,
         ready_ms: now + lasts(knobs.dur.unwrap_or(profile.settings.bulk.duration_seconds)),
         expires_ms: now + lasts(profile.settings.bulk.keep_minutes) * 60,
@@ -180,7 +189,7 @@ impl Asked {
 
     /// The parameters, of the URL or of the Parameters resource that was posted.
     fn parameters(&self) -> Result<Vec<(String, String)>> {
-        if self.method == Method::GET || self.method == Method::HEAD {
+        if self.method == Method::GET {
             return Ok(pairs(&self.query));
         }
         if self.method != Method::POST {
@@ -237,7 +246,12 @@ fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64) -> Resu
                     order.elements.push((of, name.to_owned()));
                 }
             }
-            "_typeFilter" => order.filters.extend(filters(&value, definitions)?),
+            "_typeFilter" => {
+                for (type_name, pairs) in filters(&value, definitions)? {
+                    policy::condition(&pairs, type_name, snapshot, now_ms).map_err(|f| bad(format!("_typeFilter of {type_name}: {}", f.diagnostics)))?;
+                    order.filters.push((type_name, pairs));
+                }
+            }
             "patient" if asked.method != Method::POST || *level == Level::System => {
                 return Err(bad("patient chooses among patients: it is for POST, and for Patient/$export or Group/[id]/$export".to_owned()));
             }
@@ -263,33 +277,38 @@ fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64) -> Resu
             }
         }
     }
-    order.patients = match level {
-        Level::System => None,
-        Level::Patient => Some(chosen),
-        Level::Group(id) => {
-            let members = members(id, snapshot)?;
-            if let Some(stranger) = chosen.iter().flatten().find(|id| !members.contains(id)) {
-                return Err(bad(format!("patient: Patient/{stranger} is no member of Group/{id}")));
-            }
-            Some(Some(chosen.unwrap_or(members)))
-        }
-    };
-    order.types = those(types, level, &order.filters, snapshot);
+    order.whose = whose(level, chosen, snapshot)?;
+    let members = definitions.compartment_types("Patient");
+    let belongs = |t: &&'static str| *level == Level::System || *t == "Patient" || members.is_some_and(|members| members.contains_key(*t));
+    order.gone = if types.is_empty() { definitions.resource_types().to_vec() } else { types.clone() };
+    order.gone.retain(belongs);
+    order.types = those(types, &order.filters, snapshot);
+    order.types.retain(belongs);
     Ok(order)
 }
 
-/// The types that are exported: those that are asked for, else all of which there is something, and which belong to patients.
-fn those(asked: Vec<&'static str>, level: &Level, filters: &[OfType], snapshot: &Snapshot) -> Vec<&'static str> {
+/// Whose resources are exported.
+fn whose(level: &Level, chosen: Option<Vec<ResourceId>>, snapshot: &Snapshot) -> Result<Whose> {
+    let Level::Group(id) = level else {
+        let all = if *level == Level::System { Whose::Anyones } else { Whose::Patients };
+        return Ok(chosen.map_or(all, Whose::Of));
+    };
+    let members = members(id, snapshot)?;
+    if let Some(stranger) = chosen.iter().flatten().find(|id| !members.contains(id)) {
+        return Err(bad(format!("patient: Patient/{stranger} is no member of Group/{id}")));
+    }
+    Ok(Whose::Of(chosen.unwrap_or(members)))
+}
+
+/// The types that are exported: those that are asked for, else all of which there is something.
+fn those(asked: Vec<&'static str>, filters: &[OfType], snapshot: &Snapshot) -> Vec<&'static str> {
     let mut types = asked;
     if types.is_empty() {
-        types = snapshot.definitions().resource_types().iter().copied().filter(|t| snapshot.counts().any(|(there, _)| there == *t)).collect();
-        // What was deleted is not there any more, and told of.
+        types = snapshot.counts().map(|(there, _)| there).collect();
         types.extend(filters.iter().map(|(t, _)| *t));
     }
     types.sort_unstable();
     types.dedup();
-    let members = snapshot.definitions().compartment_types("Patient");
-    types.retain(|t| *level == Level::System || *t == "Patient" || members.is_some_and(|members| members.contains_key(t)));
     types
 }
 
@@ -299,7 +318,13 @@ fn members(id: &ResourceId, snapshot: &Snapshot) -> Result<Vec<ResourceId>> {
     let version = snapshot.latest("Group", id).filter(|v| !v.is_deletion()).ok_or_else(missing)?;
     let group: Value = serde_json::from_slice(&snapshot.body("Group", &version)?).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
     let active = group["member"].as_array().into_iter().flatten().filter(|m| m["inactive"] != Value::Bool(true));
-    let ids = active.filter_map(|m| m["entity"]["reference"].as_str()?.rsplit_once("Patient/").map(|(_, id)| id.to_owned()));
+    // Of this simulator; what is elsewhere may have the same ids.
+    let own = format!("/sim/{}/fhir/", snapshot.sim());
+    let within = |reference: &str| match reference.split_once(&own) {
+        Some((_, within)) => Some(within.to_owned()),
+        None => (!reference.contains(':')).then(|| reference.to_owned()),
+    };
+    let ids = active.filter_map(|m| within(m["entity"]["reference"].as_str()?)?.strip_prefix("Patient/").map(str::to_owned));
     Ok(ids.filter_map(|id| id.split('/').next()?.parse().ok()).collect())
 }
 
@@ -332,6 +357,11 @@ fn filters(text: &str, definitions: &'static Definitions) -> Result<Vec<OfType>>
     parts.into_iter().map(one).collect()
 }
 
+/// Parameters as a query.
+fn shown(pairs: &[(String, String)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
 /// Leaves of an order what the token allows: what was asked for by name must be allowed, of all types those that are.
 fn permitted(bearer: &Bearer, order: &mut Order, asked: &Asked) -> Result<()> {
     let named = asked.parameters()?.iter().any(|(name, _)| name == "_type");
@@ -350,6 +380,7 @@ fn permitted(bearer: &Bearer, order: &mut Order, asked: &Asked) -> Result<()> {
     if types.is_empty() && !order.types.is_empty() {
         bearer.may(&[Need(None, 'r')])?;
     }
+    order.gone.retain(|type_name| allows(&bearer.scopes, Some(type_name), 'r') == Verdict::Yes);
     order.types = types;
     Ok(())
 }
@@ -361,10 +392,12 @@ pub async fn serve(request: &HttpRequest, context: &SimContext, app: Data<App>, 
     let bearer = policy::bearer(request, &context.sim, &app);
     let there = (context.sim.clone(), id.to_owned());
     let jobs = app.clone();
-    let job = web::block(move || jobs.jobs.find(jobs.registry.root(), &there.0, &there.1)).await.ok().flatten();
+    let job = web::block(move || jobs.jobs.find(&jobs.registry, &there.0, &there.1)).await.ok().flatten();
     let missing =
         || Failure::new(Kind::NotFound, format!("simulator {} has no export '{}'; it was never begun, was ended or has expired", context.sim.id(), clip(id)));
-    let found = bearer.and_then(|bearer| job.ok_or_else(missing).map(|job| (job, bearer)));
+    // Another's is none.
+    let theirs = |job: &Arc<Job>, bearer: &Option<Bearer>| bearer.as_ref().is_none_or(|bearer| job.state().client.as_ref() == Some(&bearer.access.client));
+    let found = bearer.and_then(|bearer| job.filter(|job| theirs(job, &bearer)).ok_or_else(missing).map(|job| (job, bearer)));
     let name = match (request.method().as_str(), file) {
         ("DELETE", None) => "export-cancel",
         (_, None) => "export-status",
@@ -433,10 +466,16 @@ fn found_file(job: &Job, name: &str, bearer: Option<&Bearer>) -> Result<(std::pa
     let missing = || Failure::new(Kind::NotFound, format!("the export has no file '{}'; its status lists them", clip(name)));
     let (path, output) = job.file(name).filter(|_| state.phase == Phase::Complete).ok_or_else(missing)?;
     // What errors and deletions tell is of no type that a token names.
-    if let Some(bearer) = bearer.filter(|_| !matches!(output.type_name.as_str(), "OperationOutcome" | "Bundle"))
-        && allows(&bearer.scopes, Some(&output.type_name), 'r') == Verdict::No
-    {
-        return Err(Failure::new(Kind::Forbidden, format!("the token allows '{}', and this needs system/{}.r", bearer.access.scope, output.type_name)));
+    if let Some(bearer) = bearer.filter(|_| !matches!(output.type_name.as_str(), "OperationOutcome" | "Bundle")) {
+        let allowed = match allows(&bearer.scopes, Some(&output.type_name), 'r') {
+            Verdict::Yes => true,
+            // The file holds what one search found, and no more.
+            Verdict::Matching(search) => state.restrictions.get(&output.type_name) == Some(&shown(&pairs(&search))),
+            Verdict::No => false,
+        };
+        if !allowed {
+            return Err(Failure::new(Kind::Forbidden, format!("the token allows '{}', and this needs system/{}.r", bearer.access.scope, output.type_name)));
+        }
     }
     Ok((path, output))
 }

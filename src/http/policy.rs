@@ -8,12 +8,11 @@ use super::smart::Keys;
 use super::{App, routes};
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 use crate::interaction::delete::Which;
-use crate::interaction::search::Request;
-use crate::interaction::target::{Target, pairs};
-use crate::interaction::{Interaction, history};
+use crate::interaction::target::pairs;
+use crate::interaction::{Interaction, Whom, bundle, history};
 use crate::search::Search;
 use crate::sim::find::From;
-use crate::sim::{Auth, Sim};
+use crate::sim::{Auth, Sim, Snapshot};
 use crate::smart::{self, Access, Scope, Verdict, allows};
 
 /// Something that must be allowed: a type, or all of them, and a letter of create, read, update, delete, search.
@@ -88,17 +87,24 @@ impl Bearer {
         Failure::new(Kind::Forbidden, message)
     }
 
-    /// The interaction, if the token allows it: of a search only what it allows to find.
+    /// The interaction, if the token allows it: of a search only what it allows to find. `past` is whether another moment is
+    /// looked at than now.
     ///
     /// # Errors
     /// It does not.
-    pub fn allowed(&self, asked: Interaction, sim: &Sim) -> Result<Interaction, Failure> {
+    pub fn allowed(&self, asked: Interaction, past: bool, sim: &Sim) -> Result<Interaction, Failure> {
         match asked {
             Interaction::Search(mut search) => {
-                self.search(&mut search)?;
+                self.may(&alongside(&search.parameters))?;
+                match allows(&self.scopes, search.type_name, 's') {
+                    Verdict::Yes => {}
+                    Verdict::No => return Err(self.lacks(Need(search.type_name, 's'))),
+                    Verdict::Matching(restriction) => search.parameters.extend(pairs(&restriction)),
+                }
                 Ok(Interaction::Search(search))
             }
-            Interaction::Read(type_name, ref id, ..) | Interaction::Vread(type_name, ref id, ..) => {
+            // Of what it is now; what it was is not looked at, and may have been another thing.
+            Interaction::Read(type_name, ref id, ..) if !past => {
                 match allows(&self.scopes, Some(type_name), 'r') {
                     Verdict::Yes => {}
                     Verdict::Matching(search) if matches(&search, type_name, id, sim)? => {}
@@ -112,21 +118,17 @@ impl Bearer {
             }
         }
     }
+}
 
-    fn search(&self, search: &mut Request) -> Result<(), Failure> {
-        // What comes along may be of any type.
-        if search.parameters.iter().any(|(name, _)| name.starts_with("_include") || name.starts_with("_revinclude")) {
-            self.may(&[Need(None, 's')])?;
-        }
-        match allows(&self.scopes, search.type_name, 's') {
-            Verdict::Yes => Ok(()),
-            Verdict::No => Err(self.lacks(Need(search.type_name, 's'))),
-            Verdict::Matching(restriction) => {
-                search.parameters.extend(pairs(&restriction));
-                Ok(())
-            }
-        }
-    }
+/// What parameters of a search need besides its type: what comes along, what is led to, and what is inside, may be of any.
+fn alongside(parameters: &[(String, String)]) -> Vec<Need> {
+    let leads = |(name, value): &(String, String)| {
+        let plain = name.split(':').next().unwrap_or_default();
+        matches!(plain, "_include" | "_revinclude" | "_has" | "_filter" | "_list" | "_in" | "_contained" | "_containedType")
+            || name.contains('.')
+            || (plain == "_sort" && value.contains('.'))
+    };
+    if parameters.iter().any(leads) { vec![Need(None, 's')] } else { Vec::new() }
 }
 
 /// Whether a resource is one that a search finds.
@@ -139,31 +141,90 @@ fn matches(search: &str, type_name: &'static str, id: &ResourceId, sim: &Sim) ->
     Ok(snapshot.search(&search, From::default(), 1, sim.now_ms(), &snapshot.budget())?.total > 0)
 }
 
-/// What an interaction needs, but for reads and searches, of which that depends on what they find.
+/// Proves that the searches of scopes are conditions on resources of one type, and nothing else.
+///
+/// # Errors
+/// One that is unknown, says how to answer, or leads elsewhere.
+pub fn provable(scopes: &[Scope], sim: &Sim) -> Result<(), Failure> {
+    scopes.iter().filter_map(Scope::restriction).try_for_each(|(type_name, search)| {
+        let bad = |why: &str| Failure::new(Kind::BadValue, format!("the search '{}' of a scope {why}", crate::fhir::id::clip(search)));
+        let type_name = type_name.ok_or_else(|| bad("restricts all types; name one"))?;
+        condition(&pairs(search), type_name, &sim.snapshot(), sim.now_ms()).map_err(|f| bad(&format!("is no condition on {type_name}: {}", f.diagnostics)))
+    })
+}
+
+/// Proves that parameters are conditions on resources of a type, and nothing else.
+///
+/// # Errors
+/// What is unknown, says how to answer, or leads elsewhere.
+pub fn condition(parameters: &[(String, String)], type_name: &'static str, snapshot: &Snapshot, now_ms: i64) -> Result<(), Failure> {
+    let bad = |why: String| Failure::new(Kind::BadValue, why);
+    if parameters.is_empty() {
+        return Err(bad("it has no parameter".to_owned()));
+    }
+    let scope = crate::search::Scope { type_name: Some(type_name), compartment: None };
+    for (name, value) in parameters {
+        let search = Search::parse(&[(name.clone(), value.clone())], scope, snapshot.params())?.strict()?;
+        if search.conditions.is_empty() || !alongside(&[(name.clone(), value.clone())]).is_empty() {
+            return Err(bad(format!("parameter '{}' is no condition on the resource itself", crate::fhir::id::clip(name))));
+        }
+        snapshot.compile(&search, now_ms, &snapshot.budget())?;
+    }
+    Ok(())
+}
+
+/// What an interaction needs; of a search also what it leads to.
 fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
     match asked {
         Interaction::Capabilities => Vec::new(),
         Interaction::Read(type_name, ..) | Interaction::Vread(type_name, ..) => vec![Need(Some(type_name), 'r')],
-        Interaction::Search(search) => vec![Need(search.type_name, 's')],
+        Interaction::Search(search) => {
+            let mut needs = alongside(&search.parameters);
+            needs.push(Need(search.type_name, 's'));
+            needs
+        }
         Interaction::History(request) => match request.of {
             history::Of::Instance(type_name, _) => vec![Need(Some(type_name), 'r')],
             history::Of::Type(type_name) => vec![Need(Some(type_name), 's')],
             history::Of::System => vec![Need(None, 's')],
         },
-        Interaction::Create(content, _) => vec![Need(Some(content.type_name), 'c')],
+        Interaction::Create(content, conditions) => {
+            let mut needs = vec![Need(Some(content.type_name), 'c')];
+            // Which there is already, and it may be shown.
+            if let Some(query) = &conditions.if_none_exist {
+                needs.extend([Need(Some(content.type_name), 'r'), Need(Some(content.type_name), 's')]);
+                needs.extend(alongside(&pairs(query)));
+            }
+            needs
+        }
         // Of an unknown id it creates.
-        Interaction::Update(_, content, _) => vec![Need(Some(content.type_name), 'u')],
-        Interaction::Patch(type_name, ..) => vec![Need(Some(type_name), 'u')],
-        Interaction::Delete(request) => match request.which {
+        Interaction::Update(whom, content, _) => whom_needs(whom, content.type_name, 'u'),
+        // It is answered with what there is.
+        Interaction::Patch(type_name, whom, ..) => {
+            let mut needs = whom_needs(whom, type_name, 'u');
+            needs.push(Need(Some(type_name), 'r'));
+            needs
+        }
+        // What refers to it goes, too.
+        Interaction::Delete(request) if request.cascade => vec![Need(None, 'd')],
+        Interaction::Delete(request) => match &request.which {
             Which::Instance(type_name, _) => vec![Need(Some(type_name), 'd')],
-            Which::Matching(type_name, _) => vec![Need(type_name, 'd')],
+            Which::Matching(type_name, query) => {
+                let mut needs = vec![Need(*type_name, 'd'), Need(*type_name, 's')];
+                needs.extend(alongside(&pairs(query)));
+                needs
+            }
         },
         Interaction::Restore(_) => vec![Need(None, 'c'), Need(None, 'u'), Need(None, 'd')],
-        Interaction::Batch(content) | Interaction::Transaction(content) => of_entries(content.resource.value(), Definitions::of(sim.profile().version())),
+        Interaction::Batch(content) | Interaction::Transaction(content) => {
+            let mut needs: Vec<Need> = bundle::interactions(content, sim.profile().version()).iter().flat_map(|one| self::needs(one, sim)).collect();
+            referred(content.resource.value(), Definitions::of(sim.profile().version()), &mut needs);
+            needs
+        }
         Interaction::Operation(call) => match call.definition.code {
             "$convert" => Vec::new(),
             "$validate" | "$meta" | "$diff" => vec![Need(call.level.type_name(), 'r')],
-            "$lastn" => vec![Need(call.level.type_name(), 's')],
+            "$lastn" => vec![Need(call.level.type_name(), 's'), Need(None, 's')],
             // What belongs to it may be of any type.
             "$everything" => vec![Need(None, 'r'), Need(None, 's')],
             "$meta-add" | "$meta-delete" => vec![Need(call.level.type_name(), 'u')],
@@ -172,30 +233,27 @@ fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
     }
 }
 
-/// What the entries of a Bundle need.
-fn of_entries(bundle: &Value, definitions: &'static Definitions) -> Vec<Need> {
-    let mut needs = Vec::new();
-    for entry in bundle["entry"].as_array().into_iter().flatten() {
-        let url = entry["request"]["url"].as_str().unwrap_or_default();
-        let path = url.split(['?', '#']).next().unwrap_or_default();
-        let target = Target::parse(path, definitions).ok();
-        let type_name = target.as_ref().and_then(Target::type_name);
-        let is_instance = matches!(target, Some(Target::Instance(..) | Target::Version(..)));
-        let letter = match entry["request"]["method"].as_str().unwrap_or_default() {
-            "POST" => 'c',
-            "PUT" | "PATCH" => 'u',
-            "DELETE" => 'd',
-            _ if is_instance => 'r',
-            _ => 's',
-        };
-        let need = Need(type_name, letter);
-        if !needs.contains(&need) {
-            needs.push(need);
-        }
-        // What comes along may be of any type.
-        if url.contains("include") && !needs.contains(&Need(None, 's')) {
-            needs.push(Need(None, 's'));
-        }
+/// What it needs to find whom it is about, and to do it.
+fn whom_needs(whom: &Whom, type_name: &'static str, letter: char) -> Vec<Need> {
+    let mut needs = vec![Need(Some(type_name), letter)];
+    if let Whom::Where(query) = whom {
+        needs.push(Need(Some(type_name), 's'));
+        needs.extend(alongside(&pairs(query)));
     }
     needs
+}
+
+/// What conditional references in a Bundle need: `Patient?identifier=…` is a search.
+fn referred(value: &Value, definitions: &'static Definitions, needs: &mut Vec<Need>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| referred(item, definitions, needs)),
+        Value::Object(members) => {
+            if let Some((type_name, query)) = members.get("reference").and_then(Value::as_str).and_then(|text| text.split_once('?')) {
+                needs.push(Need(definitions.find_resource_type(type_name), 's'));
+                needs.extend(alongside(&pairs(query)));
+            }
+            members.values().for_each(|member| referred(member, definitions, needs));
+        }
+        _ => {}
+    }
 }

@@ -223,7 +223,7 @@ fn call(
         // What there is to find out about who may do what stands open.
         (Ok(Interaction::Capabilities), _) => Ok(Interaction::Capabilities),
         (_, Err(refused)) => Err(refused),
-        (Ok(asked), Ok(Some(bearer))) => bearer.allowed(asked, &context.sim),
+        (Ok(asked), Ok(Some(bearer))) => bearer.allowed(asked, context.at.is_some(), &context.sim),
         (asked, Ok(_)) => asked,
     };
     let operation = asked.as_ref().map_or(filed, Interaction::operation);

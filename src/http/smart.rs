@@ -16,7 +16,7 @@ use super::api::{Result, answer};
 use super::context::SimContext;
 use super::negotiate::Format;
 use super::respond::Answer;
-use super::{App, resend, routes};
+use super::{App, policy, resend, routes};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 use crate::interaction::target::pairs;
@@ -70,11 +70,15 @@ impl Used {
             used.retain(|_, ends| *ends >= now);
         }
         if used.get(&(sim.clone(), jti.to_owned())).is_some_and(|ends| *ends >= now) {
-            return Err(Refused::new("invalid_grant", format!("the jti '{}' was used before; each assertion is good once", clip(jti))));
+            return Err(Refused::new(
+                "invalid_grant",
+                format!("the jti '{}' was used before; each assertion is good once", clip(jti.split_once(' ').map_or(jti, |(_, jti)| jti))),
+            ));
         }
-        if used.len() < MAX_USED {
-            used.insert((sim.clone(), jti.to_owned()), ends);
+        if used.len() >= MAX_USED {
+            return Err(Refused::new("invalid_grant", "more assertions are in use than this server remembers; try again in a minute"));
         }
+        used.insert((sim.clone(), jti.to_owned()), ends);
         Ok(())
     }
 }
@@ -247,13 +251,14 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
     let token_url = format!("{root}/auth/token");
     let client = smart::prove(assertion, registration, &keys, Expected { token_url: &token_url, strict: profile.settings.smart.strict, now })?;
     let definitions = Definitions::of(profile.version());
-    Scope::parse_all(form.get("scope"), definitions, profile.sim_type != BULK_TYPE).map_err(|why| Refused::new("invalid_scope", why))?;
+    let scopes = Scope::parse_all(form.get("scope"), definitions, profile.sim_type != BULK_TYPE).map_err(|why| Refused::new("invalid_scope", why))?;
+    policy::provable(&scopes, sim).map_err(|f| Refused::new("invalid_scope", f.diagnostics))?;
+    let id = base16ct::lower::encode_string(&Sha256::digest(&client.id))[..16].to_owned();
     if let Some(jti) = &client.jti {
-        app.used.first(sim.id(), jti, client.expires.saturating_add(60), now)?;
+        app.used.first(sim.id(), &format!("{id} {jti}"), client.expires.saturating_add(60), now)?;
     }
     let minutes = client.registration.minutes.or(life).unwrap_or(u32::MAX).min(profile.settings.smart.token_minutes);
     let lasts = (client.expires - now).min(i64::from(minutes) * 60).max(1);
-    let id = base16ct::lower::encode_string(&Sha256::digest(&client.id))[..16].to_owned();
     let access = Access {
         sim: sim.id().to_string(),
         made: profile.created.clone(),
@@ -300,7 +305,8 @@ pub async fn mint(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse
             serde_json::from_slice(&body).map_err(|e| bad(format!("the body cannot be read: {e}; send {{\"scope\":\"system/*.rs\",\"minutes\":15}}")))?;
         let sim = app.registry.get(&id.parse()?)?;
         let profile = sim.profile();
-        Scope::parse_all(&asked.scope, Definitions::of(profile.version()), true).map_err(bad)?;
+        let scopes = Scope::parse_all(&asked.scope, Definitions::of(profile.version()), true).map_err(bad)?;
+        policy::provable(&scopes, &sim)?;
         let now = sim.now_ms().div_euclid(1_000);
         let lasts = i64::from(asked.minutes.unwrap_or(profile.settings.smart.token_minutes)) * 60;
         let access = Access {

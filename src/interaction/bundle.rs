@@ -14,7 +14,7 @@ use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
-use crate::fhir::{Failure, Kind, ResourceId, outcome};
+use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, outcome};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot};
 
@@ -26,6 +26,13 @@ pub const MAX_ENTRIES: usize = 10_000;
 
 /// The order in which entries take effect, <https://hl7.org/fhir/R4/http.html#trules>.
 const ORDER: [&[Method]; 4] = [&[Method::Delete], &[Method::Post], &[Method::Put, Method::Patch], &[Method::Get]];
+
+/// What the entries of a Bundle ask for, as far as it can be read: what cannot is refused when its turn comes.
+#[must_use]
+pub fn interactions(content: &Content, version: FhirVersion) -> Vec<Interaction> {
+    let raw = entry::split(content).unwrap_or_default();
+    raw.iter().filter_map(|raw| Entry::read(raw, version).and_then(|mut entry| entry.interaction(false)).ok()).collect()
+}
 
 /// Independent requests: one may fail and the others not.
 ///

@@ -192,5 +192,6 @@ fn proven(bytes: &[u8]) -> Result<Profile, Failure> {
     profile.fhir_version.parse::<FhirVersion>().map_err(|f| bad(&f))?;
     super::faults::proven(&profile.settings.faults).map_err(|f| bad(&f))?;
     profile.settings.retention.proven().map_err(|f| bad(&f))?;
+    profile.settings.bulk.proven().map_err(|f| bad(&f))?;
     if profile.base.is_some() { Err(bad(&"it builds on what is not in the archive")) } else { Ok(profile) }
 }

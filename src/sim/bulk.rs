@@ -20,7 +20,7 @@ use super::{Sim, storage_failure};
 use crate::clock::EventId;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId};
-use crate::index::{Budget, Find, Hit, Span};
+use crate::index::{Budget, Find, Found, Hit, Position, Span};
 use crate::query::Query;
 use crate::search::condition::Condition;
 use crate::search::extract::type_term;
@@ -31,18 +31,38 @@ use crate::version::Version;
 
 /// Most jobs of a simulator that are kept.
 const MAX_JOBS: usize = 100;
+/// Most files of an export.
+const MAX_FILES: usize = 1_500;
+/// Resources that are looked up at once.
+const BATCH: usize = 50_000;
+/// How much exports give way: a nice value.
+const NICE: i32 = 10;
 /// The directory of all jobs.
-const FOLDER: &str = ".bulk";
+pub(super) const FOLDER: &str = ".bulk";
 /// Deleted resources of a type that are looked for.
 const MAX_DELETED: usize = 1_000_000;
+
+/// Whose resources are exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// All there are.
+    #[default]
+    Anyones,
+    /// Those that belong to patients.
+    Patients,
+    /// Those that belong to these patients.
+    Of(Vec<ResourceId>),
+}
 
 /// What shall be exported.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     /// The types.
     pub types: Vec<&'static str>,
-    /// Only what belongs to patients: all of them, or these.
-    pub patients: Option<Option<Vec<ResourceId>>>,
+    /// The types of which is told what was deleted: those, and where none were named, such as have nothing left.
+    pub gone: Vec<&'static str>,
+    /// Whose resources.
+    pub whose: Whose,
     /// Only what was modified after this, in milliseconds since 1970.
     pub since_ms: Option<i64>,
     /// Only what was modified up to this.
@@ -99,12 +119,23 @@ pub struct State {
     pub requires_token: bool,
     /// When the simulator was made: of another of its name it is none.
     pub made: String,
+    /// The machine's boot: what was not synced may be lost with it.
+    pub boot: String,
     /// When it began, in milliseconds since 1970.
     pub began_ms: i64,
     /// Before this it is not shown complete, whatever it is.
     pub ready_ms: i64,
     /// When it is forgotten.
     pub expires_ms: i64,
+    /// Who began it, if it was asked: nobody else is told of it.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// By type, the search that it was restricted to.
+    #[serde(default)]
+    pub restrictions: BTreeMap<String, String>,
+    /// Whether it was ended.
+    #[serde(default)]
+    pub cancelled: bool,
     /// What shall go wrong when it is asked for.
     pub err: Option<String>,
     /// Its files.
@@ -127,6 +158,24 @@ pub struct Job {
     cancelled: AtomicBool,
     /// Whether a fault that happens once has happened.
     pub once: AtomicBool,
+}
+
+/// Keeps what an export is of from being forgotten, from its kick-off on.
+struct Kept(Arc<Sim>);
+
+impl Kept {
+    fn begin(sim: &Arc<Sim>) -> Self {
+        // Not while something is being forgotten.
+        let _none = sim.exports.read();
+        sim.exporting.fetch_add(1, Ordering::AcqRel);
+        Self(sim.clone())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.exporting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// The jobs of a server.
@@ -185,9 +234,10 @@ impl Jobs {
         let failed = |e: io::Error| storage_failure("the export cannot be begun", &e);
         let folder = folder.join(&id);
         fs::create_dir_all(&folder).map_err(failed)?;
+        let kept = Kept::begin(sim);
         let snapshot = settled(sim);
         let time = if snapshot.last_event() == EventId::ZERO { crate::clock::instant(sim.now_ms() - 1) } else { snapshot.last_event().instant() };
-        let state = State { transaction_time: time, ..state };
+        let state = State { transaction_time: time, boot: registry.boot().to_owned(), ..state };
         let job = Arc::new(Job {
             id: id.clone(),
             folder,
@@ -201,6 +251,9 @@ impl Jobs {
         self.known.lock().insert((sim.id().clone(), id), job.clone());
         let (work, jobs, registry, sim) = (job.clone(), self.clone(), registry.clone(), sim.clone());
         let runs = move || {
+            // Those who read and write come first.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+            let _kept = kept;
             let _alone = jobs.lane.lock();
             let done = Export { registry: &registry, sim: &sim, snapshot: &snapshot, order: &order, job: &work }.run();
             if work.cancelled.load(Ordering::Acquire) {
@@ -221,7 +274,7 @@ impl Jobs {
 
     /// The job of that id, if the simulator has one.
     #[must_use]
-    pub fn find(&self, root: &Path, sim: &Sim, id: &str) -> Option<Arc<Job>> {
+    pub fn find(&self, registry: &Registry, sim: &Sim, id: &str) -> Option<Arc<Job>> {
         // Only what is an id becomes part of a path.
         let id = id.parse::<uuid::Uuid>().ok()?.to_string();
         let key = (sim.id().clone(), id.clone());
@@ -229,9 +282,12 @@ impl Jobs {
         let job = if let Some(job) = known.get(&key) {
             job.clone()
         } else {
-            let folder = root.join(FOLDER).join(sim.id().as_str()).join(&id);
+            let folder = registry.root().join(FOLDER).join(sim.id().as_str()).join(&id);
             let mut state: State = serde_json::from_slice(&fs::read(folder.join("job.json")).ok()?).ok()?;
-            if state.phase == Phase::Running {
+            if state.cancelled {
+                return None;
+            }
+            if state.phase == Phase::Running || state.boot != registry.boot() {
                 state.phase = Phase::Failed("the server was stopped while the export went on; begin it anew".to_owned());
             }
             let zero = || AtomicUsize::new(0);
@@ -248,6 +304,8 @@ impl Jobs {
     /// Ends a job and frees what it has.
     pub fn cancel(&self, sim: &Sim, job: &Job) {
         job.cancelled.store(true, Ordering::Release);
+        // Also for who reads it from the disk before the one that works on it has noticed.
+        let _ = job.save(|state| state.cancelled = true);
         self.known.lock().remove(&(sim.id().clone(), job.id.clone()));
         // One that goes on removes its directory itself.
         if job.state().phase != Phase::Running {
@@ -306,26 +364,45 @@ type Outputs = (Vec<Output>, Vec<Output>, Vec<Output>);
 
 impl Export<'_> {
     fn run(&self) -> Result<Outputs, Failure> {
-        // What it is of must not be forgotten meanwhile.
-        let _kept = self.sim.exports.read();
         let failed = |e: io::Error| storage_failure("the export cannot be written", &e);
-        let mut hits = Vec::new();
+        let mut queries = Vec::new();
         for type_name in &self.order.types {
-            hits.push((*type_name, self.hits(type_name)?));
+            let query = self.query(type_name)?;
+            let (found, _) = self.hits(&query, None, 0)?;
+            self.job.total.fetch_add(found.total, Ordering::Relaxed);
+            queries.push((*type_name, query));
         }
-        self.job.total.store(hits.iter().map(|(_, hits)| hits.len()).sum(), Ordering::Relaxed);
         let (mut output, mut errors) = (Vec::new(), self.order.notes.clone());
         let mut part = 0;
-        for (type_name, hits) in hits {
-            for page in hits.chunks(self.order.page.max(1)) {
-                part += 1;
-                if self.order.some_fail && part % 3 != 0 {
-                    errors.push(format!("a file of {type_name} could not be made: a fault that this export was told to have"));
-                    continue;
+        for (type_name, query) in queries {
+            let mut after = None;
+            let mut waiting: Vec<Hit> = Vec::new();
+            // So many at a time: what is held in memory does not grow with what is exported.
+            loop {
+                let (found, wanted) = self.hits(&query, after.as_ref(), BATCH)?;
+                waiting.extend(wanted);
+                after = found.last;
+                let is_end = found.hits.len() < BATCH;
+                while waiting.len() >= self.order.page.max(1) || is_end && !waiting.is_empty() {
+                    let page: Vec<Hit> = waiting.drain(..waiting.len().min(self.order.page.max(1))).collect();
+                    part += 1;
+                    if part > MAX_FILES {
+                        return Err(Failure::new(
+                            Kind::TooLarge,
+                            format!("it has more than {MAX_FILES} files; ask for fewer types, or let files be longer: the setting bulk.page"),
+                        ));
+                    }
+                    if self.order.some_fail && part % 3 != 0 {
+                        errors.push(format!("a file of {type_name} could not be made: a fault that this export was told to have"));
+                        continue;
+                    }
+                    output.extend(self.page(type_name, &page, part).map_err(failed)?);
+                    if self.job.cancelled.load(Ordering::Acquire) {
+                        return Err(Failure::new(Kind::Conflict, "it was cancelled"));
+                    }
                 }
-                output.extend(self.page(type_name, page, part, &mut errors).map_err(failed)?);
-                if self.job.cancelled.load(Ordering::Acquire) {
-                    return Err(Failure::new(Kind::Conflict, "it was cancelled"));
+                if is_end {
+                    break;
                 }
             }
         }
@@ -340,8 +417,8 @@ impl Export<'_> {
         Ok((output, deleted, error))
     }
 
-    /// The resources of a type that are wanted, as they are in the snapshot.
-    fn hits(&self, type_name: &'static str) -> Result<Vec<Hit>, Failure> {
+    /// Which resources of a type are wanted.
+    fn query(&self, type_name: &'static str) -> Result<Query, Failure> {
         let budget = Budget::new(u64::MAX);
         let of = |parameters: &[(String, String)], more: Option<Condition>| -> Result<Query, Failure> {
             let scope = Scope { type_name: Some(type_name), compartment: None };
@@ -357,24 +434,29 @@ impl Export<'_> {
         if let Some(restriction) = self.order.restrictions.get(type_name) {
             all.push(of(restriction, None)?);
         }
-        match &self.order.patients {
-            None => {}
-            Some(None) => all.push(of(&[], Some(Condition::Compartments("Patient")))?),
-            Some(Some(ids)) => {
+        match &self.order.whose {
+            Whose::Anyones => {}
+            Whose::Patients => all.push(of(&[], Some(Condition::Compartments("Patient")))?),
+            Whose::Of(ids) => {
                 let each = ids.iter().map(|id| of(&[], Some(Condition::Compartment("Patient", id.to_string()))));
                 all.push(Query::or(each.collect::<Result<_, _>>()?));
             }
         }
-        let query = Query::and(all);
+        Ok(Query::and(all))
+    }
+
+    /// Some of them, after a place in the index's order: all that are found there, and those that are of the time that is wanted.
+    fn hits(&self, query: &Query, after: Option<&Position>, count: usize) -> Result<(Found, Vec<Hit>), Failure> {
         let body = |type_name: &'static str, version: &Version| self.snapshot.body(type_name, version).ok();
-        let find = Find { query: &query, sort: &[], offset: 0, after: None, count: usize::MAX, body: &body, budget: &budget };
+        let find = Find { query, sort: &[], offset: 0, after, count, body: &body, budget: &Budget::new(u64::MAX) };
         let found = self.snapshot.view.find(&find).map_err(|e| storage_failure("the index cannot be read", &e))?;
         let (since, until) = (self.order.since_ms.unwrap_or(i64::MIN), self.order.until_ms.unwrap_or(i64::MAX));
-        Ok(found.hits.into_iter().filter(|hit| hit.version.modified_ms > since && hit.version.modified_ms <= until).collect())
+        let wanted = found.hits.iter().filter(|hit| hit.version.modified_ms > since && hit.version.modified_ms <= until).cloned().collect();
+        Ok((found, wanted))
     }
 
     /// A file of resources.
-    fn page(&self, type_name: &'static str, hits: &[Hit], part: usize, errors: &mut Vec<String>) -> io::Result<Option<Output>> {
+    fn page(&self, type_name: &'static str, hits: &[Hit], part: usize) -> io::Result<Option<Output>> {
         let name = format!("{part}.{type_name}.ndjson");
         let place = self.job.folder.join(&name);
         let mut out = BufWriter::new(File::create(place.with_extension("part"))?);
@@ -384,16 +466,15 @@ impl Export<'_> {
                 return Ok(None);
             }
             self.job.done.fetch_add(1, Ordering::Relaxed);
-            match self.line(type_name, &hit.version) {
-                Ok(line) => {
-                    out.write_all(line.as_bytes())?;
-                    out.write_all(b"\n")?;
-                    count += 1;
-                }
-                Err(failure) => errors.push(failure.diagnostics),
-            }
+            // What is not there any more would be missing in what is called whole.
+            let line = self
+                .line(type_name, &hit.version)
+                .map_err(|_| io::Error::other(format!("a {type_name} was purged or the simulator reset meanwhile; begin it anew")))?;
+            out.write_all(line.as_bytes())?;
+            out.write_all(b"\n")?;
+            count += 1;
         }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+        out.flush()?;
         // No empty files.
         if count == 0 {
             fs::remove_file(place.with_extension("part"))?;
@@ -434,18 +515,19 @@ impl Export<'_> {
 
     /// What was deleted since, as Bundles that delete it.
     fn deleted(&self) -> io::Result<Vec<Output>> {
-        let Some(since) = self.order.since_ms else { return Ok(Vec::new()) };
-        let (first, last) = (EventId::first_of(since.saturating_add(1)), self.snapshot.last_event());
+        // Whose it was that is gone, nobody can tell of some patients; nor whether a search would have found it.
+        let (Some(since), Whose::Anyones | Whose::Patients) = (self.order.since_ms, &self.order.whose) else { return Ok(Vec::new()) };
+        let until = EventId::first_of(self.order.until_ms.unwrap_or(i64::MAX).saturating_add(1));
+        let (first, last) = (EventId::first_of(since.saturating_add(1)), self.snapshot.last_event().min(until));
         let mut lines = Vec::new();
-        if first <= last {
-            for type_name in &self.order.types {
-                let span = Span { events: first..=last, type_name: Some(*type_name), ascending: true };
-                let (_, versions) = self.snapshot.past(&span, 0, MAX_DELETED);
-                for (_, id, version) in versions.into_iter().filter(|(.., v)| v.is_deletion()) {
-                    if self.snapshot.latest(type_name, &id).is_some_and(|latest| latest.event == version.event) {
-                        let entry = json!({"request": {"method": "DELETE", "url": format!("{type_name}/{id}")}});
-                        lines.push(json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).to_string());
-                    }
+        let types = self.order.gone.iter().filter(|t| !self.order.restrictions.contains_key(*t) && !self.order.filters.iter().any(|(of, _)| of == *t));
+        for type_name in types.filter(|_| first <= last) {
+            let span = Span { events: first..=last, type_name: Some(*type_name), ascending: true };
+            let (_, versions) = self.snapshot.past(&span, 0, MAX_DELETED);
+            for (_, id, version) in versions.into_iter().filter(|(.., v)| v.is_deletion()) {
+                if self.snapshot.latest(type_name, &id).is_some_and(|latest| latest.event == version.event) {
+                    let entry = json!({"request": {"method": "DELETE", "url": format!("{type_name}/{id}")}});
+                    lines.push(json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).to_string());
                 }
             }
         }

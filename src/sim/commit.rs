@@ -2,7 +2,7 @@
 //! folder by one rename.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -75,6 +75,8 @@ pub struct Sim {
     pub(super) retained_ms: AtomicI64,
     /// Held by who writes all of it out, and alone by who removes some of it.
     pub(super) exports: RwLock<()>,
+    /// How many exports of bulk data are begun and go on: what they are of is not removed.
+    pub(super) exporting: AtomicUsize,
     /// How often its faults could have befallen a request.
     pub faults: Counts,
 }

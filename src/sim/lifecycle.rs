@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
@@ -242,9 +242,10 @@ impl Sim {
             past: Past::default(),
             retained_ms: AtomicI64::new(0),
             exports: RwLock::default(),
+            exporting: AtomicUsize::new(0),
             faults: Counts::default(),
         });
-        if sim.finish_forgetting()? {
+        if sim.finish_forgetting(&shared.boot)? {
             tracing::warn!(sim = %id, "removed the rest of what was to be forgotten when the last server ended");
         }
         if stale {
@@ -262,7 +263,7 @@ impl Sim {
 
     /// Ends all writing and leaves nothing that the index does not have: for a directory that will never be written again.
     pub(super) fn seal(&self, boot: &str) -> io::Result<()> {
-        self.undisturbed(|| self.finish_forgetting())?;
+        self.undisturbed(|| self.finish_forgetting(boot))?;
         // Most of it while others still write.
         self.flush(boot)?;
         self.events.complete()?;

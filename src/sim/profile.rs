@@ -124,6 +124,20 @@ pub struct Bulk {
     pub keep_minutes: u32,
 }
 
+impl Bulk {
+    /// Proves what somebody asked for.
+    ///
+    /// # Errors
+    /// No lines, or more time than a year.
+    pub fn proven(&self) -> Result<(), Failure> {
+        const YEAR: u32 = 366 * 24 * 60;
+        if self.page == 0 || self.keep_minutes > YEAR || self.duration_seconds > YEAR * 60 {
+            return Err(Failure::new(Kind::BadValue, "bulk: page is at least 1, keepMinutes and durationSeconds are a year at most"));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Bulk {
     fn default() -> Self {
         Self { page: 10_000, duration_seconds: 0, keep_minutes: 60 }
@@ -164,6 +178,7 @@ impl Settings {
         let settings: Self = serde_json::from_value(all).map_err(|e| Failure::new(Kind::BadValue, format!("settings cannot be read: {e}")))?;
         faults::proven(&settings.faults)?;
         settings.retention.proven()?;
+        settings.bulk.proven()?;
         Ok(settings)
     }
 }

@@ -392,6 +392,7 @@ impl Registry {
             let trash = self.discard(slot).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be removed"), &e))?;
             self.sims.write().remove(&id.key());
             remove_in_background(trash);
+            let _ = fs::remove_dir_all(self.shared.root.join(super::bulk::FOLDER).join(id.as_str()));
             self.shared.journal.barrier().map_err(|e| super::storage_failure("the disk cannot be synced", &e))
         })?;
         self.collect_after(built);

@@ -176,7 +176,7 @@ impl Sim {
         if let Some(most) = retention.events {
             let at = usize::try_from(most).unwrap_or(usize::MAX);
             let newest = self.own_events(true, at.saturating_add(1).saturating_add(usize::try_from(slack(most)).unwrap_or(0)))?;
-            let is_much = newest.len() as u64 > most + slack(most);
+            let is_much = newest.len() as u64 > most.saturating_add(slack(most));
             wanted = wanted.max(newest.get(at).filter(|_| is_much).map_or(EventId::ZERO, |(event, _)| *event));
         }
         if let Some(most) = retention.bytes {
@@ -186,7 +186,7 @@ impl Sim {
                 if sum > most {
                     over = over.or(Some(event));
                 }
-                if sum > most + slack(most) {
+                if sum > most.saturating_add(slack(most)) {
                     wanted = wanted.max(over.unwrap_or(event));
                     break;
                 }
@@ -204,10 +204,10 @@ impl Sim {
         let _running = self.flusher.running.lock();
         // Who writes all of it out must not have it taken away, and who is to forget must not be waited for that long.
         let alone = self.exports.try_write();
-        if self.is_closed() || alone.is_none() && !dry {
+        if self.is_closed() || (alone.is_none() || self.exporting.load(Ordering::Acquire) > 0) && !dry {
             return Ok(Going::default());
         }
-        self.finish_forgetting()?;
+        self.finish_forgetting(boot)?;
         self.flush_now(boot)?;
         let last = self.snapshot().view.committed.last_event();
         // The last event stays, so that what comes next is known to come after it.
@@ -285,7 +285,7 @@ impl Sim {
     }
 
     /// Ends what a stop has left half done.
-    pub(super) fn finish_forgetting(&self) -> io::Result<bool> {
+    pub(super) fn finish_forgetting(&self, boot: &str) -> io::Result<bool> {
         let work: Work = match fs::read(self.work_file()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => serde_json::from_slice(&other?)?,
@@ -294,6 +294,8 @@ impl Sim {
             // It had not begun.
             return fs::remove_file(self.work_file()).map(|()| false);
         }
+        // What the index lacked was read from the folders again: it is there to be taken out only now.
+        self.flush_now(boot)?;
         self.carry_out(&work)?;
         Ok(true)
     }

@@ -67,6 +67,12 @@ impl Scope {
         Ok(Self { resource, may, restriction, text: text.to_owned() })
     }
 
+    /// The type and the search that it is restricted to.
+    #[must_use]
+    pub fn restriction(&self) -> Option<(Option<&'static str>, &str)> {
+        self.restriction.as_deref().map(|search| (self.resource, search))
+    }
+
     /// Reads all that are asked for, separated by blanks.
     ///
     /// # Errors

@@ -134,6 +134,9 @@ fn what_cannot_be_asked_is_refused_or_reported() {
         ("/$export?includeAssociatedData=x", "includeAssociatedData"),
         ("/$export?bogus=x", "bogus"),
         ("/$export?_typeFilter=Patient", "_typeFilter"),
+        ("/$export?_typeFilter=Patient%3Fgendr%3Dx", "did you mean"),
+        ("/$export?_typeFilter=Patient%3F_include%3D*", "_include"),
+        ("/$export?_typeFilter=Patient%3Fbirthdate%3Dnever", "birthdate"),
     ] {
         let refused = fhir.send("GET", path, &ASYNC, b"").expect(400).refusal();
         assert!(refused.contains(why), "{path}: {refused}");
@@ -141,6 +144,12 @@ fn what_cannot_be_asked_is_refused_or_reported() {
     fhir.send("GET", "/$export", &[("accept", "text/html"), ASYNC[1]], b"").expect(400).refusal();
     fhir.send("GET", "/$export", &[ASYNC[0], ("prefer", "respond-sync")], b"").expect(400).refusal();
     fhir.send("DELETE", "/$export", &ASYNC, b"").expect(405).refusal();
+    fhir.send("HEAD", "/$export", &ASYNC, b"").expect(405);
+    fhir.send("GET", "/Patient$export", &ASYNC, b"").expect(404);
+    fhir.send("GET", "/%24export", &ASYNC, b"").expect(202);
+    for bad in [json!({"keepMinutes": 4_294_967_295_u32}), json!({"page": 0})] {
+        server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": bad}})).expect(400).refusal();
+    }
     fhir.send("POST", "/$export", &[ASYNC[0], ASYNC[1], ("content-type", "application/fhir+json")], b"{\"resourceType\":\"Patient\"}").expect(400).refusal();
     let lenient = [ASYNC[0], ("prefer", "respond-async, handling=lenient")];
     let manifest = manifest(&server, fhir.send("GET", "/$export?bogus=x&_type=Pateint,Patient", &lenient, b""));
@@ -251,6 +260,14 @@ fn files_hold_what_there_was_at_their_moment() {
     let changed = manifest(&server, fhir.send("GET", &format!("/$export?_since={since}"), &ASYNC, b""));
     assert_eq!(contents(&server, &changed, "output"), names(&["Patient/new"]));
     assert_eq!(contents(&server, &changed, "deleted"), names(&["Patient/brief", "Patient/seed"]));
+    // Of a type of which nothing is left, too; but not of what nobody can tell whose it was.
+    fhir.put("/Basic/x", &json!({"resourceType": "Basic", "id": "x", "code": {"text": "c"}})).expect(201);
+    fhir.put("/Group/g", &json!({"resourceType": "Group", "id": "g", "member": [{"entity": {"reference": "Patient/new"}}, {"entity": {"reference": "http://elsewhere.example/fhir/Patient/w0x0"}}]})).expect(201);
+    fhir.delete("/Basic/x").expect(204);
+    let changed = manifest(&server, fhir.send("GET", &format!("/$export?_since={since}"), &ASYNC, b""));
+    assert!(contents(&server, &changed, "deleted").contains("Basic/x"));
+    let of_group = manifest(&server, fhir.send("GET", &format!("/Group/g/$export?_since={since}&_type=Patient"), &ASYNC, b""));
+    assert_eq!((contents(&server, &of_group, "output"), &of_group["deleted"]), (names(&["Patient/new"]), &json!([])));
 }
 
 #[test]
@@ -341,4 +358,42 @@ fn a_server_that_is_killed_calls_nothing_whole_that_is_not() {
         }
         server.client().delete(&status).expect(202);
     }
+}
+
+#[test]
+fn what_goes_meanwhile_makes_no_short_file() {
+    let server = TestServer::start();
+    let api = server.client();
+    let slow = format!("/sim/a__b/{}/fhir", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"page":1}"#));
+    for (sim, many) in [("a__b", 1_200), ("b__b", 100)] {
+        let entries: Vec<Value> = (0..many).map(|n| json!({"resource": {"resourceType": "Basic", "id": format!("x{n}"), "code": {"text": "c"}}, "request": {"method": "PUT", "url": format!("Basic/x{n}")}})).collect();
+        server.fhir(sim).post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+    }
+    // One waits for the other, and meanwhile all that it is of is superseded and to be forgotten.
+    let first = api.send("GET", &format!("{slow}/$export"), &ASYNC, b"").expect(202);
+    let second = server.fhir("b__b").send("GET", "/$export", &ASYNC, b"").expect(202);
+    for n in 0..100 {
+        server.fhir("b__b").put(&format!("/Basic/x{n}"), &json!({"resourceType": "Basic", "id": format!("x{n}")})).expect(200);
+    }
+    api.patch("/api/sims/b__b", &json!({"settings": {"retention": {"events": 1}}})).expect(200);
+    api.post("/api/sims/b__b/retention", &json!({})).expect(200);
+    let status = path_of(&server, &first);
+    api.delete(&status).expect(202);
+    api.get(&status).expect(404);
+    let whole = manifest(&server, second);
+    assert_eq!((contents(&server, &whole, "output").len(), &whole["error"]), (100, &json!([])));
+    // What is reset in mid export is not called whole.
+    let begun = api.send("GET", &format!("{slow}/$export"), &ASYNC, b"").expect(202);
+    let status = path_of(&server, &begun);
+    api.post("/api/sims/a__b/reset", &json!({})).expect(200);
+    loop {
+        let reply = api.get(&status);
+        match reply.status {
+            202 => std::thread::yield_now(),
+            200 => break assert_eq!(contents(&server, &reply.json(), "output").len(), 1_200),
+            _ => break assert!(reply.expect(500).refusal().contains("reset meanwhile")),
+        }
+    }
+    api.delete("/api/sims/a__b").expect(204);
+    assert!(!server.simdb().join(".bulk/a__b").exists());
 }

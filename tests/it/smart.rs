@@ -167,6 +167,31 @@ fn a_token_allows_what_its_scopes_say_and_no_more() {
         ("system/Patient.c", "POST", "", bundle("POST", "Patient"), 200),
         ("system/Patient.c", "POST", "", bundle("DELETE", "Patient/p"), 403),
         ("system/Patient.c", "POST", "", bundle("GET", "Observation"), 403),
+        ("system/Patient.s", "POST", "", bundle("GET", "Patient/p/$everything"), 403),
+        ("system/Patient.s", "POST", "", bundle("GET", "Patient/p/_history"), 403),
+        ("system/Patient.s", "POST", "", bundle("GET", "Patient?_revincl%75de=*"), 403),
+        ("system/Patient.c", "POST", "", bundle("POST", "Patient/p/$purge"), 403),
+        ("system/Patient.c", "POST", "", bundle("POST", "Patient/p/$meta-add"), 403),
+        ("system/Patient.d", "DELETE", "/Patient/p?_cascade=delete", Value::Null, 403),
+        ("system/Patient.rs", "GET", "/Patient?_has:Observation:subject:_id=o", Value::Null, 403),
+        ("system/Patient.rs", "GET", "/Patient?general-practitioner.name=x", Value::Null, 403),
+        ("system/Patient.rs", "GET", "/Patient?_filter=gender%20eq%20male", Value::Null, 403),
+        ("system/Patient.rs", "GET", "/Patient?_contained=true", Value::Null, 403),
+        (
+            "system/Observation.c",
+            "POST",
+            "",
+            json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"request": {"method": "POST", "url": "Observation"}, "resource": {"resourceType": "Observation", "subject": {"reference": "Patient?gender=male"}}}]}),
+            403,
+        ),
+        (
+            "system/Patient.u",
+            "PATCH",
+            "/Patient/p",
+            json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": "Patient.active"}]}]}),
+            403,
+        ),
+        ("system/Patient.rs?gender=male", "GET", "/Patient/p/_history/1", Value::Null, 403),
         ("system/Patient.rs?gender=male", "GET", "/Patient/q", Value::Null, 403),
         ("system/Patient.rs?gender=male", "GET", "/Patient/q/_history", Value::Null, 403),
     ];
@@ -177,6 +202,23 @@ fn a_token_allows_what_its_scopes_say_and_no_more() {
             assert!(reply.refusal().contains("the token allows"), "{}", reply.text());
         }
     }
+    for bad in [
+        "system/Patient.rs?gendr=male",
+        "system/Patient.rs?_count=1",
+        "system/Patient.rs?gender=male&_include=Patient:link",
+        "system/Patient.rs?birthdate=never",
+        "system/*.rs?_id=p",
+        "system/Patient.rs?",
+        "system/Patient.rs?general-practitioner.name=x",
+    ] {
+        assert_eq!(refused(s.ask(&s.assertion(&s.claims()), bad)), "invalid_scope", "{bad}");
+    }
+    // If-None-Exist is a search, and may be answered with what it finds.
+    let create = s.token("system/Patient.c");
+    s.server
+        .fhir("a__b")
+        .send("POST", "/Patient", &[("authorization", &format!("Bearer {create}")), ("if-none-exist", "gender=male")], b"{\"resourceType\":\"Patient\"}")
+        .expect(403);
     let males = s.token("system/Patient.rs?gender=male");
     s.fhir(&all, "PUT", "/Patient/p", &json!({"resourceType": "Patient", "id": "p", "gender": "male"})).expect(200);
     s.fhir(&males, "GET", "/Patient/p", &Value::Null).expect(200);
@@ -227,6 +269,20 @@ fn what_is_wrong_with_an_assertion_is_said_as_the_contract_has_it() {
     ] {
         assert_eq!(refused(s.ask(&s.assertion(&s.claims()), bad)), error, "{bad}");
     }
+    // Times may have fractions; and one that is to come is not here.
+    let mut fractions = s.claims();
+    let part = |seconds: i64| -> Value { serde_json::from_str(&format!("{}.25", now() + seconds)).unwrap() };
+    (fractions["exp"], fractions["iat"], fractions["nbf"]) = (part(100), part(-1), json!(now() - 1));
+    s.ask(&s.assertion(&fractions), scope).expect(200);
+    for (name, value) in [("nbf", json!(now() + 500)), ("exp", json!("tomorrow")), ("exp", json!(-1)), ("exp", json!(1e300)), ("iat", json!([]))] {
+        assert_eq!(refused(s.ask(&with(name, value.clone()), scope)), "invalid_grant", "{name} {value}");
+    }
+    let many: Vec<Value> = (0..5).map(|_| s.key.jwk.clone()).collect();
+    let client_id = Setting::registered(&s.server, &[("jwks", &json!({"keys": many}).to_string())]);
+    let mut of_many = s.claims();
+    (of_many["iss"], of_many["sub"]) = (json!(client_id), json!(client_id));
+    assert_eq!(refused(s.ask(&s.assertion(&of_many), scope)), "invalid_grant", "each key of the name would be tried");
+    assert_eq!(refused(s.ask(&"x".repeat(300_000), scope)), "invalid_request");
     let once = s.assertion(&good);
     s.ask(&once, scope).expect(200);
     assert_eq!(refused(s.ask(&once, scope)), "invalid_grant", "the same jti again");
