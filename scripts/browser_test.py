@@ -215,6 +215,11 @@ def journeys(browser, url):
     browser.until("document.querySelector('svg.graph a[href$=\"/resources/Observation/o\"]') !== null")
     browser.until("document.querySelector('iframe[sandbox=\"\"]').srcdoc.includes('<div')")
     assert browser.js("document.querySelector('iframe').contentDocument === null"), "the frame is of this page's origin"
+    # The first page counts on.
+    browser.open(url + "/")
+    counted = int(browser.js("document.querySelector('[data-events=\"lab__one\"]').textContent"))
+    send("PUT", fhir + "/Basic/counted", {"resourceType": "Basic", "id": "counted"})
+    browser.until("Number(document.querySelector('[data-events=\"lab__one\"]').textContent) === %d" % (counted + 1))
     # A snapshot, and back to it.
     browser.open(url + "/sims/lab__one")
     browser.js("document.querySelector('input[name=snapshot]').focus()")

@@ -51,15 +51,17 @@
   };
   // The first page: how many there are by now.
   const count = async () => {
-    const shown = document.querySelectorAll("[data-events]");
-    const ask = (id) => fetch(`/api/sims/${encodeURIComponent(id)}`).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
-    for (const cell of shown) {
-      if (document.hidden) return;
-      const sim = await ask(cell.dataset.events);
-      if (!sim) continue;
-      cell.textContent = sim.eventCount;
-      const resources = Object.values(sim.counts).reduce((sum, n) => sum + n, 0);
-      document.querySelector(`[data-resources="${CSS.escape(sim.id)}"]`).textContent = resources;
+    if (document.hidden) return;
+    // The list opens no simulator; it is asked for as the page was.
+    const asked = new URLSearchParams(location.search);
+    asked.set("limit", document.querySelectorAll("[data-events]").length);
+    const answer = await fetch(`/api/sims?${asked}`).catch(() => null);
+    if (!answer?.ok) return;
+    for (const sim of (await answer.json()).sims) {
+      const cell = (name) => document.querySelector(`[data-${name}="${CSS.escape(sim.id)}"]`);
+      if (!cell("events")) continue;
+      cell("events").textContent = sim.eventCount;
+      cell("resources").textContent = Object.values(sim.counts).reduce((sum, n) => sum + n, 0);
     }
   };
   if (document.querySelector("[data-events]")) setInterval(count, 3000);

@@ -1,6 +1,6 @@
 //! Recorded requests are sent again, in order, and what comes is compared with what came.
 //!
-//! A resource that gets another id is called by that one from then on. Compared are status and content, if that is JSON; what no two
+//! A resource that gets another id is called by that one from then on. Compared are status, some headers and content, if that is JSON; what no two
 //! servers have in common is not: ids of resources made, `meta.versionId`, `meta.lastUpdated`, URLs of the server, texts of outcomes.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ use crate::fhir::raw::quote;
 
 /// Headers of a recorded request that say what is asked for.
 const REPEATED: [&str; 7] = ["content-type", "accept", "prefer", "if-match", "if-none-match", "if-modified-since", "if-none-exist"];
+/// Headers of an answer that are compared: what kind of content it is, and whether there is a version, a place.
+const COMPARED: [&str; 4] = ["content-type", "etag", "location", "last-modified"];
 /// Most differences that are shown of an exchange.
 const SHOWN: usize = 3;
 /// Most bytes of an answer that are read.
@@ -82,17 +84,23 @@ impl Replay {
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (location, became) = (header("location"), header("x-fhirsim-event"));
+        let headers: Vec<(&str, Option<String>)> = COMPARED.iter().map(|name| (*name, header(name))).collect();
         let text = answer.body_mut().with_config().limit(MOST_BYTES).read_to_string().unwrap_or_default();
         self.learn(response["headers"]["location"].as_str(), location.as_deref());
         let mut differences = Vec::new();
         if response["status"].as_u64() != Some(status.into()) {
             differences.push(format!("status {} instead of {}", status, response["status"]));
         }
+        differences.extend(headers.iter().filter_map(|(name, now)| header_differs(name, response["headers"][*name].as_str(), now.as_deref())));
         let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
         match (response["text"].as_str().and_then(parsed), parsed(&text)) {
-            (Some(before), Some(now)) => {
+            (Some(before), Some(mut now)) => {
                 self.learn_entries(&before, &now);
                 let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
+                // What is found in no order that was asked for may come in another.
+                if before["type"] == "searchset" && !below.contains("_sort") {
+                    align(&before, &mut now);
+                }
                 compare(&before, &now, "", &mut differences);
             }
             (Some(_), None) => differences.push(format!("the content is {} instead of JSON", if text.is_empty() { "empty" } else { "none" })),
@@ -135,6 +143,28 @@ fn resource_of(location: &str) -> Option<String> {
     Some(format!("{type_name}/{id}"))
 }
 
+/// In what a header differs: of a media type its name counts, of what is each server's own whether it is there.
+fn header_differs(name: &str, before: Option<&str>, now: Option<&str>) -> Option<String> {
+    let essence = |value: &str| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match (before, now) {
+        (Some(before), Some(now)) if name == "content-type" && essence(before) != essence(now) => {
+            Some(format!("{name} is {} instead of {}", essence(now), essence(before)))
+        }
+        (Some(_), None) => Some(format!("{name} is missing")),
+        (None, Some(now)) if name != "content-type" => Some(format!("{name} is {} instead of nothing", crate::fhir::id::clip(now))),
+        _ => None,
+    }
+}
+
+/// Puts the entries of a Bundle in the order that those of another have, as far as they are of the same resources.
+fn align(before: &Value, now: &mut Value) {
+    let uid = |entry: &Value| format!("{}/{}", entry["resource"]["resourceType"], entry["resource"]["id"]);
+    let order: BTreeMap<String, usize> = before["entry"].as_array().into_iter().flatten().enumerate().map(|(n, entry)| (uid(entry), n)).collect();
+    if let Some(entries) = now["entry"].as_array_mut() {
+        entries.sort_by_key(|entry| order.get(&uid(entry)).copied().unwrap_or(usize::MAX));
+    }
+}
+
 /// What no two servers have in common.
 fn is_own(at: &str, name: &str) -> bool {
     match name {
@@ -170,5 +200,33 @@ fn compare(before: &Value, now: &Value, at: &str, found: &mut Vec<String>) {
         }
         _ if before == now => {}
         _ => found.push(format!("{at} is {} instead of {}", shown(Some(now)), shown(Some(before)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn headers_differ_by_what_they_are_for() {
+        for (name, before, now, differs) in [
+            ("content-type", Some("application/fhir+json; charset=utf-8"), Some("application/fhir+json"), false),
+            ("content-type", Some("application/fhir+json"), Some("text/html"), true),
+            ("etag", Some("W/\"1\""), Some("W/\"7\""), false),
+            ("etag", Some("W/\"1\""), None, true),
+            ("location", None, Some("http://x"), true),
+            ("content-type", None, Some("text/html"), false),
+        ] {
+            assert_eq!(header_differs(name, before, now).is_some(), differs, "{name} {before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_compared_in_one_order() {
+        let bundle = |ids: &[&str]| json!({"type": "searchset", "entry": ids.iter().map(|id| json!({"resource": {"resourceType": "Patient", "id": id}})).collect::<Vec<_>>()});
+        let mut now = bundle(&["c", "x", "a", "b"]);
+        align(&bundle(&["a", "b", "c", "y"]), &mut now);
+        assert_eq!(now, bundle(&["a", "b", "c", "x"]));
     }
 }

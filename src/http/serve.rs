@@ -291,7 +291,7 @@ fn method_name(method: &Method) -> &'static str {
 }
 
 /// Path and query without the credentials that some clients put there.
-fn shown_url(request: &HttpRequest) -> String {
+pub(super) fn shown_url(request: &HttpRequest) -> String {
     let url = request.uri().path_and_query().map_or("", |p| p.as_str());
     let Some((path, query)) = url.split_once('?').filter(|(_, query)| query.contains("access_token=")) else { return url.to_owned() };
     let shown = query.split('&').map(|pair| if pair.starts_with("access_token=") { "access_token=[redacted]" } else { pair });

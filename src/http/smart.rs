@@ -16,6 +16,7 @@ use super::api::{Result, answer};
 use super::context::SimContext;
 use super::negotiate::Format;
 use super::respond::Answer;
+use super::serve::shown_url;
 use super::{App, policy, resend, routes};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
@@ -134,7 +135,7 @@ pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, 
         },
     );
     sim.usage.saw(&Seen { type_name, interaction, parameters: &[], status: answer.status, took_us, at_ms });
-    let url = request.uri().path_and_query().map_or("", actix_web::http::uri::PathAndQuery::as_str).into();
+    let url = shown_url(request).into();
     let entry = Waiting {
         event: None,
         number: 0,
