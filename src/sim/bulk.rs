@@ -35,6 +35,8 @@ const MAX_JOBS: usize = 100;
 const MAX_FILES: usize = 1_500;
 /// Resources that are looked up at once.
 const BATCH: usize = 50_000;
+/// How long writers may be kept waiting; events further ahead of the clock were made before it was set back.
+const SOON_MS: i64 = 5;
 /// How much exports give way: a nice value.
 const NICE: i32 = 10;
 /// The directory of all jobs.
@@ -339,16 +341,15 @@ impl Jobs {
 /// A picture whose last event lies in a millisecond that is over: whatever comes later is later by its instant, too, so that the
 /// next export since then misses nothing.
 fn settled(sim: &Sim) -> Arc<Snapshot> {
-    loop {
-        let before = sim.snapshot();
-        while sim.now_ms() <= before.last_event().millis() {
-            std::thread::yield_now();
-        }
-        let now = sim.snapshot();
-        if now.last_event() == before.last_event() {
-            return now;
-        }
+    // Writers wait for that millisecond: with many of them one would else come in between each time.
+    let _guard = sim.writer.lock();
+    let snapshot = sim.snapshot();
+    let last = snapshot.last_event().millis();
+    let is_soon_over = |now: i64| now <= last && last - now < SOON_MS;
+    while is_soon_over(sim.now_ms()) {
+        std::thread::yield_now();
     }
+    snapshot
 }
 
 /// An export that goes on.

@@ -120,7 +120,7 @@ def test_the_notebook_gets_its_tables(bulk, path, patients):
 def test_a_token_that_ends_is_renewed(bulk):
     notebook = Notebook(bulk)
     notebook.register(jwks=json.dumps(notebook.jwks))
-    short = notebook.token(lasts=2)
+    short = notebook.token(lasts=5)
     place = notebook.begin("/Patient/$export", short)
     while True:
         status, headers, text = send("GET", place, short)
