@@ -240,7 +240,8 @@ impl Sim {
             feed: slot.feed.clone(),
             usage: slot.usage.clone(),
             past: Past::default(),
-            retained_ms: AtomicI64::new(0),
+            // Not at once: who opens it to look is not to find less.
+            retained_ms: AtomicI64::new(shared.clock.now_ms()),
             exports: RwLock::default(),
             exporting: AtomicUsize::new(0),
             faults: Counts::default(),
