@@ -109,8 +109,7 @@ impl Wish {
         if body.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Failure::new(Kind::BadValue, "the body must be a JSON object, or be left out"));
         }
-        let hint =
-            "known: fhirVersion (STU3, R4, R4B, R5), type (fhir), settings (docs/operating.md lists them), from (a simulator, or simulator@snapshot), template";
+        let hint = "known: fhirVersion (STU3, R4, R4B, R5), type (fhir, bulk), settings (docs/operating.md lists them), from (a simulator, or simulator@snapshot), template";
         serde_json::from_slice(body).map_err(|e| Failure::new(Kind::BadValue, format!("the body cannot be read: {e}; {hint}")))
     }
 

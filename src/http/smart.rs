@@ -16,7 +16,7 @@ use super::api::{Result, answer};
 use super::context::SimContext;
 use super::negotiate::Format;
 use super::respond::Answer;
-use super::serve::shown_url;
+use super::serve::{method_name, shown_url};
 use super::{App, policy, resend, routes};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
@@ -124,16 +124,7 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
 /// Takes note of what is no interaction with resources, in the request log; returns the id there.
 pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, type_name: &'static str, answer: &Answer, started: Instant) -> String {
     let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (at_ms, method) = (
-        sim.now_ms(),
-        if *request.method() == Method::POST {
-            "POST"
-        } else if *request.method() == Method::DELETE {
-            "DELETE"
-        } else {
-            "GET"
-        },
-    );
+    let at_ms = sim.now_ms();
     sim.usage.saw(&Seen { type_name, interaction, parameters: &[], status: answer.status, took_us, at_ms });
     let url = shown_url(request).into();
     let entry = Waiting {
@@ -141,7 +132,7 @@ pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, 
         number: 0,
         at_ms,
         interaction,
-        method,
+        method: method_name(request.method()),
         url,
         status: answer.status,
         duration_us: took_us,

@@ -30,7 +30,7 @@ use crate::index::Trimmed;
 use crate::simdb::event::RECORD;
 use crate::simdb::event_index::Filter;
 use crate::simdb::write::replace_file;
-use crate::simdb::{EventRecord, SimId, scan};
+use crate::simdb::{EventRecord, SimId, StoredResource, scan};
 use crate::version::{Operation, Version};
 
 /// How often it is looked whether something is to go.
@@ -61,13 +61,16 @@ struct Work {
     folders: Vec<Folder>,
 }
 
+/// A version in an event: type, id, number.
+type Named = (String, String, u64);
+
 /// What becomes of an event folder.
 #[derive(Debug, Serialize, Deserialize)]
 struct Folder {
     /// `PUT/2026_…`.
     at: String,
-    /// The resources, as type and id, whose versions in it go.
-    strip: BTreeSet<(String, String)>,
+    /// The versions in it that go: an event may have made several of one resource.
+    strip: BTreeSet<Named>,
     /// Whether nothing is left.
     whole: bool,
 }
@@ -129,9 +132,7 @@ impl Registry {
             }
         }
     }
-}
 
-impl Registry {
     /// The same on a thread of its own.
     pub(super) fn retain_in_background(self: &Arc<Self>, id: SimId) {
         let me = self.clone();
@@ -207,7 +208,9 @@ impl Sim {
         if self.is_closed() || (alone.is_none() || self.exporting.load(Ordering::Acquire) > 0) && !dry {
             return Ok(Going::default());
         }
-        self.finish_forgetting(boot)?;
+        if !dry {
+            self.finish_forgetting(boot)?;
+        }
         self.flush_now(boot)?;
         let last = self.snapshot().view.committed.last_event();
         // The last event stays, so that what comes next is known to come after it.
@@ -251,21 +254,20 @@ impl Sim {
     fn plan(&self, horizon: EventId) -> io::Result<Work> {
         let (snapshot, below) = (self.snapshot(), self.below());
         let mut records: BTreeMap<(EventId, Operation), EventRecord> = BTreeMap::new();
-        let mut strips: BTreeMap<(EventId, Operation), BTreeSet<(String, String)>> = BTreeMap::new();
+        let mut strips: BTreeMap<(EventId, Operation), BTreeSet<Named>> = BTreeMap::new();
         let mut seen: FxHashSet<(String, String)> = FxHashSet::default();
         // What was superseded since the last horizon was so by what happened since.
         let since = EventId::from_u64(self.horizon().max(below).to_u64() + 1);
         for (event, operation) in self.events.find(&Filter::default(), (since, horizon), false, usize::MAX)? {
             let Ok(record) = scan::record(self.dir(), operation, event) else { continue };
             for resource in record.resources.iter().filter(|r| !r.purged) {
-                let uid = (resource.type_name.clone(), resource.id.clone());
                 let (Some(type_name), Ok(id)) = (snapshot.definitions().find_resource_type(&resource.type_name), resource.id.parse()) else { continue };
-                if !seen.insert(uid.clone()) {
+                if !seen.insert((resource.type_name.clone(), resource.id.clone())) {
                     continue;
                 }
                 let then = snapshot.versions(type_name, &id).into_iter().filter(|v| v.event <= horizon && v.event > below);
                 for version in then.skip(1) {
-                    strips.entry((version.event, version.place.operation)).or_default().insert(uid.clone());
+                    strips.entry((version.event, version.place.operation)).or_default().insert((resource.type_name.clone(), resource.id.clone(), version.id.0));
                 }
             }
             records.insert((event, operation), record);
@@ -276,9 +278,8 @@ impl Sim {
             let Some(record) = records.remove(&at).or_else(read) else { continue };
             let mut strip = strips.remove(&at).unwrap_or_default();
             // What begins a history anew masks what was before, and the newest of it is among what stays.
-            let of = |resource: &crate::simdb::StoredResource| (resource.type_name.clone(), resource.id.clone());
-            strip.retain(|uid| !record.resources.iter().any(|r| r.rewrites.is_some() && of(r) == *uid));
-            let whole = record.resources.iter().all(|r| r.rewrites.is_none() && (r.purged || strip.contains(&of(r))));
+            strip.retain(|(type_name, id, _)| !record.resources.iter().any(|r| r.rewrites.is_some() && r.type_name == *type_name && r.id == *id));
+            let whole = record.resources.iter().all(|r| r.rewrites.is_none() && (r.purged || strip.contains(&name_of(r))));
             folders.push(Folder { at: format!("{}/{}", at.1.directory(), at.0), strip, whole });
         }
         Ok(Work { horizon: horizon.to_string(), folders })
@@ -321,21 +322,21 @@ impl Sim {
     /// Takes the versions that go out of the index; returns the picture that had them.
     fn trim(&self, work: &Work) -> io::Result<Arc<super::Snapshot>> {
         let (before, below) = (self.snapshot(), self.below());
-        let mut gone: BTreeMap<&(String, String), BTreeSet<EventId>> = BTreeMap::new();
+        let mut gone: BTreeMap<(&str, &str), BTreeSet<(EventId, u64)>> = BTreeMap::new();
         for folder in &work.folders {
-            for uid in &folder.strip {
-                gone.entry(uid).or_default().insert(folder.event());
+            for (type_name, id, version) in &folder.strip {
+                gone.entry((type_name, id)).or_default().insert((folder.event(), *version));
             }
         }
         let mut trimmed = Vec::new();
-        for ((type_name, id), events) in gone {
+        for ((type_name, id), versions) in gone {
             let Some(type_name) = before.definitions().find_resource_type(type_name) else { continue };
             let uid = super::snapshot::uid(type_name, &id.parse().map_err(|f: Failure| io::Error::other(f.diagnostics))?);
             // A history that was rewritten since has none of them anyway.
             if before.view.recent.is_rewritten(&uid) {
                 continue;
             }
-            let stays = |v: &Version| v.event > below && !events.contains(&v.event);
+            let stays = |v: &Version| v.event > below && !versions.contains(&(v.event, v.id.0));
             let keep = before.view.committed.versions(&uid).into_iter().filter(stays).collect();
             trimmed.push(Trimmed { uid: uid.into(), type_name, keep });
         }
@@ -362,7 +363,7 @@ impl Sim {
             other => serde_json::from_slice(&other?)?,
         };
         let mut files = Vec::new();
-        for resource in record.resources.iter_mut().filter(|r| r.rewrites.is_none() && folder.strip.contains(&(r.type_name.clone(), r.id.clone()))) {
+        for resource in record.resources.iter_mut().filter(|r| r.rewrites.is_none() && folder.strip.contains(&name_of(r))) {
             files.extend(resource.file.take());
             (resource.bytes, resource.purged) = (0, true);
         }
@@ -380,6 +381,11 @@ impl Sim {
         }
         Ok(())
     }
+}
+
+/// By what a stored version is known in an event.
+fn name_of(stored: &StoredResource) -> Named {
+    (stored.type_name.clone(), stored.id.clone(), stored.version_id)
 }
 
 /// The bytes of an event folder.

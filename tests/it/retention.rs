@@ -210,7 +210,7 @@ fn whatever_happened_the_folders_tell_the_same_as_the_index() {
                     2 => drop(fhir.post(&format!("/Patient/{id}/$purge"), &json!({"resourceType": "Parameters"}))),
                     3 => drop(fhir.post("/Patient", &json!({"resourceType": "Pateint"}))),
                     4 => {
-                        let entries: Vec<Value> = (0..3)
+                        let entries: Vec<Value> = (0..6)
                             .map(|_| {
                                 let id = format!("p{}", dice.roll(6));
                                 json!({"resource": patient(&id, "FB"), "request": {"method": "PUT", "url": format!("Patient/{id}")}})
@@ -327,4 +327,24 @@ fn nothing_is_lost_while_others_write() {
         }
     });
     assert_eq!(fhir.get("/Patient").json()["total"], 5);
+}
+
+#[test]
+fn of_two_versions_in_one_event_the_current_one_stays() {
+    let mut server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    let entry = |family: &str| json!({"resource": patient("p1", family), "request": {"method": "PUT", "url": "Patient/p1"}});
+    let answer = fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [entry("F1"), entry("F2")]})).expect(200).json();
+    assert_eq!(answer["entry"][1]["response"]["etag"], "W/\"2\"", "both are stored, in one event: {answer}");
+    fhir.put("/Patient/p2", &patient("p2", "F")).expect(201);
+    let done = retain(&api, "a__b", json!({"age": "0ms"}));
+    assert_eq!((&done["versions"], &done["events"]), (&json!(1), &json!(0)));
+    let holds = |fhir: &Client| {
+        assert_eq!(fhir.get("/Patient/p1").expect(200).json()["name"][0]["family"], "F2");
+        assert_eq!(fhir.get("/Patient/p1/_history").expect(200).json()["total"], 1);
+        fhir.get("/Patient/p1/_history/1").expect(404);
+    };
+    holds(&fhir);
+    from_the_folders(&mut server, "a__b");
+    holds(&server.fhir("a__b"));
 }
