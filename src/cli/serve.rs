@@ -24,7 +24,7 @@ pub struct ServeArgs {
     /// The directory of archives, <name>.tar.zst, that simulators can begin as [default: testkits]
     #[arg(long)]
     templates: Option<PathBuf>,
-    /// Make a simulator default__demo with data
+    /// Make a simulator default__demo with data, and default__bulk for exports
     #[arg(long)]
     demo: bool,
     /// Make an unknown simulator on first use
