@@ -3,7 +3,7 @@
 use super::whom::the_one;
 use super::{Conditions, Content, Done, Env, Reply, Subject, structure};
 use crate::fhir::{Failure, ResourceId, VersionId, raw};
-use crate::search::{custom, extract};
+use crate::search::extract;
 use crate::sim::{NewVersion, Snapshot, Versioning};
 use crate::version::Change;
 
@@ -46,7 +46,7 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     let type_name = content.type_name;
     let issues = structure::check(content.resource.value(), snapshot)?;
     if type_name == "SearchParameter" {
-        custom::read(content.resource.value(), snapshot.definitions())?;
+        snapshot.params_of(content.resource.value())?;
     }
     let shown = (snapshot.settings().versioning != Versioning::NoVersion).then_some(version);
     let text = raw::with_identity(&content.text, id.as_str(), shown.map(|v| v.to_string()).as_deref(), &env.stamp.event.instant());

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::delete::MAX_DELETED;
 use super::search;
+use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
-use crate::fhir::{Failure, Kind, ResourceId};
+use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::query::Query;
 use crate::search::extract::{references, refers_term};
-use crate::sim::{Integrity, NewVersion, Snapshot};
+use crate::sim::{Integrity, NewVersion, Snapshot, Versioning};
 
 /// Most referrers that a refusal names.
 const MAX_NAMED: usize = 5;
@@ -42,31 +43,46 @@ pub(super) fn check(changes: &[NewVersion], snapshot: &Snapshot) -> Result<(), (
     for (at, change) in changes.iter().enumerate() {
         let failed = |failure| (at, failure);
         match &change.body {
-            Some(body) => refers_to_something(change.type_name, body, &made, &gone, snapshot).map_err(failed)?,
+            Some(body) => refers_to_something(change.type_name, body, &made, &gone, changes, snapshot).map_err(failed)?,
             None => is_referred_to_by_nobody(change, &made, &gone, snapshot).map_err(failed)?,
         }
     }
     Ok(())
 }
 
-fn refers_to_something(type_name: &'static str, body: &[u8], made: &FxHashSet<String>, gone: &FxHashSet<String>, snapshot: &Snapshot) -> Result<(), Failure> {
+fn refers_to_something(
+    type_name: &'static str,
+    body: &[u8],
+    made: &FxHashSet<String>,
+    gone: &FxHashSet<String>,
+    changes: &[NewVersion],
+    snapshot: &Snapshot,
+) -> Result<(), Failure> {
     let value: Value = serde_json::from_slice(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
     let (origin, definitions) = (snapshot.origin(), snapshot.definitions());
-    let mut dangling = None;
-    references(&value, type_name, &mut |text| {
-        let Reference::Local { type_name, id, .. } = Reference::parse(origin.local_part(text).unwrap_or(text), definitions) else { return };
+    let contained: Vec<&str> = value.get("contained").and_then(Value::as_array).into_iter().flatten().filter_map(|c| c.get("id")?.as_str()).collect();
+    let has_versions = snapshot.settings().versioning != Versioning::NoVersion;
+    let is_there = |type_name: &str, id: &str, version: Option<&str>| {
+        let (Some(type_name), Ok(id)) = (definitions.find_resource_type(type_name), id.parse::<ResourceId>()) else { return false };
         let uid = format!("{type_name}/{id}");
-        let is_there = |id: &str| {
-            let (Some(type_name), Ok(id)) = (definitions.find_resource_type(type_name), id.parse::<ResourceId>()) else { return false };
-            snapshot.latest(type_name, &id).is_some_and(|v| !v.is_deletion())
+        let Some(version) = version.filter(|_| has_versions) else {
+            return made.contains(&uid) || !gone.contains(&uid) && snapshot.latest(type_name, &id).is_some_and(|v| !v.is_deletion());
         };
-        if !made.contains(&uid) && (gone.contains(&uid) || !is_there(id)) {
-            dangling.get_or_insert(uid);
-        }
+        let Ok(version) = version.parse::<VersionId>() else { return false };
+        changes.iter().any(|c| c.type_name == type_name && c.id == id && c.version == version && c.body.is_some())
+            || snapshot.versions(type_name, &id).iter().any(|v| v.id == version && !v.is_deletion())
+    };
+    let mut dangling = None;
+    references(&value, type_name, &mut |text| match Reference::parse(origin.local_part(text).unwrap_or(text), definitions) {
+        Reference::Local { type_name, id, version } if !is_there(type_name, id, version) => _ = dangling.get_or_insert(text),
+        // The resources within a Parameters have contained ones of their own; a bare # is the container.
+        Reference::Contained(name) if type_name != "Parameters" && !name.is_empty() && !contained.contains(&name) => _ = dangling.get_or_insert(text),
+        Reference::Local { .. } | Reference::Contained(_) | Reference::Conditional { .. } | Reference::Other(_) => {}
     });
-    let Some(uid) = dangling else { return Ok(()) };
-    let message = format!("there is no {uid}, which is referred to; store it first, or both in one transaction (setting referentialIntegrity)");
-    Err(Failure::new(Kind::Unprocessable, message).at(format!("{type_name}.descendants().where(reference = '{uid}')")))
+    let Some(text) = dangling else { return Ok(()) };
+    let way_out = if text.starts_with('#') { "add it to 'contained', with that id" } else { "store it first, or both in one transaction" };
+    let message = format!("there is no {}, which is referred to; {way_out} (setting referentialIntegrity)", clip(text));
+    Err(Failure::new(Kind::Unprocessable, message).at(format!("{type_name}.descendants().where(reference = '{}')", clip(text))))
 }
 
 fn is_referred_to_by_nobody(change: &NewVersion, made: &FxHashSet<String>, gone: &FxHashSet<String>, snapshot: &Snapshot) -> Result<(), Failure> {

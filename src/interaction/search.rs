@@ -12,6 +12,9 @@ use crate::fhir::raw::{self, quote};
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::index::Budget;
+use crate::search::condition::Condition;
+use crate::search::param::token;
+use crate::search::parse::Modifier;
 use crate::search::{Cursor, Scope, Search, Total};
 use crate::sim::find::{From, Match};
 use crate::sim::{Page, Snapshot, Stored};
@@ -183,6 +186,7 @@ impl Answer<'_> {
             entries.push(entry(&format!("{}/SearchParameter/{id}", env.base), &resource.to_string(), "match", None));
         }
         let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
+        notes.extend(self.doubts(search));
         if !search.includes.is_empty() {
             let (included, note) = include::included(search, page, self.snapshot, self.budget)?;
             notes.extend(note);
@@ -207,6 +211,16 @@ impl Answer<'_> {
         }
         out.push('}');
         Ok(out)
+    }
+
+    /// What is asked for that nothing can be.
+    fn doubts(&self, search: &Search) -> Vec<String> {
+        let plain = search.conditions.iter().filter_map(|(_, condition)| {
+            let Condition::Param { code, modifier: Modifier::None | Modifier::Not, values } = condition else { return None };
+            Some((code, values))
+        });
+        let of = |code: &str| search.types.first().filter(|_| search.types.len() == 1).and_then(|t| self.snapshot.params().of(t).get(code));
+        plain.filter_map(|(code, values)| Some((of(code)?, values))).flat_map(|(param, values)| values.iter().filter_map(|v| token::doubt(param, v))).collect()
     }
 
     fn matched(&self, hit: &Match, entries: &mut Vec<String>) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::filter;
-use super::param::split_unescaped;
+use super::param::{split_unescaped, token};
 use super::params::{Param, Params};
 use super::parse::{MAX_VALUES, Modifier, no_value};
 use crate::fhir::definitions::{ParamType, nearest};
@@ -170,6 +170,11 @@ impl Reader<'_> {
         let values = alternatives(name, value)?;
         if values.is_empty() {
             return Ok(Err(no_value(name)));
+        }
+        if matches!(modifier, Modifier::None | Modifier::Not)
+            && let Some(expected) = values.iter().find_map(|value| token::misread(&params, value))
+        {
+            return Err(expected);
         }
         Ok(Ok(Condition::Param { code: code.to_owned(), modifier, values }))
     }

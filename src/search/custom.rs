@@ -14,23 +14,35 @@ use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 
+/// A parameter and the type it is for.
+pub type OfType = (&'static str, Arc<Param>);
+
+/// Whether a SearchParameter makes composites, which are made of other parameters.
+#[must_use]
+pub fn is_composite(resource: &Value) -> bool {
+    resource.get("type").and_then(Value::as_str) == Some(ParamType::Composite.code())
+}
+
 /// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
-/// specification has it already.
+/// specification has it already. A composite may be made of the specification's parameters and of `own`.
 ///
 /// # Errors
 /// It is active and cannot be searched by: what is wrong, and in which element.
-pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(&'static str, Arc<Param>)>, Failure> {
+pub fn read(resource: &Value, definitions: &'static Definitions, own: &[OfType]) -> Result<Vec<OfType>, Failure> {
     let text = |name: &str| resource.get(name).and_then(Value::as_str);
     let bad = |element: &str, message: String| Failure::new(Kind::Unprocessable, message).at(format!("SearchParameter.{element}"));
     if text("status") != Some("active") {
         return Ok(Vec::new());
     }
-    let Some(expression) = text("expression").filter(|e| !e.trim().is_empty()) else { return Ok(Vec::new()) };
     // Without a URL of its own, it is known by where it lies.
     let url = text("url").map_or_else(|| format!("SearchParameter/{}", text("id").unwrap_or_default()), str::to_owned);
     if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
         return Ok(Vec::new());
     }
+    let Some(expression) = text("expression").filter(|e| !e.trim().is_empty()) else {
+        let message = "SearchParameter.expression is missing: an active parameter is found by it; without it, give the status 'draft'";
+        return Err(bad("expression", message.to_owned()));
+    };
     if let Some(excess) = excess(expression) {
         return Err(bad("expression", format!("SearchParameter.expression {excess}")));
     }
@@ -61,7 +73,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions) -> Result<Vec<(
                 .map_err(|e| bad("expression", format!("SearchParameter.expression '{}': {e}", clip(expression))))?;
             (Path::nothing(definitions), Some(whole))
         };
-        let components = if kind == ParamType::Composite { components(resource, type_name, &name, &path, definitions)? } else { Vec::new() };
+        let components = if kind == ParamType::Composite { components(resource, type_name, &name, &path, definitions, own)? } else { Vec::new() };
         made.push((
             type_name,
             Arc::new(Param {
@@ -89,7 +101,8 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
     }
     if made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
         let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
-        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
+        let way_out = choice(expression, &types, definitions).unwrap_or_else(|| "see the type's elements".to_owned());
+        let message = format!("SearchParameter.expression '{}' names no element of {}; {way_out}", clip(expression), clip(&types.join(", ")));
         return bad("expression", message);
     }
     if !made.iter().any(|(_, param)| suits(param, definitions)) {
@@ -106,6 +119,26 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
         return bad("type", message);
     }
     Ok(())
+}
+
+/// How FHIRPath says what an expression calls by its name in JSON, such as `valueQuantity`.
+fn choice(expression: &str, types: &[&str], definitions: &Definitions) -> Option<String> {
+    let names = expression.split(|c: char| !c.is_ascii_alphanumeric());
+    let of = |name: &str| {
+        let (at, _) = name.char_indices().find(|(_, c)| c.is_ascii_uppercase())?;
+        let ends = name.char_indices().filter(|(n, c)| *n >= at && c.is_ascii_uppercase()).map(|(n, _)| name.split_at(n));
+        ends.into_iter().find_map(|(element, ty)| {
+            let plain = format!("{}{}", ty[..1].to_ascii_lowercase(), &ty[1..]);
+            let known = definitions.type_def(ty).or_else(|| definitions.type_def(&plain))?;
+            let has_choice = |t: &&str| {
+                let elements = definitions.type_def(t).into_iter().flat_map(|def| def.elements.iter());
+                elements.filter(|e| e.path.ends_with("[x]")).any(|e| e.path.trim_end_matches("[x]").rsplit('.').next() == Some(element))
+            };
+            let is_one = types.iter().chain(&["Extension"]).any(has_choice);
+            is_one.then(|| format!("'{name}' is its name in JSON: in FHIRPath it is {element}.ofType({})", known.name))
+        })
+    };
+    names.into_iter().find_map(of)
 }
 
 /// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>, and `string` where a text
@@ -159,21 +192,35 @@ fn types(resource: &Value, definitions: &'static Definitions) -> Result<Vec<&'st
     Ok(types)
 }
 
-fn components(resource: &Value, type_name: &'static str, name: &str, path: &Path, definitions: &'static Definitions) -> Result<Vec<Arc<Param>>, Failure> {
+fn components(
+    resource: &Value,
+    type_name: &'static str,
+    name: &str,
+    path: &Path,
+    definitions: &'static Definitions,
+    own: &[OfType],
+) -> Result<Vec<Arc<Param>>, Failure> {
     let bad = |message: String| Failure::new(Kind::Unprocessable, message).at("SearchParameter.component");
     let mut made = Vec::new();
     for (number, component) in resource.get("component").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let definition = component.get("definition").map(|d| d.get("reference").unwrap_or(d));
         let url = definition.and_then(Value::as_str).unwrap_or_default();
-        let id = url.split('|').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let Some(part) = definitions.search_param(id) else {
-            return Err(bad(format!("SearchParameter.component[{number}].definition '{}' is none of the specification's search parameters", clip(url))));
+        let canonical = url.split('|').next().unwrap_or_default();
+        let own = own.iter().map(|(_, p)| p).find(|p| *p.url == *canonical && p.kind != ParamType::Composite);
+        let theirs = definitions.search_param(canonical.rsplit('/').next().unwrap_or_default());
+        let (code, kind, targets) = match (own, theirs) {
+            (Some(part), _) => (part.code.clone(), part.kind, part.targets.clone()),
+            (None, Some(part)) => (part.code.into(), part.kind, part.targets.clone()),
+            (None, None) => {
+                let what = "neither one of the specification's search parameters nor an active one stored before in this simulator";
+                return Err(bad(format!("SearchParameter.component[{number}].definition '{}' is {what}; store that first", clip(url))));
+            }
         };
         let expression = component.get("expression").and_then(Value::as_str).unwrap_or_default();
         made.push(Arc::new(Param {
-            code: part.code.into(),
-            kind: part.kind,
-            targets: part.targets.clone(),
+            code,
+            kind,
+            targets,
             url: url.into(),
             name: format!("{name}${number}").into(),
             expression: expression.into(),

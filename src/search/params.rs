@@ -62,6 +62,13 @@ impl Param {
         Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, whole: None, components })
     }
 
+    /// Whether it finds the same as another of its name.
+    fn is_like(&self, other: &Self) -> bool {
+        let said = |p: &Self| (p.expression.clone(), p.kind, p.url.clone(), p.targets.clone());
+        let alike = |(a, b): (&Arc<Self>, &Arc<Self>)| a.is_like(b);
+        said(self) == said(other) && self.components.len() == other.components.len() && self.components.iter().zip(&other.components).all(alike)
+    }
+
     /// The key of this parameter with `class` (what kind of key) and `text`.
     #[must_use]
     pub fn key(&self, class: char, text: &str) -> String {
@@ -203,9 +210,7 @@ impl Params {
     /// Those of the specification and those of its own that `next` has unchanged.
     #[must_use]
     pub fn shared_with(&self, next: &Self) -> Self {
-        let same = |type_name: &str, p: &Param| {
-            next.of(type_name).get(&p.code).is_some_and(|n| n.expression == p.expression && n.kind == p.kind && n.url == p.url && n.targets == p.targets)
-        };
+        let same = |type_name: &str, p: &Param| next.of(type_name).get(&p.code).is_some_and(|n| n.is_like(p));
         Self::with(self.version, self.own().filter(|(t, p)| same(t, p)).map(|(t, p)| (t, p.clone())).collect())
     }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::condition::{Condition, Reader};
 use super::include::Include;
+use super::param::reference;
 use super::params::{Param, Params};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
@@ -151,9 +152,15 @@ impl Modifier {
             ParamType::Number | ParamType::Date | ParamType::Quantity | ParamType::Special => Vec::new(),
         };
         known.insert(0, ("missing", true, Self::Missing));
-        // Identifiers alone have a type.
+        // Identifiers alone have a type, and not all that is referred to is part of something.
         let typed = param.path.types.iter().any(|t| t.base == "Identifier");
-        known.into_iter().filter(|(name, there, _)| *there && (typed || *name != "of-type")).map(|(name, _, modifier)| (name, modifier)).collect()
+        let nested = param.kind != ParamType::Reference || reference::has_hierarchy(param, version);
+        let applies = |modifier: Self| match modifier {
+            Self::OfType => typed,
+            Self::Above | Self::Below => nested,
+            _ => true,
+        };
+        known.into_iter().filter(|(_, there, modifier)| *there && applies(*modifier)).map(|(name, _, modifier)| (name, modifier)).collect()
     }
 }
 

@@ -15,11 +15,12 @@ use serde_json::Value;
 use super::commit::Sim;
 use super::lifecycle::Flusher;
 use super::snapshot::{Snapshot, Stored};
+use crate::fhir::Failure;
 use crate::index::{Budget, Entry};
 use crate::query::Query;
-use crate::search::custom;
+use crate::search::custom::{self, OfType};
 use crate::search::extract::type_term;
-use crate::search::params::{Param, Params};
+use crate::search::params::Params;
 
 /// Resources that are indexed anew between two looks at the lock.
 const PIECE: usize = 256;
@@ -38,27 +39,38 @@ pub struct Progress {
 /// The progress that others may look at.
 pub(super) type Shown = Mutex<Option<Progress>>;
 
-/// Parameters, each with the type it is for.
-type OfTypes = Vec<(&'static str, Arc<Param>)>;
-
 /// The search parameters that are stored in a simulator.
 pub(super) struct Own {
-    pub(super) params: OfTypes,
+    pub(super) params: Vec<OfType>,
     /// The resources that make them, with their versions.
     pub(super) fingerprint: String,
 }
 
 impl Snapshot {
+    /// What a SearchParameter that is to be stored makes.
+    ///
+    /// # Errors
+    /// It is active and cannot be searched by: what is wrong, and in which element.
+    pub fn params_of(&self, resource: &Value) -> Result<Vec<OfType>, Failure> {
+        let own = if custom::is_composite(resource) { self.own_params().params } else { Vec::new() };
+        custom::read(resource, self.definitions(), &own)
+    }
+
     /// The search parameters that are stored in it and active.
     pub(super) fn own_params(&self) -> Own {
         let active = Query::and(vec![Query::term(&type_term("SearchParameter")), Query::term("SearchParameter/status\u{1f}cactive")]);
         let (_, found) = self.matching(&active, MAX_OWN, &Budget::new(u64::MAX)).unwrap_or_default();
-        let mut own: Vec<(String, OfTypes)> = Vec::new();
-        for Stored { version, body, .. } in &found {
-            let Ok(value) = serde_json::from_slice::<Value>(body) else { continue };
+        let mut own: Vec<(String, Vec<OfType>)> = Vec::new();
+        let read = found.iter().filter_map(|Stored { version, body, .. }| Some((version, serde_json::from_slice::<Value>(body).ok()?)));
+        let (composite, plain): (Vec<_>, Vec<_>) = read.partition(|(_, value)| custom::is_composite(value));
+        let mut plain_ones = Vec::new();
+        for (version, value) in plain.iter().chain(&composite) {
             // What was stored was valid; what is not any more, after an update of this server, is left out.
-            let params = custom::read(&value, self.definitions()).unwrap_or_default();
+            let params = custom::read(value, self.definitions(), &plain_ones).unwrap_or_default();
             if !params.is_empty() {
+                if !custom::is_composite(value) {
+                    plain_ones.extend(params.iter().cloned());
+                }
                 own.push((format!("{}@{}@{}", value.get("id").and_then(Value::as_str).unwrap_or_default(), version.id, version.event), params));
             }
         }

@@ -166,6 +166,10 @@ fn conditional_references_must_match_exactly_one() {
     assert!(none.contains("Bundle.entry[0]: conditional reference 'Practitioner?identifier=s|2' matches no resource"), "{none}");
     let unknown = fhir.post("", &observation("identifer=s|1")).expect(400).refusal();
     assert!(unknown.contains("did you mean 'identifier'?"), "{unknown}");
+    let mut misspelled = observation("identifier=s|1");
+    misspelled["entry"][0]["resource"]["performer"][0]["reference"] = "Practitoner?identifier=s|1".into();
+    let misspelled = fhir.post("", &misspelled).expect(400).refusal();
+    assert!(misspelled.contains("Bundle.entry[0]") && misspelled.contains("did you mean 'Practitioner'?"), "{misspelled}");
 }
 
 #[test]

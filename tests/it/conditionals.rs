@@ -232,13 +232,21 @@ fn references_lead_to_something_where_the_setting_says_so() {
     for exempt in [
         json!({"identifier": {"value": "1"}}),
         json!({"reference": "http://else.where/fhir/Patient/1"}),
-        json!({"reference": "#p"}),
+        json!({"reference": "#"}),
         json!({"reference": "Observation/o"}),
     ] {
         let status = fhir.put("/Observation/o", &observation("o", exempt.clone())).status;
         assert!(status == 200 || status == 201, "{exempt}");
     }
     fhir.put("/Patient/p", &with_id(patient("p", "P"), "p")).expect(201);
+    for dangling in ["#p", "Patient/p/_history/2"] {
+        let refused = fhir.put("/Observation/o", &observation("o", json!({"reference": dangling}))).expect(422).refusal();
+        assert!(refused.contains(&format!("there is no {dangling}, which")), "{refused}");
+    }
+    let mut own = observation("o", json!({"reference": "#p"}));
+    own["contained"] = json!([{"resourceType": "Patient", "id": "p"}]);
+    fhir.put("/Observation/o", &own).expect(200);
+    fhir.put("/Observation/o", &observation("o", json!({"reference": "Patient/p/_history/1"}))).expect(200);
     fhir.put("/Observation/o", &observation("o", json!({"reference": format!("{}/Patient/p", server.fhir("a__b").base())}))).expect(200);
     fhir.put("/Provenance/v", &json!({"resourceType": "Provenance", "id": "v", "extension": [{"url": "u", "valueReference": {"reference": "Observation/o"}}]}))
         .expect(201);

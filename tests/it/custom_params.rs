@@ -205,12 +205,17 @@ fn what_cannot_be_searched_by_is_refused() {
         ("code", json!("_count"), "SearchParameter.code '_count' is a parameter of every search"),
         ("base", json!(["Pateint"]), "did you mean 'Patient'?"),
         ("type", json!("special"), "SearchParameter.type is 'special'"),
+        ("expression", json!("Patient.deceasedDateTime"), "'deceasedDateTime' is its name in JSON: in FHIRPath it is deceased.ofType(dateTime)"),
+        ("expression", json!("Patient.extension('http://x/e').valueCodeableConcept"), "in FHIRPath it is value.ofType(CodeableConcept)"),
+        ("expression", Value::Null, "SearchParameter.expression is missing"),
     ] {
         let mut broken = parameter("Patient.gender");
         broken[member] = value;
         let reply = fhir.put("/SearchParameter/eye", &broken).expect(422);
         assert!(reply.refusal().contains(expected), "{}", reply.refusal());
         assert_eq!(reply.json()["issue"][0]["expression"], json!([format!("SearchParameter.{member}")]));
+        let validated = fhir.post("/SearchParameter/$validate", &broken).expect(200).json().to_string();
+        assert!(validated.contains(expected), "{validated}");
     }
     fhir.get("/SearchParameter/eye").expect(404);
     // The specification's own may be stored, and change nothing.
@@ -256,4 +261,39 @@ fn values_are_found_as_json_has_them() {
         assert_eq!(fhir.ids("/Patient?deceased=true"), ["d"], "{when}");
         server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
     }
+}
+
+#[test]
+fn a_composite_may_be_made_of_parameters_of_ones_own() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let own = |id: &str, more: Value| {
+        let mut made = json!({"resourceType": "SearchParameter", "id": id, "url": format!("http://x/{id}"), "name": id, "status": "active",
+            "description": id, "code": id, "base": ["Patient"]});
+        made.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        made
+    };
+    let component = |url: &str, expression: &str| json!({"definition": url, "expression": expression});
+    let kind_of_number = own(
+        "kind-of-number",
+        json!({"type": "composite", "expression": "Patient.telecom", "component": [
+            component("http://x/kind", "system"), component("http://x/number|1.0", "value")]}),
+    );
+    let refused = fhir.put("/SearchParameter/kind-of-number", &kind_of_number).expect(422);
+    assert!(refused.refusal().contains("component[0].definition 'http://x/kind'") && refused.refusal().contains("store that first"), "{}", refused.refusal());
+    fhir.put("/SearchParameter/kind", &own("kind", json!({"type": "token", "expression": "Patient.telecom.system"}))).expect(201);
+    fhir.put("/SearchParameter/number", &own("number", json!({"type": "string", "expression": "Patient.telecom.value"}))).expect(201);
+    fhir.put("/SearchParameter/kind-of-number", &kind_of_number).expect(201);
+    let telecom = json!([{"system": "phone", "value": "Alpha"}, {"system": "email", "value": "beta"}]);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "telecom": telecom})).expect(201);
+    for when in ["recent", "committed"] {
+        assert_eq!(fhir.ids("/Patient?kind-of-number=phone$alph"), ["p"], "{when}");
+        assert_eq!(total(&fhir, "Patient?kind-of-number=email$alph"), Some(0), "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+    // A component that compares otherwise makes another composite.
+    fhir.put("/SearchParameter/number", &own("number", json!({"type": "token", "expression": "Patient.telecom.value"}))).expect(200);
+    wait(&server);
+    assert_eq!(total(&fhir, "Patient?kind-of-number=phone$alph"), Some(0));
+    assert_eq!(fhir.ids("/Patient?kind-of-number=phone$Alpha"), ["p"]);
 }

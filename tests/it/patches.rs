@@ -89,7 +89,7 @@ fn merge_patches_and_conditional_patches() {
     send(&fhir, "application/merge-patch+json", &json!({"active": null, "gender": "male", "birthDate": "1981"})).expect(200);
     let patched = fhir.get("/Patient/p").json();
     assert_eq!((patched.get("active"), &patched["gender"], &patched["birthDate"]), (None, &json!("male"), &json!("1981")));
-    send(&fhir, "application/merge-patch+json", &json!({"_birthDate": {"extension": null}, "contact": [], "maritalStatus": {}})).expect(200);
+    send(&fhir, "application/merge-patch+json", &json!({"_birthDate": {"extension": null}, "contact": [{"name": {}}], "maritalStatus": {}})).expect(200);
     let keys = fhir.get("/Patient/p").json().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(keys, "resourceType meta id name birthDate deceasedBoolean contained identifier extension gender");
     let conditional =

@@ -186,3 +186,20 @@ fn a_bundle_of_type_history_inserts_and_replaces_versions() {
     assert_eq!((fhir.ids("/Patient?family=newest"), fhir.ids("/Patient?family:exact=Newer")), (vec!["q".to_owned()], Vec::new()));
     assert_eq!(fhir.ids("/Patient?_lastUpdated=2003"), ["q"]);
 }
+
+#[test]
+fn a_history_bundle_brings_no_version_that_a_write_would_be_refused_for() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let settings = json!({"fhirVersion": "R4", "settings": {"historyModifications": true, "validation": "strict"}});
+    server.client().put("/api/sims/a__b", &settings).expect(201);
+    let version = |gender: &str| {
+        let meta = json!({"versionId": "1", "lastUpdated": "2020-01-01T00:00:00Z"});
+        json!({"resourceType": "Bundle", "type": "history", "entry": [{"request": {"method": "PUT", "url": "Patient/h"},
+            "resource": {"resourceType": "Patient", "id": "h", "meta": meta, "gender": gender}}]})
+    };
+    let refused = fhir.post("", &version("blue")).expect(422).refusal();
+    assert!(refused.contains("gender") && refused.contains("Bundle.entry[0]"), "{refused}");
+    fhir.get("/Patient/h").expect(404);
+    fhir.post("", &version("female")).expect(200);
+}

@@ -503,3 +503,29 @@ fn what_is_asked_beside_a_search_does_not_change_what_it_finds() {
     fhir.delete("/SearchParameter/on").expect(204);
     assert!(fhir.get(&next).expect(400).refusal().contains("search again from the first page"));
 }
+
+#[test]
+fn a_value_that_cannot_be_meant_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (query, expected) in
+        [("Patient?identifier=%7C", "'identifier'"), ("Condition?asserter:below=Patient/1", "'below' is not supported for the reference parameter 'asserter'")]
+    {
+        let reply = fhir.get(&format!("/{query}")).expect(400);
+        assert!(reply.refusal().contains(expected), "{query}: {}", reply.refusal());
+    }
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true})).expect(201);
+    for query in ["Patient?active=true", "Patient?active:not=false", "Patient?active=%7Ctrue", "Patient?active:missing=false"] {
+        assert_eq!(fhir.ids(&format!("/{query}")), ["p"], "{query}");
+    }
+    // No code that nobody has is an error; it is said.
+    for query in ["Patient?active=bogus", "Patient?deceased:not=no", "Patient?active=s%7Ctrue"] {
+        let said = fhir.get(&format!("/{query}")).expect(200).json();
+        let note = said["entry"].as_array().unwrap().last().unwrap();
+        assert_eq!(note["search"]["mode"], "outcome", "{query}");
+        assert!(note.to_string().contains("is true or false; nothing is '"), "{query}: {note}");
+    }
+    let modifiers = |id: &str| fhir.get(&format!("/SearchParameter/{id}")).expect(200).json()["modifier"].to_string();
+    assert!(modifiers("Location-partof").contains("\"below\""));
+    assert!(!modifiers("Condition-asserter").contains("\"below\""));
+}

@@ -69,6 +69,16 @@ impl Renames {
                     let type_name = self.definitions.find_resource_type(type_name)?;
                     find(type_name, query).map_err(|f| failed = Some(f)).ok()
                 }
+                // A misspelled type.
+                Reference::Other(text) if text.split_once('?').is_some_and(|(head, _)| !head.is_empty() && head.bytes().all(|b| b.is_ascii_alphabetic())) => {
+                    let head = text.split('?').next().unwrap_or_default();
+                    failed = self.definitions.resource_type(head).err().map(|f| Failure {
+                        kind: Kind::Invalid,
+                        diagnostics: format!("the conditional reference '{}': {}", clip(text), f.diagnostics),
+                        ..f
+                    });
+                    None
+                }
                 Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
             }
         };

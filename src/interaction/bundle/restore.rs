@@ -5,12 +5,11 @@ use serde_json::Value;
 
 use super::super::rewrite::{self, Rewritten};
 use super::super::target::Target;
-use super::super::{Content, Done, Env, Reply};
+use super::super::{Content, Done, Env, Reply, structure};
 use super::entry::{self, RawEntry};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, VersionId, instant, raw};
-use crate::search::custom;
-use crate::sim::{Rewrites, Snapshot, Versioning};
+use crate::sim::{Rewrites, Snapshot, Validation, Versioning};
 use crate::version::Change;
 
 /// Most entries of a Bundle of type history.
@@ -64,9 +63,13 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     let Some(first) = given.first() else { return Ok(Reply::new(Done::Ok)) };
     let (type_name, id) = (first.type_name, first.id.clone());
     // What an update would be refused for: it may become current.
-    for (at, text) in given.iter().enumerate().filter_map(|(at, g)| Some((at, g.text.as_deref()?))).filter(|_| type_name == "SearchParameter") {
+    let is_looked_at = type_name == "SearchParameter" || snapshot.settings().validation != Validation::Off;
+    for (at, text) in given.iter().enumerate().filter_map(|(at, g)| Some((at, g.text.as_deref()?))).filter(|_| is_looked_at) {
         let resource: Value = serde_json::from_str(text).map_err(|e| Failure::new(Kind::Malformed, e.to_string()))?;
-        custom::read(&resource, snapshot.definitions()).map_err(|f| f.within(&super::named(at)))?;
+        structure::check(&resource, snapshot).map_err(|f| f.within(&super::named(at)))?;
+        if type_name == "SearchParameter" {
+            snapshot.params_of(&resource).map_err(|f| f.within(&super::named(at)))?;
+        }
     }
     let history = merged(type_name, &id, given, snapshot)?;
     Ok(Reply { changes: rewrite::changes(type_name, &id, history, Rewrites::History, snapshot)?, ..Reply::new(Done::Ok) })

@@ -39,6 +39,13 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         issues.push(error("value", &format!("{type_name}.id"), format!("the URL says '{expected}', but id is {}", id.unwrap_or("missing"))));
     }
     issues.extend(validate(&resource, snapshot.definitions()));
+    // What a write of it would be refused for.
+    if type_name == "SearchParameter"
+        && stated == type_name
+        && let Err(refused) = snapshot.params_of(&resource)
+    {
+        issues.push(error("invalid", refused.expression.as_deref().unwrap_or(type_name), refused.diagnostics));
+    }
     let clean = issues.is_empty();
     let mut answer = outcome::of_issues(&issues, None);
     let mut say = |code: &str, text: String| {

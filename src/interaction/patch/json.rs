@@ -221,10 +221,11 @@ pub fn merge(object: &mut Map<String, Value>, changes: &Map<String, Value>) {
             merge(&mut merged, inner);
             value = Value::Object(merged);
         }
-        if value.is_null() || is_empty(&value) {
+        if value.is_null() {
             object.shift_remove(key);
         } else {
             object.insert(key.clone(), value);
+            prune_member(object, key);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::extract::Origin;
-use super::super::params::Param;
+use super::super::params::{Param, TypeParams};
 use super::super::parse::Modifier;
 use super::super::path::Node;
 use super::{Env, bad_value, token, unescape};
@@ -124,6 +124,18 @@ fn canonical(param: &Param, modifier: Modifier, value: &str) -> Result<Query, Fa
     Ok(Query::or(vec![Query::term(&param.key('u', &text)), Query::prefix(&param.key('u', &longer))]))
 }
 
+/// The parameter by which resources of a type are part of others of their type, if they are.
+fn part_of(params: &TypeParams) -> Option<&Arc<Param>> {
+    ["partof", "part-of"].iter().find_map(|code| params.get(code)).filter(|p| p.targets.contains(&params.type_name))
+}
+
+/// Whether something can be above or below what the parameter refers to.
+#[must_use]
+pub fn has_hierarchy(param: &Param, version: FhirVersion) -> bool {
+    let anything = param.targets.is_empty() || param.targets.contains(&"Resource");
+    anything || param.is_canonical() || param.targets.iter().any(|t| part_of(TypeParams::of(version, t)).is_some())
+}
+
 /// `:below` and `:above` of a resource that is part of another of its type: Locations, Organizations and the like.
 fn hierarchy(param: &Arc<Param>, above: bool, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
     let text = unescape(value);
@@ -133,9 +145,7 @@ fn hierarchy(param: &Arc<Param>, above: bool, value: &str, env: &Env<'_>) -> Res
         (_, [only]) => (*only, text.clone()),
         _ => return Err(bad_value(param, value, "a reference with its type, such as Location/1")),
     };
-    let parts = env.origin.params.of(type_name);
-    let own = ["partof", "part-of"].iter().find_map(|code| parts.get(code)).filter(|p| p.targets.contains(&type_name));
-    let Some(part_of) = own else {
+    let Some(part_of) = part_of(env.origin.params.of(type_name)) else {
         return Err(Failure::new(Kind::NotSupported, format!("'{}': a {type_name} is not part of another; :above and :below do not apply", param.code)));
     };
     let mut edge: Vec<Box<str>> = vec![format!("{type_name}/{id}").into()];

@@ -11,6 +11,8 @@ use super::super::path::{Node, Ty};
 use super::super::terminology::{self, Members};
 use super::{Env, bad_value, split_unescaped, string, unescape};
 use crate::fhir::Failure;
+use crate::fhir::definitions::ParamType;
+use crate::fhir::id::clip;
 use crate::query::text::{Text, normalise, words};
 use crate::query::{Check, KeysBuilder, Query};
 
@@ -155,6 +157,22 @@ pub fn query_named(name: &str, value: &str) -> Query {
             term('t', &format!("{system}|{code}"))
         }
     }
+}
+
+/// Why a value cannot be meant for any of `params`: it is a bar alone.
+#[must_use]
+pub fn misread(params: &[&Arc<Param>], value: &str) -> Option<Failure> {
+    let param = params.iter().find(|_| params.iter().all(|p| p.kind == ParamType::Token)).filter(|_| value.trim() == "|")?;
+    Some(bad_value(param, value, "code, system|code, |code or system|; whether there is a value at all is asked by :missing"))
+}
+
+/// Why a value finds nothing whatever is stored, if all that the parameter finds is a boolean: it is no error, for a code that nobody
+/// has is none, <https://hl7.org/fhir/R4/search.html#errors>.
+#[must_use]
+pub fn doubt(param: &Param, value: &str) -> Option<String> {
+    let is_flag = param.whole.is_none() && !param.path.is_empty() && param.path.types.iter().all(|t| *t == Ty::named("boolean"));
+    let is_one = matches!(split_unescaped(value, '|')[..], ["true" | "false"] | ["", "true" | "false"]);
+    (is_flag && !is_one).then(|| format!("search parameter '{}' is true or false; nothing is '{}'", param.code, clip(value)))
 }
 
 /// The query of one search value with a modifier.
