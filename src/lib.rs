@@ -93,6 +93,8 @@
 //! - A fault: a member of [`sim::faults::Effect`], what it does in `http/faults.rs`, a preset.
 //! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
 //! - What a page shows: its values in `http/pages/`, a template; colours and pictures in `http/show.rs`.
+//! - A parameter of an export: what it asks for in `http/bulk/ask.rs`, what it makes of the files in [`sim::bulk::export`]. Work that goes on
+//!   after its request was answered is a job of [`sim::bulk`].
 //! - A setting of a simulator: a field of [`sim::Settings`]; an interaction sees it in its snapshot.
 //! - A search parameter type: a file in `search/param/`, named in [`search::params::is_supported`].
 //! - An interaction: a file in `interaction/`, a member of [`interaction::Interaction`]; the compiler lists the rest. Its name in

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::fhir::id::clip;
 
-pub use scope::{Scope, Verdict, allows};
+pub use scope::{SUBMITS, Scope, Verdict, allows};
 
 /// The one type of assertion there is, RFC 7523.
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -39,6 +39,8 @@ pub enum Kind {
     TooLarge,
     /// The request asks for more work than the limit allows.
     TooCostly,
+    /// Too many requests of this kind, or too often.
+    TooMany,
     /// The media type of the body is not understood.
     UnsupportedMediaType,
     /// The content is well-formed and cannot be processed.
@@ -78,6 +80,7 @@ impl Kind {
             Self::MultipleMatches => "multiple-matches",
             Self::TooLarge => "body-too-large",
             Self::TooCostly => "too-costly",
+            Self::TooMany => "too-many-requests",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Unprocessable => "unprocessable",
             Self::Forbidden => "forbidden",
@@ -105,6 +108,7 @@ impl Kind {
             Self::PreconditionRequired => "required",
             Self::TooLarge => "too-long",
             Self::TooCostly => "too-costly",
+            Self::TooMany => "throttled",
             Self::Unprocessable => "processing",
             Self::Forbidden => "forbidden",
             Self::Unauthorized => "login",

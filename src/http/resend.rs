@@ -79,15 +79,23 @@ fn place(to: &str, who: &Who, app: &App) -> Result<String> {
         app.registry.summary(&id)?;
         return Ok(own(&id, &app.options));
     }
-    permitted(to, app)?;
-    // Of this server only endpoints: what is sent to the rest of it could send again.
-    let rest = to.strip_prefix("http://").unwrap_or(to);
+    fetchable(to, app)?;
+    Ok(to.to_owned())
+}
+
+/// Proves that this server may send to a URL, and that it is none of its own pages or its API: what is sent there could send again.
+///
+/// # Errors
+/// It may not.
+pub(super) fn fetchable(url: &str, app: &App) -> Result<()> {
+    permitted(url, app)?;
+    let rest = url.strip_prefix("http://").unwrap_or(url);
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let is_own_port = authority.rsplit_once(':').map_or(Some(80), |(_, port)| port.parse().ok()) == Some(app.options.addr.port());
     if access::is_loopback(authority) && is_own_port && !path.starts_with("sim/") {
-        return Err(bad(format!("'{}' is of this server, and no endpoint: those are below /sim/", clip(to))));
+        return Err(bad(format!("'{}' is of this server, and no endpoint: those are below /sim/", clip(url))));
     }
-    Ok(to.to_owned())
+    Ok(())
 }
 
 /// Proves that this server may send to a URL: to this machine, and to hosts that it was started with.

@@ -147,6 +147,8 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         stopping: is_stopping,
     });
 
+    let (jobs, registry) = (state.jobs.clone(), state.registry.clone());
+    std::thread::Builder::new().name("bulk".into()).spawn(move || jobs.go_on(&registry))?;
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
     })

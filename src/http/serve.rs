@@ -59,8 +59,8 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     if context.mount == Mount::Bulk {
         return bulk::serve(&request, &context, app, started).await;
     }
-    if let Some(level) = bulk::Level::of(&context.tail).filter(|_| context.at.is_none()) {
-        return bulk::kick_off(&request, body, level, &context, app, started).await;
+    if let Some(operation) = bulk::Operation::of(&context.tail).filter(|_| context.at.is_none()) {
+        return bulk::kick_off(&request, body, operation, broken, &context, app, started).await;
     }
     let parsed = if body.len() > INLINE_BYTES { read_aside(&request, context.snapshot().version(), body.clone()).await } else { None };
     let call = call(&request, &context, &app, body, parsed, broken, started);
@@ -298,7 +298,7 @@ pub(super) fn shown_url(request: &HttpRequest) -> String {
     format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
 }
 
-fn recorded_headers(request: &HttpRequest) -> Map<String, Value> {
+pub(super) fn recorded_headers(request: &HttpRequest) -> Map<String, Value> {
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in request.headers() {
         let shown = if SECRET.contains(&name.as_str()) { "[redacted]".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };

@@ -40,7 +40,9 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
         // Before R4 operations are listed for the whole server only.
         let whole = |d: &&Definition| d.types.is_empty() || version == FhirVersion::Stu3;
         let mut operations: Vec<Value> = operation::ALL.iter().filter(whole).map(|d| d.listed(version, env.base)).collect();
-        operations.push(export("export", "export", version));
+        operations.extend(["export", "bulk-submit", "bulk-submit-status"].map(|name| bulk(name, name, version)));
+        let own = format!("{}/OperationDefinition/{}", env.base, operation::IMPORT);
+        operations.push(json!({"name": "import", "definition": if version == FhirVersion::Stu3 { json!({"reference": own}) } else { json!(own) }}));
         rest.insert("operation".into(), operations.into());
         rest.insert("searchParam".into(), common(snapshot.params(), env.base));
     }
@@ -71,7 +73,7 @@ pub fn perform(snapshot: &Snapshot, env: &Env<'_>) -> Reply {
 /// The guide of bulk data.
 const BULK: &str = "http://hl7.org/fhir/uv/bulkdata";
 
-fn export(name: &str, definition: &str, version: FhirVersion) -> Value {
+fn bulk(name: &str, definition: &str, version: FhirVersion) -> Value {
     let url = format!("{BULK}/OperationDefinition/{definition}");
     json!({"name": name, "definition": if version == FhirVersion::Stu3 { json!({"reference": url}) } else { json!(url) }})
 }
@@ -123,8 +125,8 @@ fn resource(type_name: &'static str, snapshot: &Snapshot, reverse: Option<&Vec<S
     let mut operations: Vec<Value> = operation::ALL.iter().filter(|d| d.is_of(type_name)).map(|d| d.listed(version, base)).collect();
     // Testers of bulk data look for one name or the other.
     match type_name {
-        "Patient" => operations.extend(["patient-export", "export"].map(|name| export(name, "patient-export", version))),
-        "Group" => operations.extend(["group-export", "export"].map(|name| export(name, "group-export", version))),
+        "Patient" => operations.extend(["patient-export", "export"].map(|name| bulk(name, "patient-export", version))),
+        "Group" => operations.extend(["group-export", "export"].map(|name| bulk(name, "group-export", version))),
         _ => {}
     }
     if version != FhirVersion::Stu3 && !operations.is_empty() {

@@ -49,6 +49,9 @@ impl Level {
     }
 }
 
+/// The id of the OperationDefinition of `$import`.
+pub const IMPORT: &str = "fhirsim-import";
+
 /// An operation that this server has.
 #[derive(Debug)]
 pub struct Definition {
@@ -162,6 +165,14 @@ impl Definition {
     /// The OperationDefinition of one of ours by its id.
     #[must_use]
     pub fn resource(id: &str, version: FhirVersion) -> Option<Value> {
+        if id == IMPORT {
+            // Begun and answered apart from what is performed at once.
+            let effect = if version == FhirVersion::Stu3 { ("idempotent", false) } else { ("affectsState", true) };
+            return Some(json!({
+                "resourceType": "OperationDefinition", "id": id, "name": "fhirsim_import", "status": "active", "kind": "operation", "code": "import",
+                "description": "$import, as docs/bulk-data.md of fhirsim describes it", effect.0: effect.1, "system": true, "type": false, "instance": false,
+            }));
+        }
         let definition = ALL.iter().find(|d| d.is_ours() && d.url.split('/').nth(1) == Some(id))?;
         let at = |level| definition.levels.contains(level);
         let types = if definition.types.is_empty() { &["Resource"] } else { definition.types };

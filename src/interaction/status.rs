@@ -21,6 +21,7 @@ pub fn of_failure(kind: Kind) -> u16 {
         Kind::UnsupportedMediaType => 415,
         Kind::Unprocessable => 422,
         Kind::PreconditionRequired => 428,
+        Kind::TooMany => 429,
         Kind::Damaged | Kind::Internal => 500,
         Kind::Storage => 507,
     }
@@ -44,6 +45,7 @@ pub fn line(status: u16) -> String {
     let phrase = match status {
         200 => "OK",
         201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
@@ -55,6 +57,7 @@ pub fn line(status: u16) -> String {
         412 => "Precondition Failed",
         422 => "Unprocessable Entity",
         428 => "Precondition Required",
+        429 => "Too Many Requests",
         500 => "Internal Server Error",
         507 => "Insufficient Storage",
         _ => "",

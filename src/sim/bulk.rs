@@ -1,98 +1,65 @@
-//! Exports of bulk data, <https://hl7.org/fhir/uv/bulkdata/export.html>: what a simulator holds at one moment, as NDJSON files.
+//! Work that goes on after its request was answered, <https://hl7.org/fhir/R4/async.html>: exports of bulk data, imports, submissions.
 //!
-//! A job has a directory, `.bulk/<simulator>/<job>`, with `job.json` and its files. It is of a snapshot, so writes that come meanwhile
-//! are not in it. A file appears under its name when it is whole; a job that a stop has cut off has failed.
+//! A job has a directory, `.bulk/<simulator>/<job>`, with `job.json` and its files. A file appears under its name when it is whole. An export
+//! that a stop has cut off is made again, of the moment that it was of ([`export`]); an import has failed then, and says so.
+
+mod cohort;
+pub mod export;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::profile::Ig;
 use super::registry::Registry;
-use super::snapshot::Snapshot;
 use super::{Sim, storage_failure};
-use crate::clock::EventId;
-use crate::fhir::subset::Subset;
-use crate::fhir::{Failure, Kind, ResourceId};
-use crate::index::{Budget, Find, Found, Hit, Position, Span};
-use crate::query::Query;
-use crate::search::condition::Condition;
-use crate::search::extract::type_term;
-use crate::search::{Scope, Search};
+use crate::fhir::{Failure, Kind};
 use crate::simdb::SimId;
 use crate::simdb::write::replace_file;
-use crate::version::Version;
 
 /// Most jobs of a simulator that are kept.
 const MAX_JOBS: usize = 100;
-/// Most files of an export.
-const MAX_FILES: usize = 1_500;
-/// Resources that are looked up at once.
-const BATCH: usize = 50_000;
-/// How long writers may be kept waiting; events further ahead of the clock were made before it was set back.
-const SOON_MS: i64 = 5;
-/// How much exports give way: a nice value.
-const NICE: i32 = 10;
 /// The directory of all jobs.
 pub(super) const FOLDER: &str = ".bulk";
-/// Deleted resources of a type that are looked for.
-const MAX_DELETED: usize = 1_000_000;
 
-/// Whose resources are exported.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Whose {
-    /// All there are.
+/// What a job does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// It writes files of what there is.
     #[default]
-    Anyones,
-    /// Those that belong to patients.
-    Patients,
-    /// Those that belong to these patients.
-    Of(Vec<ResourceId>),
+    Export,
+    /// It stores what files have.
+    Import,
+    /// It stands for the imports that belong together.
+    Submission,
 }
 
-/// What shall be exported.
-#[derive(Clone, Debug, Default)]
-pub struct Order {
-    /// The types.
-    pub types: Vec<&'static str>,
-    /// The types of which is told what was deleted: those, and where none were named, such as have nothing left.
-    pub gone: Vec<&'static str>,
-    /// Whose resources.
-    pub whose: Whose,
-    /// Only what was modified after this, in milliseconds since 1970.
-    pub since_ms: Option<i64>,
-    /// Only what was modified up to this.
-    pub until_ms: Option<i64>,
-    /// Of a type only what one of its searches finds.
-    pub filters: Vec<(&'static str, Vec<(String, String)>)>,
-    /// Of a type only what this search finds, too: what the token allows.
-    pub restrictions: BTreeMap<&'static str, Vec<(String, String)>>,
-    /// Elements to keep, each of a type or of all.
-    pub elements: Vec<(Option<String>, String)>,
-    /// Most lines of a file.
-    pub page: usize,
-    /// What was passed over, for the list of errors.
-    pub notes: Vec<String>,
-    /// Whether some files shall fail.
-    pub some_fail: bool,
-}
-
-/// A file of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A file of a job, or what became of a file that it read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// The type of its resources.
+    /// The type of its resources; empty if there are several.
     #[serde(rename = "type")]
     pub type_name: String,
-    /// Its name.
+    /// Its name; empty if there is none.
     pub file: String,
     /// How many lines it has.
     pub count: usize,
+    /// The URL that was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// The name of the file in which what belongs together goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<String>,
+    /// Of outcomes: how many of each severity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub severities: BTreeMap<String, usize>,
 }
 
 /// How far a job is.
@@ -111,6 +78,9 @@ pub enum Phase {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
+    /// What it does.
+    #[serde(default)]
+    pub task: Task,
     /// How far it is.
     pub phase: Phase,
     /// The URL that began it.
@@ -135,6 +105,21 @@ pub struct State {
     /// By type, the search that it was restricted to.
     #[serde(default)]
     pub restrictions: BTreeMap<String, String>,
+    /// The guide that its answers follow.
+    #[serde(default)]
+    pub ig: Ig,
+    /// The types of what is exported: who fetches a file of several must be allowed all of them.
+    #[serde(default)]
+    pub types: Vec<String>,
+    /// The type of which each resource has a block of its own.
+    #[serde(default)]
+    pub organized_by: Option<String>,
+    /// How many files a manifest lists, if the client takes several manifests, and takes them early.
+    #[serde(default)]
+    pub partial: Option<usize>,
+    /// Whether the status of a request for the status is told apart from that of the job.
+    #[serde(default)]
+    pub separate: bool,
     /// Whether it was ended.
     #[serde(default)]
     pub cancelled: bool,
@@ -146,6 +131,47 @@ pub struct State {
     pub deleted: Vec<Output>,
     /// Files of OperationOutcomes.
     pub error: Vec<Output>,
+    /// What was submitted, if it stands for that.
+    #[serde(default)]
+    pub submission: Option<Submission>,
+}
+
+/// What one who submits calls a whole: manifests, one after another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Submission {
+    /// Who submits: `system|value`.
+    pub submitter: String,
+    /// What they call it.
+    pub id: String,
+    /// Whether there is more to come.
+    pub status: Submitted,
+    /// The manifests, in the order they came.
+    pub manifests: Vec<Manifest>,
+}
+
+/// How far a submission is, <http://hl7.org/fhir/event-status>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Submitted {
+    /// There may be more.
+    InProgress,
+    /// That was all.
+    Completed,
+    /// It was all wrong.
+    Stopped,
+}
+
+/// A manifest that was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Where it lies.
+    pub url: String,
+    /// The job that reads it.
+    pub job: String,
+    /// Whether what it brought was taken back.
+    pub withdrawn: bool,
 }
 
 /// A job.
@@ -158,37 +184,21 @@ pub struct Job {
     done: AtomicUsize,
     total: AtomicUsize,
     cancelled: AtomicBool,
+    /// Whether it shall do no more, and stay.
+    stopped: AtomicBool,
     /// Whether a fault that happens once has happened.
     pub once: AtomicBool,
-}
-
-/// Keeps what an export is of from being forgotten, from its kick-off on.
-struct Kept(Arc<Sim>);
-
-impl Kept {
-    fn begin(sim: &Arc<Sim>) -> Self {
-        // Not while something is being forgotten.
-        let _none = sim.exports.read();
-        sim.exporting.fetch_add(1, Ordering::AcqRel);
-        Self(sim.clone())
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.exporting.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// The jobs of a server.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    known: Mutex<BTreeMap<(SimId, String), Arc<Job>>>,
-    /// Held by the one that is worked on: exports are not to keep each other, and all others, waiting.
-    lane: Mutex<()>,
+    /// The minute in which it was asked after, and how often.
+    asked: Mutex<(i64, u32)>,
 }
 
 impl Job {
+    fn new(id: String, folder: PathBuf, state: State) -> Self {
+        let zero = || AtomicUsize::new(0);
+        let flag = || AtomicBool::new(false);
+        Self { id, folder, state: Mutex::new(state), done: zero(), total: zero(), cancelled: flag(), stopped: flag(), once: flag(), asked: Mutex::default() }
+    }
+
     /// What is known of it.
     #[must_use]
     pub fn state(&self) -> State {
@@ -202,81 +212,144 @@ impl Job {
         (done * 100).checked_div(total).unwrap_or(0).min(99)
     }
 
+    /// There is so much more to do.
+    pub fn expect(&self, more: usize) {
+        self.total.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// So much more is done.
+    pub fn did(&self, more: usize) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Whether it shall do no more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire) || self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Lets it do no more; what it has done stays.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Where a file of that name lies, or would.
+    #[must_use]
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Where a file of it lies, if there is one of that name.
     #[must_use]
     pub fn file(&self, name: &str) -> Option<(PathBuf, Output)> {
         let state = self.state.lock();
-        let found = state.output.iter().chain(&state.deleted).chain(&state.error).find(|output| output.file == name)?;
+        let found = state.output.iter().chain(&state.deleted).chain(&state.error).find(|output| !name.is_empty() && output.file == name)?;
         Some((self.folder.join(&found.file), found.clone()))
     }
 
-    fn save(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+    /// Takes note of what was done; it is on the disk when the job is.
+    pub fn found(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+    }
+
+    /// Takes note of it on the disk.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn save(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
         let mut state = self.state.lock();
         change(&mut state);
         replace_file(&self.folder.join("job.json"), &serde_json::to_vec_pretty(&*state)?)
     }
+
+    /// Whether it was asked after more often than `most` times in this minute; how many seconds of it are left then. 0 is no limit.
+    #[must_use]
+    pub fn is_asked_too_often(&self, most: u32, now_ms: i64) -> Option<i64> {
+        let minute = now_ms.div_euclid(60_000);
+        let mut asked = self.asked.lock();
+        if asked.0 != minute {
+            *asked = (minute, 0);
+        }
+        asked.1 = asked.1.saturating_add(1);
+        (most > 0 && asked.1 > most).then(|| 60 - now_ms.rem_euclid(60_000) / 1_000)
+    }
+}
+
+/// What a job has to do.
+pub type Work = Box<dyn FnOnce(&Job) -> Result<(), Failure> + Send>;
+
+/// The jobs of a server.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    known: Mutex<BTreeMap<(SimId, String), Arc<Job>>>,
+    /// Held by the export that is worked on: exports are not to keep each other, and all others, waiting.
+    exports: Mutex<()>,
+    /// The same of the imports of each simulator: they wait for others' servers.
+    imports: Mutex<BTreeMap<SimId, Arc<Mutex<()>>>>,
 }
 
 impl Jobs {
-    /// Begins a job of a simulator as it is now.
+    /// Begins a job of a simulator. `keeps` is a file that it is to have from the beginning.
     ///
     /// # Errors
     /// There are too many; the disk refuses.
-    pub fn begin(self: &Arc<Self>, registry: &Arc<Registry>, sim: &Arc<Sim>, order: Order, state: State) -> Result<Arc<Job>, Failure> {
+    pub fn begin(
+        self: &Arc<Self>,
+        registry: &Registry,
+        sim: &Sim,
+        state: State,
+        keeps: Option<(&str, Vec<u8>)>,
+        work: Option<Work>,
+    ) -> Result<Arc<Job>, Failure> {
         let folder = registry.root().join(FOLDER).join(sim.id().as_str());
         self.sweep(sim, &folder);
         let there = fs::read_dir(&folder).map_or(0, Iterator::count);
         if there >= MAX_JOBS {
-            return Err(Failure::new(
-                Kind::TooCostly,
-                format!("there are {MAX_JOBS} exports of this simulator, which is the most; DELETE the status of those that are done with"),
-            ));
+            let message = format!("this simulator has {MAX_JOBS} exports and imports, which is the most; DELETE the status of those that are done with");
+            return Err(Failure::new(Kind::TooMany, message));
         }
         let id = uuid::Uuid::new_v4().to_string();
-        let failed = |e: io::Error| storage_failure("the export cannot be begun", &e);
+        let failed = |e: io::Error| storage_failure("the job cannot be begun", &e);
         let folder = folder.join(&id);
         fs::create_dir_all(&folder).map_err(failed)?;
-        let kept = Kept::begin(sim);
-        let snapshot = settled(sim);
-        let time = if snapshot.last_event() == EventId::ZERO { crate::clock::instant(sim.now_ms() - 1) } else { snapshot.last_event().instant() };
-        let state = State { transaction_time: time, boot: registry.boot().to_owned(), ..state };
-        let job = Arc::new(Job {
-            id: id.clone(),
-            folder,
-            state: Mutex::new(state),
-            done: AtomicUsize::new(0),
-            total: AtomicUsize::new(0),
-            cancelled: AtomicBool::new(false),
-            once: AtomicBool::new(false),
-        });
+        if let Some((name, bytes)) = keeps {
+            replace_file(&folder.join(name), &bytes).map_err(failed)?;
+        }
+        let job = Arc::new(Job::new(id.clone(), folder, State { boot: registry.boot().to_owned(), ..state }));
         job.save(|_| ()).map_err(failed)?;
         self.known.lock().insert((sim.id().clone(), id), job.clone());
-        let (work, jobs, registry, sim) = (job.clone(), self.clone(), registry.clone(), sim.clone());
+        if let Some(work) = work {
+            self.run(sim.id(), job.clone(), work).map_err(failed)?;
+        }
+        Ok(job)
+    }
+
+    /// Works on a job in a thread of its own.
+    fn run(self: &Arc<Self>, sim: &SimId, job: Arc<Job>, work: Work) -> io::Result<()> {
+        let (jobs, own) = (self.clone(), self.imports.lock().entry(sim.clone()).or_default().clone());
         let runs = move || {
-            // Those who read and write come first.
-            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
-            let _kept = kept;
-            let _alone = jobs.lane.lock();
-            let done = Export { registry: &registry, sim: &sim, snapshot: &snapshot, order: &order, job: &work }.run();
-            if work.cancelled.load(Ordering::Acquire) {
-                let _ = fs::remove_dir_all(&work.folder);
+            let lane = if job.state.lock().task == Task::Export { &jobs.exports } else { &*own };
+            let alone = lane.lock();
+            let done = if job.is_over() { Ok(()) } else { work(&job) };
+            drop(alone);
+            if job.cancelled.load(Ordering::Acquire) {
+                let _ = fs::remove_dir_all(&job.folder);
                 return;
             }
-            let saved = work.save(|state| match done {
-                Ok((output, deleted, error)) => (state.phase, state.output, state.deleted, state.error) = (Phase::Complete, output, deleted, error),
+            let saved = job.save(|state| match done {
+                Ok(()) => state.phase = Phase::Complete,
                 Err(failure) => state.phase = Phase::Failed(failure.diagnostics),
             });
             if let Err(error) = saved {
-                tracing::error!(job = work.id, %error, "the state of an export cannot be written");
+                tracing::error!(job = job.id, %error, "the state of a job cannot be written");
             }
         };
-        std::thread::Builder::new().name("bulk".into()).spawn(runs).map_err(failed)?;
-        Ok(job)
+        std::thread::Builder::new().name("bulk".into()).spawn(runs).map(|_| ())
     }
 
     /// The job of that id, if the simulator has one.
     #[must_use]
-    pub fn find(&self, registry: &Registry, sim: &Sim, id: &str) -> Option<Arc<Job>> {
+    pub fn find(self: &Arc<Self>, registry: &Arc<Registry>, sim: &Arc<Sim>, id: &str) -> Option<Arc<Job>> {
         // Only what is an id becomes part of a path.
         let id = id.parse::<uuid::Uuid>().ok()?.to_string();
         let key = (sim.id().clone(), id.clone());
@@ -285,22 +358,55 @@ impl Jobs {
             job.clone()
         } else {
             let folder = registry.root().join(FOLDER).join(sim.id().as_str()).join(&id);
-            let mut state: State = serde_json::from_slice(&fs::read(folder.join("job.json")).ok()?).ok()?;
+            let state: State = serde_json::from_slice(&fs::read(folder.join("job.json")).ok()?).ok()?;
             if state.cancelled {
                 return None;
             }
-            if state.phase == Phase::Running || state.boot != registry.boot() {
-                state.phase = Phase::Failed("the server was stopped while the export went on; begin it anew".to_owned());
-            }
-            let zero = || AtomicUsize::new(0);
-            let (cancelled, once) = (AtomicBool::new(false), AtomicBool::new(false));
-            let job = Arc::new(Job { id, folder, state: Mutex::new(state), done: zero(), total: zero(), cancelled, once });
+            let job = Arc::new(Job::new(id, folder, state));
             known.insert(key, job.clone());
+            self.take_up(registry, sim, &job);
             job
         };
         drop(known);
         let state = job.state();
         (state.made == sim.profile().created && state.expires_ms > sim.now_ms() && !job.cancelled.load(Ordering::Acquire)).then_some(job)
+    }
+
+    /// Does what is to be done with a job that an earlier process began.
+    fn take_up(self: &Arc<Self>, registry: &Arc<Registry>, sim: &Arc<Sim>, job: &Arc<Job>) {
+        let state = job.state();
+        let is_of_this = state.made == sim.profile().created && state.expires_ms > sim.now_ms();
+        let failed = match (&state.phase, state.task) {
+            (Phase::Running, Task::Export) if is_of_this => match export::again(registry, sim, job).map(|work| self.run(sim.id(), job.clone(), work)) {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("the server was stopped while it went on, and cannot go on with it: {error}")),
+                Err(why) => Some(format!("the server was stopped while it went on, and cannot make it again: {}", why.diagnostics)),
+            },
+            (Phase::Running, Task::Import | Task::Export) => {
+                Some("the server was stopped while it went on; what was stored until then stays stored; begin it anew".to_owned())
+            }
+            (Phase::Complete, Task::Export) if state.boot != registry.boot() => Some("the machine was started anew since; begin it anew".to_owned()),
+            (Phase::Running, Task::Submission) | (Phase::Complete | Phase::Failed(_), _) => None,
+        };
+        if let Some(why) = failed {
+            job.found(|state| state.phase = Phase::Failed(why));
+        }
+    }
+
+    /// Goes on with what a stop of the server has cut off.
+    pub fn go_on(self: &Arc<Self>, registry: &Arc<Registry>) {
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().collect::<Vec<_>>();
+        for of in entries(&registry.root().join(FOLDER)) {
+            let Ok(id) = of.file_name().to_string_lossy().parse::<SimId>() else { continue };
+            for job in entries(&of.path()) {
+                let state = fs::read(job.path().join("job.json")).ok().and_then(|b| serde_json::from_slice::<State>(&b).ok());
+                let goes_on = state.is_some_and(|state| state.phase == Phase::Running && !state.cancelled && state.task == Task::Export);
+                if let Some(sim) = registry.get(&id).ok().filter(|_| goes_on) {
+                    tracing::info!(sim = %id, job = %job.file_name().to_string_lossy(), "goes on with an export that a stop has cut off");
+                    let _ = self.find(registry, &sim, &job.file_name().to_string_lossy());
+                }
+            }
+        }
     }
 
     /// Ends a job and frees what it has.
@@ -310,7 +416,8 @@ impl Jobs {
         let _ = job.save(|state| state.cancelled = true);
         self.known.lock().remove(&(sim.id().clone(), job.id.clone()));
         // One that goes on removes its directory itself.
-        if job.state().phase != Phase::Running {
+        let state = job.state();
+        if state.phase != Phase::Running || state.task == Task::Submission {
             let _ = fs::remove_dir_all(&job.folder);
         }
     }
@@ -328,6 +435,13 @@ impl Jobs {
         }
     }
 
+    /// The ids of all jobs of a simulator, known or on the disk.
+    #[must_use]
+    pub fn ids(&self, registry: &Registry, sim: &Sim) -> Vec<String> {
+        let folder = registry.root().join(FOLDER).join(sim.id().as_str());
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// The jobs of a simulator that this server knows, newest first.
     #[must_use]
     pub fn of(&self, sim: &Sim) -> Vec<Arc<Job>> {
@@ -335,211 +449,5 @@ impl Jobs {
         let mut all: Vec<Arc<Job>> = known.iter().filter(|((of, _), _)| of == sim.id()).map(|(_, job)| job.clone()).collect();
         all.sort_by_key(|job| std::cmp::Reverse(job.state.lock().began_ms));
         all
-    }
-}
-
-/// A picture whose last event lies in a millisecond that is over: whatever comes later is later by its instant, too, so that the
-/// next export since then misses nothing.
-fn settled(sim: &Sim) -> Arc<Snapshot> {
-    // Writers wait for that millisecond: with many of them one would else come in between each time.
-    let _guard = sim.writer.lock();
-    let snapshot = sim.snapshot();
-    let last = snapshot.last_event().millis();
-    let is_soon_over = |now: i64| now <= last && last - now < SOON_MS;
-    while is_soon_over(sim.now_ms()) {
-        std::thread::yield_now();
-    }
-    snapshot
-}
-
-/// An export that goes on.
-struct Export<'a> {
-    registry: &'a Registry,
-    sim: &'a Sim,
-    snapshot: &'a Snapshot,
-    order: &'a Order,
-    job: &'a Job,
-}
-
-type Outputs = (Vec<Output>, Vec<Output>, Vec<Output>);
-
-impl Export<'_> {
-    fn run(&self) -> Result<Outputs, Failure> {
-        let failed = |e: io::Error| storage_failure("the export cannot be written", &e);
-        let mut queries = Vec::new();
-        for type_name in &self.order.types {
-            let query = self.query(type_name)?;
-            let (found, _) = self.hits(&query, None, 0)?;
-            self.job.total.fetch_add(found.total, Ordering::Relaxed);
-            queries.push((*type_name, query));
-        }
-        let (mut output, mut errors) = (Vec::new(), self.order.notes.clone());
-        let mut part = 0;
-        for (type_name, query) in queries {
-            let mut after = None;
-            let mut waiting: Vec<Hit> = Vec::new();
-            // So many at a time: what is held in memory does not grow with what is exported.
-            loop {
-                let (found, wanted) = self.hits(&query, after.as_ref(), BATCH)?;
-                waiting.extend(wanted);
-                after = found.last;
-                let is_end = found.hits.len() < BATCH;
-                while waiting.len() >= self.order.page.max(1) || is_end && !waiting.is_empty() {
-                    let page: Vec<Hit> = waiting.drain(..waiting.len().min(self.order.page.max(1))).collect();
-                    part += 1;
-                    if part > MAX_FILES {
-                        return Err(Failure::new(
-                            Kind::TooLarge,
-                            format!("it has more than {MAX_FILES} files; ask for fewer types, or let files be longer: the setting bulk.page"),
-                        ));
-                    }
-                    if self.order.some_fail && part % 3 != 0 {
-                        errors.push(format!("a file of {type_name} could not be made: a fault that this export was told to have"));
-                        continue;
-                    }
-                    output.extend(self.page(type_name, &page, part).map_err(failed)?);
-                    if self.job.cancelled.load(Ordering::Acquire) {
-                        return Err(Failure::new(Kind::Conflict, "it was cancelled"));
-                    }
-                }
-                if is_end {
-                    break;
-                }
-            }
-        }
-        let deleted = self.deleted().map_err(failed)?;
-        let outcome = |text: &String| {
-            json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing", "details": {"text": text}, "diagnostics": text}]})
-                .to_string()
-        };
-        let errors: Vec<String> = errors.iter().map(outcome).collect();
-        let error =
-            if errors.is_empty() { Vec::new() } else { vec![self.write("OperationOutcome", "errors", errors.iter().map(String::as_bytes)).map_err(failed)?] };
-        Ok((output, deleted, error))
-    }
-
-    /// Which resources of a type are wanted.
-    fn query(&self, type_name: &'static str) -> Result<Query, Failure> {
-        let budget = Budget::new(u64::MAX);
-        let of = |parameters: &[(String, String)], more: Option<Condition>| -> Result<Query, Failure> {
-            let scope = Scope { type_name: Some(type_name), compartment: None };
-            let mut search = Search::parse(parameters, scope, self.snapshot.params())?.strict()?;
-            search.conditions.extend(more.map(|condition| (String::new(), condition)));
-            Ok(self.snapshot.compile(&search, self.sim.now_ms(), &budget)?.query)
-        };
-        let mut all = vec![Query::term(&type_term(type_name))];
-        let filters: Vec<_> = self.order.filters.iter().filter(|(of_type, _)| *of_type == type_name).collect();
-        if !filters.is_empty() {
-            all.push(Query::or(filters.into_iter().map(|(_, pairs)| of(pairs, None)).collect::<Result<_, _>>()?));
-        }
-        if let Some(restriction) = self.order.restrictions.get(type_name) {
-            all.push(of(restriction, None)?);
-        }
-        match &self.order.whose {
-            Whose::Anyones => {}
-            Whose::Patients => all.push(of(&[], Some(Condition::Compartments("Patient")))?),
-            Whose::Of(ids) => {
-                let each = ids.iter().map(|id| of(&[], Some(Condition::Compartment("Patient", id.to_string()))));
-                all.push(Query::or(each.collect::<Result<_, _>>()?));
-            }
-        }
-        Ok(Query::and(all))
-    }
-
-    /// Some of them, after a place in the index's order: all that are found there, and those that are of the time that is wanted.
-    fn hits(&self, query: &Query, after: Option<&Position>, count: usize) -> Result<(Found, Vec<Hit>), Failure> {
-        let body = |type_name: &'static str, version: &Version| self.snapshot.body(type_name, version).ok();
-        let find = Find { query, sort: &[], offset: 0, after, count, body: &body, budget: &Budget::new(u64::MAX) };
-        let found = self.snapshot.view.find(&find).map_err(|e| storage_failure("the index cannot be read", &e))?;
-        let (since, until) = (self.order.since_ms.unwrap_or(i64::MIN), self.order.until_ms.unwrap_or(i64::MAX));
-        let wanted = found.hits.iter().filter(|hit| hit.version.modified_ms > since && hit.version.modified_ms <= until).cloned().collect();
-        Ok((found, wanted))
-    }
-
-    /// A file of resources.
-    fn page(&self, type_name: &'static str, hits: &[Hit], part: usize) -> io::Result<Option<Output>> {
-        let name = format!("{part}.{type_name}.ndjson");
-        let place = self.job.folder.join(&name);
-        let mut out = BufWriter::new(File::create(place.with_extension("part"))?);
-        let mut count = 0;
-        for hit in hits {
-            if self.job.cancelled.load(Ordering::Acquire) {
-                return Ok(None);
-            }
-            self.job.done.fetch_add(1, Ordering::Relaxed);
-            // What is not there any more would be missing in what is called whole.
-            let line = self
-                .line(type_name, &hit.version)
-                .map_err(|_| io::Error::other(format!("a {type_name} was purged or the simulator reset meanwhile; begin it anew")))?;
-            out.write_all(line.as_bytes())?;
-            out.write_all(b"\n")?;
-            count += 1;
-        }
-        out.flush()?;
-        // No empty files.
-        if count == 0 {
-            fs::remove_file(place.with_extension("part"))?;
-            return Ok(None);
-        }
-        fs::rename(place.with_extension("part"), &place)?;
-        Ok(Some(Output { type_name: type_name.to_owned(), file: name, count }))
-    }
-
-    fn write<'l>(&self, type_name: &str, name: &str, lines: impl Iterator<Item = &'l [u8]>) -> io::Result<Output> {
-        let file = format!("{name}.{type_name}.ndjson");
-        let (mut bytes, mut count) = (Vec::new(), 0);
-        for line in lines {
-            bytes.extend_from_slice(line);
-            bytes.push(b'\n');
-            count += 1;
-        }
-        replace_file(&self.job.folder.join(&file), &bytes)?;
-        Ok(Output { type_name: type_name.to_owned(), file, count })
-    }
-
-    /// A resource in one line.
-    fn line(&self, type_name: &'static str, version: &Version) -> Result<String, Failure> {
-        // Sealed meanwhile, its folders lie elsewhere: who has them now knows.
-        let bytes = self.snapshot.read(type_name, version).or_else(|_| self.registry.get(self.sim.id())?.snapshot().read(type_name, version))?;
-        let text = String::from_utf8(bytes).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-        let names: Vec<String> =
-            self.order.elements.iter().filter(|(of, _)| of.as_deref().is_none_or(|of| of == type_name)).map(|(_, name)| name.clone()).collect();
-        // Of elements of other types only, all of this one is wanted.
-        let text = if names.is_empty() { text } else { Subset::Elements(names).of(&text, type_name, self.snapshot.definitions()) };
-        if !text.contains(['\n', '\r']) {
-            return Ok(text);
-        }
-        // Every digit and the order of members survive.
-        let value: Value = serde_json::from_str(&text).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-        Ok(value.to_string())
-    }
-
-    /// What was deleted since, as Bundles that delete it.
-    fn deleted(&self) -> io::Result<Vec<Output>> {
-        // Whose it was that is gone, nobody can tell of some patients; nor whether a search would have found it.
-        let (Some(since), Whose::Anyones | Whose::Patients) = (self.order.since_ms, &self.order.whose) else { return Ok(Vec::new()) };
-        let until = EventId::first_of(self.order.until_ms.unwrap_or(i64::MAX).saturating_add(1));
-        let (first, last) = (EventId::first_of(since.saturating_add(1)), self.snapshot.last_event().min(until));
-        let mut lines = Vec::new();
-        let types = self.order.gone.iter().filter(|t| !self.order.restrictions.contains_key(*t) && !self.order.filters.iter().any(|(of, _)| of == *t));
-        for type_name in types.filter(|_| first <= last) {
-            let span = Span { events: first..=last, type_name: Some(*type_name), ascending: true };
-            let (_, versions) = self.snapshot.past(&span, 0, MAX_DELETED);
-            for (_, id, version) in versions.into_iter().filter(|(.., v)| v.is_deletion()) {
-                if self.snapshot.latest(type_name, &id).is_some_and(|latest| latest.event == version.event) {
-                    let entry = json!({"request": {"method": "DELETE", "url": format!("{type_name}/{id}")}});
-                    lines.push(json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).to_string());
-                }
-            }
-        }
-        if lines.is_empty() { Ok(Vec::new()) } else { Ok(vec![self.write("Bundle", "deleted", lines.iter().map(String::as_bytes))?]) }
-    }
-}
-
-impl Snapshot {
-    /// The content of a version, from the disk, past the cache: what is read once is not to drive out what is read often.
-    fn read(&self, type_name: &str, version: &Version) -> Result<Vec<u8>, Failure> {
-        let file = self.store.dir_of(version.event).resource(version.event, version.place, type_name);
-        fs::read(&file).map_err(|e| Failure::new(Kind::Damaged, format!("{}: {e}", file.display())))
     }
 }

@@ -122,6 +122,27 @@ pub struct Bulk {
     pub duration_seconds: u32,
     /// Minutes that it is kept.
     pub keep_minutes: u32,
+    /// Which version of the guide is followed.
+    pub ig: Ig,
+    /// How often in a minute it may be asked how far it is; 0 is no limit.
+    pub polls_per_minute: u32,
+    /// Most files that one manifest lists, where the client takes several.
+    pub manifest_files: usize,
+}
+
+/// A version of the guide for bulk data, <https://hl7.org/fhir/uv/bulkdata/history.html>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Ig {
+    /// STU 2.
+    #[serde(rename = "2.0")]
+    V2,
+    /// STU 3.
+    #[default]
+    #[serde(rename = "3.0")]
+    V3,
+    /// STU 4, which is a draft.
+    #[serde(rename = "4.0")]
+    V4,
 }
 
 impl Bulk {
@@ -131,8 +152,8 @@ impl Bulk {
     /// No lines, or more time than a year.
     pub fn proven(&self) -> Result<(), Failure> {
         const YEAR: u32 = 366 * 24 * 60;
-        if self.page == 0 || self.keep_minutes > YEAR || self.duration_seconds > YEAR * 60 {
-            return Err(Failure::new(Kind::BadValue, "bulk: page is at least 1, keepMinutes and durationSeconds are a year at most"));
+        if self.page == 0 || self.manifest_files == 0 || self.keep_minutes > YEAR || self.duration_seconds > YEAR * 60 {
+            return Err(Failure::new(Kind::BadValue, "bulk: page and manifestFiles are at least 1, keepMinutes and durationSeconds are a year at most"));
         }
         Ok(())
     }
@@ -140,7 +161,7 @@ impl Bulk {
 
 impl Default for Bulk {
     fn default() -> Self {
-        Self { page: 10_000, duration_seconds: 0, keep_minutes: 60 }
+        Self { page: 10_000, duration_seconds: 0, keep_minutes: 60, ig: Ig::default(), polls_per_minute: 0, manifest_files: 100 }
     }
 }
 

@@ -13,7 +13,7 @@ pub const RECORD: &str = "event.json";
 
 /// The names that interactions have in events: FHIR's, those of operations, our own for a Bundle that restores histories, and
 /// that of what was no request.
-pub const INTERACTIONS: [&str; 34] = [
+pub const INTERACTIONS: [&str; 37] = [
     "read",
     "vread",
     "history-instance",
@@ -41,6 +41,9 @@ pub const INTERACTIONS: [&str; 34] = [
     "$purge",
     "$expunge",
     "$export",
+    "$import",
+    "$bulk-submit",
+    "$bulk-submit-status",
     "export-status",
     "export-file",
     "export-cancel",

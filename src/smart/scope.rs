@@ -3,6 +3,9 @@
 use crate::fhir::Definitions;
 use crate::fhir::id::clip;
 
+/// The scope of a client that submits, <https://hl7.org/fhir/uv/bulkdata/>: it allows nothing else.
+pub const SUBMITS: &str = "system/bulk-submit";
+
 /// What may be done, as letters: create, read, update, delete, search.
 const LETTERS: [char; 5] = ['c', 'r', 'u', 'd', 's'];
 
@@ -78,8 +81,9 @@ impl Scope {
     /// # Errors
     /// There is none, or one that cannot be granted.
     pub fn parse_all(text: &str, definitions: &'static Definitions, writes: bool) -> Result<Vec<Self>, String> {
-        let scopes: Vec<Self> = text.split_ascii_whitespace().map(|one| Self::parse(one, definitions, writes)).collect::<Result<_, _>>()?;
-        if scopes.is_empty() {
+        let read = text.split_ascii_whitespace().filter(|one| *one != SUBMITS).map(|one| Self::parse(one, definitions, writes));
+        let scopes: Vec<Self> = read.collect::<Result<_, _>>()?;
+        if text.trim().is_empty() {
             return Err("the scope is empty; ask for system/*.rs, or less".to_owned());
         }
         for (n, scope) in scopes.iter().enumerate().filter(|(_, s)| s.restriction.is_some()) {

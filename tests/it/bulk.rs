@@ -350,12 +350,17 @@ fn a_server_that_is_killed_calls_nothing_whole_that_is_not() {
         }
         server.kill();
         server.restart();
-        let reply = server.client().get(&status);
-        match reply.status {
-            200 => assert_eq!(contents(&server, &reply.json(), "output").len(), 400 * (round + 1)),
-            500 => assert!(reply.refusal().contains("begin it anew"), "{}", reply.text()),
-            other => panic!("{other}: {}", reply.text()),
-        }
+        // It is made again, of the moment that it was of.
+        server.fhir("a__b").put("/Basic/later", &json!({"resourceType": "Basic", "id": "later", "code": {"text": format!("{round}")}}));
+        let whole = loop {
+            let reply = server.client().get(&status);
+            if reply.status != 202 {
+                break reply.expect(200).json();
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(contents(&server, &whole, "output").len(), 400 * (round + 1) + usize::from(round > 0));
+        assert_eq!(server.client().get("/api/sims/a__b/exports").json()["exports"][0]["phase"], "complete");
         server.client().delete(&status).expect(202);
     }
 }
@@ -396,4 +401,239 @@ fn what_goes_meanwhile_makes_no_short_file() {
     }
     api.delete("/api/sims/a__b").expect(204);
     assert!(!server.simdb().join(".bulk/a__b").exists());
+}
+
+#[test]
+fn output_is_organized_by_a_type() {
+    let server = TestServer::start();
+    world(&server);
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p0", &json!({"resourceType": "Patient", "id": "p0", "managingOrganization": {"reference": "Organization/x"}})).expect(200);
+    let blocks = |path: &str| {
+        let whole = manifest(&server, fhir.send("GET", path, &ASYNC, b""));
+        assert!(whole["output"].as_array().unwrap().iter().all(|o| o.get("type").is_none()), "{whole}");
+        let mut blocks: Vec<Vec<String>> = Vec::new();
+        for output in whole["output"].as_array().unwrap() {
+            let text = server.client().get(output["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).expect(200).text().to_owned();
+            assert_eq!(text.lines().count() as u64, output["count"].as_u64().unwrap());
+            for line in text.lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                if line["resourceType"] == "Parameters" {
+                    assert_eq!(line["parameter"][0]["name"], "header");
+                    blocks.push(vec![line["parameter"][0]["valueReference"]["reference"].as_str().unwrap().to_owned()]);
+                } else {
+                    blocks.last_mut().expect("a header comes first").push(format!(
+                        "{}/{}",
+                        line["resourceType"].as_str().unwrap(),
+                        line["id"].as_str().unwrap()
+                    ));
+                }
+            }
+        }
+        blocks.sort();
+        (blocks, whole["outputOrganizedBy"].clone())
+    };
+    let (found, by) = blocks("/Patient/$export?organizeOutputBy=Patient&_type=Patient,Observation");
+    assert_eq!(by, "Patient");
+    let expected: Vec<Vec<String>> = (0..5).map(|n| vec![format!("Patient/p{n}"), format!("Patient/p{n}"), format!("Observation/o{n}")]).collect();
+    assert_eq!(found, expected);
+    // Of other types, what refers to it; of what is not exported, the header alone leads to what is.
+    assert_eq!(blocks("/$export?organizeOutputBy=Organization").0, [["Organization/x", "Organization/x", "Patient/p0"]]);
+    assert_eq!(blocks("/Patient/$export?organizeOutputBy=Organization&_type=Patient").0, [["Organization/x", "Patient/p0"]]);
+    // A block is never split, and files end where blocks end.
+    server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 4}}})).expect(200);
+    let whole = manifest(&server, fhir.send("GET", "/Patient/$export?organizeOutputBy=Patient&_type=Patient,Observation", &ASYNC, b""));
+    assert_eq!(whole["output"].as_array().unwrap().iter().map(|o| o["count"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 6, 3]);
+    let refused = fhir.send("GET", "/$export?organizeOutputBy=Pateint", &ASYNC, b"").expect(400).refusal();
+    assert!(refused.contains("did you mean 'Patient'?"), "{refused}");
+}
+
+#[test]
+fn manifests_come_in_parts_that_do_not_change() {
+    let server = TestServer::start();
+    let api = server.client();
+    api.put("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 1, "manifestFiles": 3}}})).expect(201);
+    let entries: Vec<Value> = (0..40).map(|n| json!({"resource": {"resourceType": "Basic", "id": format!("x{n}"), "code": {"text": "c"}}, "request": {"method": "PUT", "url": format!("Basic/x{n}")}})).collect();
+    let fhir = server.fhir("a__b");
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+    fhir.put("/Basic/gone", &json!({"resourceType": "Basic", "id": "gone", "code": {"text": "c"}})).expect(201);
+    fhir.delete("/Basic/gone").expect(204);
+    let begun = fhir.send("GET", "/$export?allowPartialManifests=true&_since=2020-01-01T00:00:00Z", &ASYNC, b"").expect(202);
+    let status = path_of(&server, &begun);
+    let mut early = None::<Value>;
+    let first = loop {
+        let reply = api.get(&status);
+        if reply.status == 200 {
+            break reply.json();
+        }
+        assert_eq!(reply.status, 202);
+        if !reply.text().is_empty() {
+            early = Some(reply.json());
+        }
+    };
+    if let Some(early) = early {
+        assert_eq!(early["output"], first["output"], "what was shown once stays");
+    }
+    let (mut found, mut pages, mut now) = (BTreeSet::new(), 0, first.clone());
+    loop {
+        pages += 1;
+        assert!(now["output"].as_array().unwrap().len() <= 3);
+        found.extend(contents(&server, &now, "output"));
+        for same in ["transactionTime", "request", "error"] {
+            assert_eq!(now[same], first[same]);
+        }
+        let Some(next) = now["link"].as_array().map(|links| links[0].clone()) else { break };
+        assert_eq!(next["relation"], "next");
+        assert_eq!(now["deleted"], json!([]), "deletions come last");
+        now = api.get(next["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).expect(200).json();
+    }
+    assert_eq!((found.len(), pages), (40, 14));
+    assert_eq!(contents(&server, &now, "deleted"), names(&["Basic/gone"]));
+    api.get(&format!("{status}?page=15")).expect(404).refusal();
+    api.get(&format!("{status}?page=x")).expect(404).refusal();
+}
+
+#[test]
+fn provenance_comes_along_where_it_is_asked_for() {
+    let server = TestServer::start();
+    world(&server);
+    let fhir = server.fhir("a__b");
+    let provenance = |id: &str, of: &[&str], recorded: &str| {
+        let targets: Vec<Value> = of.iter().map(|uid| json!({"reference": uid})).collect();
+        fhir.put(
+            &format!("/Provenance/{id}"),
+            &json!({"resourceType": "Provenance", "id": id, "target": targets, "recorded": recorded, "agent": [{"who": {"display": "x"}}]}),
+        )
+        .expect(201);
+    };
+    provenance("first", &["Patient/p0", "Observation/o1"], "2020-01-01T00:00:00Z");
+    provenance("second", &["Patient/p0"], "2021-01-01T00:00:00+02:00");
+    provenance("other", &["Organization/x"], "2022-01-01T00:00:00Z");
+    let with = |path: &str| exported(&server, path).into_iter().filter(|uid| uid.starts_with("Provenance/")).collect::<BTreeSet<_>>();
+    assert_eq!(with("/$export?_type=Patient&includeAssociatedData=RelevantProvenanceResources"), names(&["Provenance/first", "Provenance/second"]));
+    assert_eq!(with("/$export?_type=Patient&includeAssociatedData=LatestProvenanceResources"), names(&["Provenance/second"]));
+    assert_eq!(with("/$export?_type=Patient,Observation&includeAssociatedData=LatestProvenanceResources"), names(&["Provenance/first", "Provenance/second"]));
+    assert_eq!(with("/$export?includeAssociatedData=RelevantProvenanceResources").len(), 3);
+    assert_eq!(with("/$export?_type=Patient"), names(&[]));
+    let refused = fhir.send("GET", "/$export?includeAssociatedData=_mine", &ASYNC, b"").expect(400).refusal();
+    assert!(refused.contains("_mine") && refused.contains("LatestProvenanceResources"), "{refused}");
+}
+
+#[test]
+fn groups_may_be_nested_and_filtered() {
+    let server = TestServer::start();
+    world(&server);
+    let fhir = server.fhir("a__b");
+    let member = |reference: &str| json!({"entity": {"reference": reference}});
+    let filter = |query: &str| json!({"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter", "valueExpression": {"language": "application/x-fhir-query", "expression": query}});
+    let group = |id: &str, members: Vec<Value>, filters: Vec<Value>| {
+        let group = json!({"resourceType": "Group", "id": id, "type": "person", "actual": false, "name": id, "member": members, "modifierExtension": filters});
+        fhir.put(&format!("/Group/{id}"), &group).expect(201);
+    };
+    let patients = |id: &str| exported(&server, &format!("/Group/{id}/$export?_type=Patient"));
+    group("outer", vec![member("Group/g"), member("Patient/p2"), member("Group/outer")], vec![]);
+    assert_eq!(patients("outer"), names(&["Patient/p0", "Patient/p1", "Patient/p2"]));
+    // Without members a filter is of all patients; several must hold.
+    group("male", vec![], vec![filter("Patient?gender=male")]);
+    assert_eq!(patients("male"), names(&["Patient/p0", "Patient/p2", "Patient/p4"]));
+    group("some", vec![], vec![filter("Patient?gender=male"), filter("Observation?_id=o0,o1,o4")]);
+    assert_eq!(patients("some"), names(&["Patient/p0", "Patient/p4"]));
+    assert_eq!(exported(&server, "/Group/some/$export?_type=Observation"), names(&["Observation/o0", "Observation/o4"]));
+    group("both", vec![member("Group/outer")], vec![filter("Patient?gender=male")]);
+    assert_eq!(patients("both"), names(&["Patient/p0", "Patient/p2"]));
+    let past = json!({"entity": {"reference": "Patient/p3"}, "period": {"end": "2020-01-01"}});
+    group("former", vec![past, member("Patient/p1")], vec![]);
+    assert_eq!(patients("former"), names(&["Patient/p1"]));
+    for (id, bad, status, said) in [
+        ("b1", filter("Patient?gendr=male"), 400, "did you mean 'gender'?"),
+        ("b2", filter("Organization?name=x"), 400, "belongs to no patient"),
+        ("b3", filter("nonsense"), 400, "is no search"),
+        (
+            "b4",
+            json!({"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter", "valueExpression": {"language": "text/cql", "expression": "x"}}),
+            400,
+            "application/x-fhir-query is",
+        ),
+    ] {
+        group(id, vec![], vec![bad]);
+        let refused = fhir.send("GET", &format!("/Group/{id}/$export"), &ASYNC, b"").expect(status).refusal();
+        assert!(refused.contains(said), "{id}: {refused}");
+    }
+    let characteristic = json!({"resourceType": "Group", "id": "c", "type": "person", "actual": false, "characteristic": [{"code": {"text": "x"}, "valueBoolean": true, "exclude": false}]});
+    fhir.put("/Group/c", &characteristic).expect(201);
+    assert!(fhir.send("GET", "/Group/c/$export", &ASYNC, b"").expect(422).refusal().contains("member-filter"));
+}
+
+#[test]
+fn versions_of_the_guide_differ() {
+    let server = TestServer::start();
+    world(&server);
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    let follow = |ig: &str| drop(api.patch("/api/sims/a__b", &json!({"settings": {"bulk": {"ig": ig}}})).expect(200));
+    follow("2.0");
+    for parameter in ["_until=2030-01-01T00:00:00Z", "organizeOutputBy=Patient", "allowPartialManifests=true"] {
+        assert!(fhir.send("GET", &format!("/$export?{parameter}"), &ASYNC, b"").expect(400).refusal().contains("version 3.0"), "{parameter}");
+    }
+    let lenient = fhir.send("GET", "/$export?organizeOutputBy=Patient", &[ASYNC[0], ("prefer", "respond-async, handling=lenient")], b"");
+    let whole = manifest(&server, lenient);
+    assert_eq!((whole.get("outputOrganizedBy"), whole["error"][0]["count"].as_u64()), (None, Some(1)));
+    follow("4.0");
+    let refused = fhir.send("GET", "/$export", &ASYNC, b"").expect(405);
+    assert_eq!(refused.header("allow"), "POST");
+    assert!(fhir.send("POST", "/$export?_type=Patient,Observation", &ASYNC, b"").expect(400).refusal().contains("repeats"));
+    let whole = manifest(&server, fhir.send("POST", "/$export?_type=Patient&_type=Observation", &ASYNC, b""));
+    assert_eq!(
+        (whole.get("request"), whole.get("error"), &whole["outcome"], &whole["outputFormat"]),
+        (None, None, &json!([]), &json!("application/fhir+ndjson"))
+    );
+    assert_eq!(contents(&server, &whole, "output").len(), 11);
+    // The status of the request for a status, and that of the job.
+    let apart = fhir.send("POST", "/$export", &[ASYNC[0], ("prefer", "respond-async,separate-export-status")], b"").expect(202);
+    assert_eq!(apart.header("preference-applied"), "respond-async, separate-export-status");
+    let status = path_of(&server, &apart);
+    loop {
+        let reply = api.get(&status).expect(200);
+        match reply.header("x-export-status") {
+            "202 Accepted" => std::thread::yield_now(),
+            other => break assert_eq!((other, reply.json()["output"].is_array()), ("200 OK", true)),
+        }
+    }
+    assert!(api.patch("/api/sims/a__b", &json!({"settings": {"bulk": {"ig": "5.0"}}})).expect(400).refusal().contains("5.0"));
+}
+
+#[test]
+fn knobs_multiply_and_delete_and_polls_are_counted() {
+    let server = TestServer::start();
+    world(&server);
+    let api = server.client();
+    let with = |knobs: Value| format!("/sim/a__b/{}/fhir", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(knobs.to_string()));
+    let whole = manifest(&server, api.send("GET", &format!("{}/Patient/$export?_type=Patient,Observation", with(json!({"m": 3}))), &ASYNC, b""));
+    let found = contents(&server, &whole, "output");
+    assert_eq!(found.len(), 30);
+    assert!(found.contains("Patient/p0-2") && found.contains("Observation/o4-1"));
+    let file = whole["output"].as_array().unwrap().iter().find(|o| o["type"] == "Observation" && o["url"].as_str().unwrap().contains("/2.")).unwrap();
+    let text = api.get(file["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).expect(200).text().to_owned();
+    let copy: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let number = copy["id"].as_str().unwrap().trim_start_matches('o').to_owned();
+    assert_eq!(copy["subject"]["reference"], format!("Patient/p{number}"), "a copy refers to a copy");
+    let all = manifest(&server, api.send("GET", &format!("{}/$export?_since=2020-01-01T00:00:00Z", with(json!({"del": 100}))), &ASYNC, b""));
+    assert_eq!((&all["output"], contents(&server, &all, "deleted").len()), (&json!([]), 13));
+    let some = manifest(&server, api.send("GET", &format!("{}/$export?_since=2020-01-01T00:00:00Z", with(json!({"del": 40}))), &ASYNC, b""));
+    let (out, gone) = (contents(&server, &some, "output"), contents(&server, &some, "deleted"));
+    assert!(out.is_disjoint(&gone) && out.len() + gone.len() == 13 && !gone.is_empty() && !out.is_empty(), "{gone:?}");
+
+    api.patch("/api/sims/a__b", &json!({"settings": {"bulk": {"pollsPerMinute": 2, "durationSeconds": 600}}})).expect(200);
+    let status = path_of(&server, &server.fhir("a__b").send("GET", "/$export", &ASYNC, b"").expect(202));
+    // A minute may end in between: of six, two minutes let four through.
+    let answers: Vec<Reply> = (0..6).map(|_| api.get(&status)).collect();
+    let refused = answers.iter().find(|reply| reply.status == 429).expect("more than two polls in a minute");
+    assert!((1..=60).contains(&refused.header("retry-after").parse::<u32>().unwrap()), "{}", refused.header("retry-after"));
+    assert!(refused.refusal().contains("pollsPerMinute"));
+
+    // Too many files are refused before anything is written.
+    api.patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 1}}})).expect(200);
+    let refused = api.send("GET", &format!("{}/$export", with(json!({"m": 100, "page": 1}))), &ASYNC, b"");
+    assert_eq!(refused.status, 202, "1,300 files are no more than there may be");
+    server.fhir("a__b").post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": (0..10).map(|n| json!({"resource": {"resourceType": "Basic", "code": {"text": format!("{n}")}}, "request": {"method": "POST", "url": "Basic"}})).collect::<Vec<_>>()})).expect(200);
+    assert!(api.send("GET", &format!("{}/$export", with(json!({"m": 100, "page": 1}))), &ASYNC, b"").expect(413).refusal().contains("2300 files"));
 }

@@ -15,6 +15,7 @@ mod events;
 mod evidence;
 mod faults;
 mod history;
+mod importing;
 mod instant;
 mod interactions;
 mod linearizable;

@@ -1,0 +1,380 @@
+//! Imports of bulk data, and submissions.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Reply, TestServer};
+
+/// Serves files, each as it is, until the test is over.
+fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+            let found = of.iter().find(|(name, ..)| *name == path);
+            let (status, body) = found.map_or((404, Vec::new()), |(_, status, body)| (*status, body.clone()));
+            // One says whether a header came along.
+            let body = if path == "/secret.ndjson" && !head.to_lowercase().contains("x-key: abc") { Vec::new() } else { body };
+            let (length, place) = if path == "/broken.ndjson" { (body.len() + 100, "") } else { (body.len(), "location: /patients.ndjson\r\n") };
+            let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{place}connection: close\r\n\r\n");
+            let _ = stream.write_all(&body);
+        }
+    });
+    url
+}
+
+/// What the event folders of a simulator say, in order.
+fn events(server: &TestServer, sim: &str) -> Vec<Value> {
+    let listed = |folder: std::path::PathBuf| std::fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let mut all: Vec<std::path::PathBuf> = listed(server.simdb().join(sim).join("fhir")).into_iter().flat_map(listed).collect();
+    all.sort_by_key(|folder| folder.file_name().unwrap().to_owned());
+    all.iter().map(|folder| serde_json::from_slice(&std::fs::read(folder.join("event.json")).unwrap()).unwrap()).collect()
+}
+
+fn lines(all: &[Value]) -> Vec<u8> {
+    all.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes()
+}
+
+fn patients(range: std::ops::Range<usize>) -> Vec<u8> {
+    lines(
+        &range
+            .map(|n| json!({"resourceType": "Patient", "id": format!("p{n}"), "birthDate": "1980-01-01", "name": [{"family": format!("F{n}")}]}))
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn import(fhir: &Client, manifest: &Value) -> Reply {
+    fhir.send("POST", "/$import", &[("content-type", "application/json"), ("prefer", "respond-async")], manifest.to_string().as_bytes())
+}
+
+/// Waits for a job; returns its manifest.
+fn done(server: &TestServer, begun: Reply) -> Value {
+    let status = begun.expect(202).header("content-location").strip_prefix(server.url()).unwrap().to_owned();
+    loop {
+        let reply = server.client().get(&status);
+        if reply.status != 202 {
+            return reply.expect(200).json();
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// The diagnostics of all outcomes that a manifest lists.
+fn said(server: &TestServer, manifest: &Value) -> Vec<String> {
+    let mut said = Vec::new();
+    for error in manifest["error"].as_array().unwrap() {
+        assert_eq!(error["type"], "OperationOutcome");
+        let text = server.client().get(error["url"].as_str().unwrap().strip_prefix(server.url()).unwrap()).expect(200).text().to_owned();
+        assert_eq!(text.lines().count() as u64, error["count"].as_u64().unwrap());
+        for line in text.lines() {
+            let outcome: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(outcome["resourceType"], "OperationOutcome");
+            said.push(outcome["issue"][0]["diagnostics"].as_str().unwrap().to_owned());
+        }
+    }
+    said
+}
+
+#[test]
+fn what_was_exported_is_imported_elsewhere() {
+    let server = TestServer::start();
+    let from = server.fhir("a__b");
+    from.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &patients(0..450)).expect(202);
+    while from.get("/Patient?_summary=count").json()["total"] != 450 {
+        std::thread::yield_now();
+    }
+    let observations: Vec<Value> =
+        (0..20).map(|n| json!({"resourceType": "Observation", "id": format!("o{n}"), "status": "final", "code": {"text": "c"}, "subject": {"reference": format!("Patient/p{n}")}})).collect();
+    done(&server, from.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &lines(&observations)));
+    let exported = done(&server, from.send("GET", "/$export", &[("accept", "application/fhir+json"), ("prefer", "respond-async")], b""));
+    let to = server.fhir("c__d");
+    let manifest = done(&server, import(&to, &exported));
+    assert_eq!(manifest["error"], json!([]));
+    let counts: Vec<(&str, u64)> = manifest["output"].as_array().unwrap().iter().map(|o| (o["type"].as_str().unwrap(), o["count"].as_u64().unwrap())).collect();
+    assert_eq!(counts, [("Observation", 20), ("Patient", 450)]);
+    assert_eq!(manifest["output"][0]["inputUrl"], exported["output"][0]["url"]);
+    assert_eq!(to.ids("/Observation?subject:Patient.family=F7"), ["o7"]);
+    assert_eq!(to.get("/Patient/p449").json()["name"][0]["family"], "F449");
+    // What was sent, and what became of it: one event for the request, then one for each batch of lines.
+    let all = events(&server, "c__d");
+    let kinds: Vec<&str> = all.iter().map(|e| e["interaction"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["$import", "batch", "batch", "batch", "batch"]);
+    assert_eq!(all[0]["response"]["status"], 202);
+    let id = all[0]["response"]["headers"]["content-location"].as_str().unwrap().rsplit('/').next().unwrap();
+    assert!(all[1..].iter().all(|e| e["request"]["headers"]["x-fhirsim-job"] == id));
+    assert_eq!(server.client().get("/api/sims/c__d/events?interaction=$import").expect(200).json()["events"].as_array().unwrap().len(), 1);
+    let listed = server.client().get("/api/sims/c__d/exports").json();
+    assert_eq!((&listed["exports"][0]["task"], &listed["exports"][0]["resources"]), (&json!("import"), &json!(470)));
+}
+
+#[test]
+fn what_is_wrong_with_a_line_is_said_and_the_rest_is_stored() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    server.client().put("/api/sims/a__b", &json!({"settings": {"validation": "strict"}})).expect(201);
+    let mixed = [
+        r#"{"resourceType":"Patient","id":"good"}"#,
+        "",
+        r#"{"resourceType":"Patient","id":"bad","gender":"blue"}"#,
+        r#"{"resourceType":"Pateint"}"#,
+        r#"{"resourceType":"Patient""#,
+        r#"{"resourceType":"Observation","id":"o"}"#,
+        r#"{"resourceType":"Patient","id":"no id"}"#,
+        r#"{"resourceType":"Patient","name":[{"family":"New"}]}"#,
+        "[1]",
+    ]
+    .join("\n");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(&patients(0..3)).unwrap();
+    let url = files(vec![
+        ("/mixed.ndjson", 200, mixed.into_bytes()),
+        ("/packed.ndjson.gz", 200, packed.finish().unwrap()),
+        ("/broken.ndjson", 200, patients(10..12)),
+        ("/moved.ndjson", 302, Vec::new()),
+        ("/patients.ndjson", 200, patients(20..21)),
+    ]);
+    let input = |name: &str| json!({"type": "Patient", "url": format!("{url}/{name}")});
+    let inputs: Vec<Value> = ["mixed.ndjson", "packed.ndjson.gz", "broken.ndjson", "moved.ndjson", "none.ndjson"].iter().map(|name| input(name)).collect();
+    let manifest = done(&server, import(&fhir, &json!({"inputFormat": "application/fhir+ndjson", "inputSource": "http://x", "input": inputs})));
+    let said = said(&server, &manifest);
+    let expected = [
+        ("line 3: ", "blue"),
+        ("line 4: ", "did you mean 'Patient'?"),
+        ("line 5: ", "it is no JSON object"),
+        ("line 6: ", "the manifest says that the file has Patient"),
+        ("line 7: ", "no id"),
+        ("line 9: ", "it is no JSON object"),
+        ("line 3: ", "broke off"),
+        ("line 0: ", "302"),
+        ("line 0: ", "404"),
+    ];
+    for (line, text) in expected {
+        assert!(said.iter().any(|s| s.starts_with(line) && s.contains(text)), "{line}{text}: {said:#?}");
+    }
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    assert_eq!(manifest["output"].as_array().unwrap().iter().map(|o| o["count"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 2, 0, 0]);
+    assert_eq!(fhir.get("/Patient?_summary=count").json()["total"], 7);
+    assert_eq!(fhir.get("/Patient?family=new&_summary=count").json()["total"], 1, "without an id it gets one");
+    fhir.get("/Patient/bad").expect(404);
+    // Parameters say the same.
+    let part = |name: &str, value: &str| json!({"name": name, "valueString": value});
+    let parameters = json!({"resourceType": "Parameters", "parameter": [{"name": "inputFormat", "valueCode": "application/fhir+ndjson"},
+        {"name": "input", "part": [part("type", "Patient"), {"name": "url", "valueUri": format!("{url}/patients.ndjson")}]}]});
+    let manifest = done(&server, fhir.post("/$import", &parameters));
+    assert_eq!((&manifest["output"][0]["count"], &manifest["error"]), (&json!(1), &json!([])));
+    fhir.get("/Patient/p20").expect(200);
+}
+
+#[test]
+fn an_import_that_cannot_be_is_refused_at_once() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let input = |url: &str| json!({"input": [{"type": "Patient", "url": url}]});
+    for (manifest, status, expected) in [
+        (json!({}), 400, "neither 'input' nor 'output'"),
+        (json!({"input": [{"type": "Patient"}]}), 400, "no url"),
+        (json!({"input": [{"type": "Pateint", "url": "http://127.0.0.1:1/"}]}), 400, "did you mean 'Patient'?"),
+        (json!({"inputFormat": "text/csv", "input": []}), 400, "inputFormat"),
+        (input("http://far.example/x"), 403, "--allow-outbound far.example"),
+        (input("https://far.example/x"), 400, "https"),
+        (input("file:///etc/passwd"), 400, "begins with http://"),
+        (input(&format!("{}/api/sims", server.url())), 400, "no endpoint"),
+    ] {
+        let refused = import(&fhir, &manifest).expect(status).refusal();
+        assert!(refused.contains(expected), "{manifest}: {refused}");
+    }
+    fhir.send("POST", "/$import", &[("content-type", "application/json")], b"{").expect(400).refusal();
+    fhir.send("POST", "/$import", &[("content-type", "text/csv")], b"a,b").expect(415).refusal();
+    fhir.send("POST", "/$import", &[], b"").expect(400).refusal();
+    fhir.get("/$import").expect(405);
+    // Each is kept, as what was sent and why it was refused.
+    let all = events(&server, "a__b");
+    assert_eq!(all.len(), 12);
+    assert!(all.iter().all(|e| e["interaction"] == "$import" && e["response"]["status"].as_u64().unwrap() >= 400));
+    server.client().post("/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    assert!(fhir.get("/metadata").text().contains("\"import\""));
+}
+
+fn parameters(id: &str, more: &[(&str, Value)]) -> Value {
+    let mut all =
+        vec![json!({"name": "submitter", "valueIdentifier": {"system": "http://s", "value": "me"}}), json!({"name": "submissionId", "valueString": id})];
+    for (name, value) in more {
+        all.push(match value {
+            Value::Array(parts) => json!({"name": name, "part": parts}),
+            text if *name == "submissionStatus" => json!({"name": name, "valueCoding": {"system": "http://hl7.org/fhir/event-status", "code": text}}),
+            text => json!({"name": name, "valueUrl": text}),
+        });
+    }
+    json!({"resourceType": "Parameters", "parameter": all})
+}
+
+#[test]
+fn manifests_are_submitted_replaced_and_taken_back() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let url = files(vec![
+        ("/one.ndjson", 200, patients(0..3)),
+        ("/two.ndjson", 200, [patients(3..5), b"{\"resourceType\":\"Patient\",\"id\":\"!\"}\n".to_vec()].concat()),
+        ("/secret.ndjson", 200, patients(5..6)),
+        (
+            "/m1",
+            200,
+            br#"{"transactionTime":"2026-01-01T00:00:00Z","output":[{"type":"Patient","url":"URL/one.ndjson"}],"link":[{"relation":"next","url":"URL/m2"}]}"#
+                .to_vec(),
+        ),
+        ("/m2", 200, br#"{"output":[{"type":"Patient","url":"URL/two.ndjson"}]}"#.to_vec()),
+        ("/m3", 200, br#"{"output":[{"type":"Patient","url":"URL/secret.ndjson"}]}"#.to_vec()),
+        ("/broken", 200, b"no manifest".to_vec()),
+    ]);
+    // The files know where they lie only now.
+    let at = |name: &str| json!(format!("{url}/{name}"));
+    let _ = at;
+    let proxy = relay(url.clone());
+    let at = |name: &str| json!(format!("{proxy}/{name}"));
+    let base = ("fhirBaseUrl", json!("http://sender.example/fhir"));
+    let submit = |id: &str, more: &[(&str, Value)]| fhir.post("/$bulk-submit", &parameters(id, more));
+    let status = |id: &str| fhir.post("/$bulk-submit-status", &parameters(id, &[]));
+    for (more, expected) in [
+        (vec![], "neither submissionStatus nor manifestUrl"),
+        (vec![("manifestUrl", at("m1"))], "fhirBaseUrl"),
+        (vec![("submissionStatus", json!("done"))], "none of in-progress"),
+        (vec![("oauthMetadataUrl", json!("http://x")), ("submissionStatus", json!("completed"))], "not supported"),
+        (vec![("manifestUrl", json!("http://far.example/m")), base.clone()], "--allow-outbound"),
+    ] {
+        let refused = submit("s", &more);
+        assert!(refused.status >= 400 && refused.refusal().contains(expected), "{more:?}: {}", refused.refusal());
+    }
+    status("s").expect(404).refusal();
+    submit("s", &[("manifestUrl", at("m1")), base.clone()]).expect(200);
+    submit("s", &[("manifestUrl", at("m1")), base.clone()]).expect(409).refusal();
+    let place = status("s").expect(202).header("content-location").to_owned();
+    // It goes on until it is said to be complete.
+    server.client().get(place.strip_prefix(server.url()).unwrap()).expect(202);
+    let key = json!([{"name": "headerName", "valueString": "X-Key"}, {"name": "headerValue", "valueString": "abc"}]);
+    submit("s", &[("manifestUrl", at("m3")), base.clone(), ("fileRequestHeader", key), ("submissionStatus", json!("completed"))]).expect(200);
+    let whole = done(&server, status("s"));
+    assert_eq!(whole["submissionId"], "s");
+    assert!(whole.get("request").is_none() && whole["output"] == json!([]));
+    let texts = said(&server, &whole);
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    assert!(texts[0].contains("5 resources of 2 files were stored, 1 lines were not") && texts[1].starts_with("line 3: "), "{texts:?}");
+    assert!(texts[2].contains("1 resources of 1 files"), "the header was sent along: {texts:?}");
+    assert_eq!((&whole["error"][0]["manifestUrl"], &whole["error"][1]["countSeverity"]), (&at("m1"), &json!([{"code": "error", "count": 1}])));
+    assert_eq!(fhir.get("/Patient?_summary=count").json()["total"], 6);
+    assert!(submit("s", &[("submissionStatus", json!("stopped"))]).expect(409).refusal().contains("ended before"));
+    // One that is replaced takes back what it brought, but not what others changed since.
+    submit("t", &[("manifestUrl", at("m2")), base.clone()]).expect(200);
+    while fhir.get("/Patient/p3").json()["meta"]["versionId"] != "2" || fhir.get("/Patient/p4").json()["meta"]["versionId"] != "2" {
+        std::thread::yield_now();
+    }
+    fhir.put("/Patient/p4", &json!({"resourceType": "Patient", "id": "p4", "active": true})).expect(200);
+    assert!(
+        submit("t", &[("replacesManifestUrl", at("none")), ("manifestUrl", at("m3")), base.clone()]).expect(422).refusal().contains("was not submitted before")
+    );
+    submit("t", &[("replacesManifestUrl", at("m2")), ("manifestUrl", at("broken")), base.clone(), ("submissionStatus", json!("completed"))]).expect(200);
+    let whole = done(&server, status("t"));
+    assert!(said(&server, &whole)[0].contains("cannot be read"), "{whole}");
+    fhir.get("/Patient/p3").expect(410);
+    assert_eq!(fhir.get("/Patient/p4").json()["active"], true);
+    // One that is stopped leaves nothing.
+    submit("u", &[("manifestUrl", at("m1")), base]).expect(200);
+    submit("u", &[("submissionStatus", json!("stopped"))]).expect(200);
+    done(&server, status("u"));
+    let versions = fhir.get("/Patient/p0/_history").json()["total"].as_u64().unwrap();
+    assert!(versions == 1 || fhir.get("/Patient/p0").status == 410, "{versions}");
+    let recorded: Vec<Value> = events(&server, "a__b").into_iter().filter(|e| e["interaction"] == "$bulk-submit").collect();
+    assert_eq!(recorded.len(), 14);
+}
+
+/// Puts its own URL in place of `URL` in what another sends.
+fn relay(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = format!("http://{}", listener.local_addr().unwrap());
+    let shown = own.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let mut there = std::net::TcpStream::connect(to.trim_start_matches("http://")).unwrap();
+            there.write_all(&head).unwrap();
+            let mut answer = Vec::new();
+            there.read_to_end(&mut answer).unwrap();
+            let text = String::from_utf8(answer).unwrap();
+            let (_, body) = text.split_once("\r\n\r\n").unwrap();
+            let body = body.replace("URL", &shown);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        }
+    });
+    own
+}
+
+#[test]
+fn tokens_decide_who_may_import_and_submit() {
+    let server = TestServer::start();
+    let api = server.client();
+    api.put("/api/sims/a__b", &json!({"settings": {"auth": "smart-backend"}})).expect(201);
+    api.put("/api/sims/b__b", &json!({"type": "bulk", "settings": {"auth": "smart-backend"}})).expect(201);
+    let minted = |sim: &str, scope: &str| {
+        let reply = api.post(&format!("/api/sims/{sim}/token"), &json!({"scope": scope})).expect(200).json();
+        format!("Bearer {}", reply["access_token"].as_str().unwrap())
+    };
+    let url = files(vec![("/p", 200, patients(0..1))]);
+    let send = |sim: &str, token: &str, operation: &str, body: &Value| {
+        api.send(
+            "POST",
+            &format!("/sim/{sim}/fhir/{operation}"),
+            &[("content-type", "application/fhir+json"), ("authorization", token)],
+            body.to_string().as_bytes(),
+        )
+    };
+    let manifest = json!({"input": [{"type": "Patient", "url": format!("{url}/p")}]});
+    server.fhir("a__b").post("/$import", &manifest).expect(401);
+    assert!(send("a__b", &minted("a__b", "system/*.rs"), "$import", &manifest).expect(403).refusal().contains("system/Patient.c"));
+    send("a__b", &minted("a__b", "system/Patient.cu"), "$import", &manifest).expect(202);
+    // What may be anything needs everything.
+    let untyped = json!({"input": [{"url": format!("{url}/p")}]});
+    send("a__b", &minted("a__b", "system/Patient.cu"), "$import", &untyped).expect(403);
+    let completed = parameters("s", &[("submissionStatus", json!("completed"))]);
+    assert!(send("b__b", &minted("b__b", "system/*.rs"), "$bulk-submit", &completed).expect(403).refusal().contains("system/bulk-submit"));
+    let submits = minted("b__b", "system/bulk-submit");
+    send("b__b", &submits, "$bulk-submit", &completed).expect(200);
+    send("b__b", &submits, "$bulk-submit-status", &parameters("s", &[])).expect(202);
+    api.send("GET", "/sim/b__b/fhir/Patient", &[("authorization", &submits)], b"").expect(403);
+}
+
+#[test]
+fn an_import_that_is_cut_off_says_so() {
+    let mut server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let begun = fhir.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &patients(0..2_000)).expect(202);
+    let status = begun.header("content-location").strip_prefix(server.url()).unwrap().to_owned();
+    while fhir.get("/Patient?_summary=count").json()["total"] == 0 {
+        std::thread::yield_now();
+    }
+    server.kill();
+    server.restart();
+    let there = server.fhir("a__b").get("/Patient?_summary=count").json()["total"].as_u64().unwrap();
+    assert!(there > 0 && there.is_multiple_of(200), "{there}: a batch is there or is not");
+    let reply = server.client().get(&status);
+    match reply.status {
+        200 => assert_eq!(there, 2_000),
+        _ => assert!(reply.expect(500).refusal().contains("begin it anew")),
+    }
+    // What ended by itself is ended by hand, too.
+    server.client().delete(&status).expect(202);
+    server.client().get(&status).expect(404);
+}
