@@ -19,6 +19,7 @@ mod faults;
 mod lane;
 mod metrics;
 mod negotiate;
+mod outbound;
 mod pages;
 mod policy;
 pub mod replay;

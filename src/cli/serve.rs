@@ -39,7 +39,7 @@ pub struct ServeArgs {
     /// What /api and the pages ask for; needed to listen beyond loopback
     #[arg(long)]
     admin_token: Option<String>,
-    /// Hosts beyond this machine that the server itself may send to (replays), separated by commas [default: none]
+    /// Hosts beyond this machine that the server itself may send to (replays, imports, keys), separated by commas [default: none]
     #[arg(long)]
     allow_outbound: Option<String>,
     /// Most bytes of a body [default: 67108864]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
+use super::outbound;
 use crate::fhir::raw::quote;
 
 /// Headers of a recorded request that say what is asked for.
@@ -47,9 +48,8 @@ impl Replay {
     /// One to the endpoint at `base`, with these headers besides the recorded ones.
     #[must_use]
     pub fn to(base: &str, headers: Vec<(String, String)>) -> Self {
-        // What was allowed is one place; where that refers to is another.
-        let config = Agent::config_builder().http_status_as_error(false).max_redirects(0).timeout_global(Some(LONGEST)).build();
-        Self { agent: config.into(), base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new() }
+        let agent = outbound::agent(outbound::configured().timeout_global(Some(LONGEST)).build());
+        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new() }
     }
 
     /// Sends a recorded request again: an event as the API shows it, with its bodies.

@@ -9,12 +9,12 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::access::{self, Who};
+use super::access::Who;
 use super::api::Result;
 use super::archive::{Out, streamed};
 use super::events::{self, Asked, Wanted, bad};
 use super::replay::{Replay, Sent};
-use super::{App, Options, respond};
+use super::{App, Options, outbound, respond};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -79,41 +79,8 @@ fn place(to: &str, who: &Who, app: &App) -> Result<String> {
         app.registry.summary(&id)?;
         return Ok(own(&id, &app.options));
     }
-    fetchable(to, app)?;
+    outbound::fetchable(to, app)?;
     Ok(to.to_owned())
-}
-
-/// Proves that this server may send to a URL, and that it is none of its own pages or its API: what is sent there could send again.
-///
-/// # Errors
-/// It may not.
-pub(super) fn fetchable(url: &str, app: &App) -> Result<()> {
-    permitted(url, app)?;
-    let rest = url.strip_prefix("http://").unwrap_or(url);
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let is_own_port = authority.rsplit_once(':').map_or(Some(80), |(_, port)| port.parse().ok()) == Some(app.options.addr.port());
-    if access::is_loopback(authority) && is_own_port && !path.starts_with("sim/") {
-        return Err(bad(format!("'{}' is of this server, and no endpoint: those are below /sim/", clip(url))));
-    }
-    Ok(())
-}
-
-/// Proves that this server may send to a URL: to this machine, and to hosts that it was started with.
-///
-/// # Errors
-/// It may not.
-pub(super) fn permitted(url: &str, app: &App) -> Result<()> {
-    let authority = url.strip_prefix("http://").map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    let Some(authority) = authority.filter(|a| !a.is_empty() && !a.contains('@')) else {
-        return Err(bad(format!("'{}' is not a URL that begins with http:// and names no user; what is at https:// needs a proxy", clip(url))));
-    };
-    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(authority, |(host, _)| host);
-    let is_allowed = |allowed: &String| allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(authority);
-    if access::is_loopback(authority) || app.options.allow_outbound.iter().any(is_allowed) {
-        return Ok(());
-    }
-    let message = format!("this server may not send to '{}'; start it with --allow-outbound {host}", clip(host));
-    Err(Failure::new(Kind::Forbidden, message))
 }
 
 /// `POST /api/sims/{id}/replay`: answers with a line of JSON for each exchange, as it is done, and one for all.

@@ -17,7 +17,7 @@ use super::context::SimContext;
 use super::negotiate::Format;
 use super::respond::Answer;
 use super::serve::{method_name, shown_url};
-use super::{App, policy, resend, routes};
+use super::{App, outbound, policy, routes};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 use crate::interaction::target::pairs;
@@ -272,10 +272,12 @@ fn granted(access: &Access, client_id: &str, lasts: i64, app: &App) -> std::resu
 /// The keys at a URL, if the server may go there.
 fn fetched(url: &str, app: &App) -> std::result::Result<Value, Refused> {
     let refused = |why: &dyn std::fmt::Display| Refused::new("invalid_grant", format!("the keys at '{}' cannot be had: {why}", clip(url)));
-    resend::permitted(url, app).map_err(|f| refused(&f.diagnostics))?;
-    let config = ureq::Agent::config_builder().max_redirects(0).timeout_global(Some(std::time::Duration::from_secs(5))).build();
-    let agent: ureq::Agent = config.into();
+    outbound::permitted(url, app).map_err(|f| refused(&f.diagnostics))?;
+    let agent = outbound::agent(outbound::configured().timeout_global(Some(std::time::Duration::from_secs(5))).build());
     let mut answer = agent.get(url).header("accept", "application/json").call().map_err(|e| refused(&e))?;
+    if answer.status() != 200 {
+        return Err(refused(&format!("the answer has status {}", answer.status().as_u16())));
+    }
     let text = answer.body_mut().with_config().limit(KEYS_BYTES).read_to_string().map_err(|e| refused(&e))?;
     serde_json::from_str(&text).map_err(|e| refused(&e))
 }

@@ -186,7 +186,7 @@ fn an_import_that_cannot_be_is_refused_at_once() {
         (json!({"input": [{"type": "Pateint", "url": "http://127.0.0.1:1/"}]}), 400, "did you mean 'Patient'?"),
         (json!({"inputFormat": "text/csv", "input": []}), 400, "inputFormat"),
         (input("http://far.example/x"), 403, "--allow-outbound far.example"),
-        (input("https://far.example/x"), 400, "https"),
+        (input("https://far.example/x"), 403, "--allow-outbound far.example"),
         (input("file:///etc/passwd"), 400, "begins with http://"),
         (input(&format!("{}/api/sims", server.url())), 400, "no endpoint"),
     ] {
@@ -377,4 +377,43 @@ fn an_import_that_is_cut_off_says_so() {
     // What ended by itself is ended by hand, too.
     server.client().delete(&status).expect(202);
     server.client().get(&status).expect(404);
+}
+
+/// Serves the same to everyone, over TLS; returns its URL and the certificate to trust.
+fn secure(body: Vec<u8>) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (chain, key) = (vec![made.cert.der().clone()], made.signing_key.serialize_der().try_into().unwrap());
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = std::sync::Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(&body);
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    (url, made.cert.pem())
+}
+
+#[test]
+fn files_come_over_tls_from_whom_the_system_trusts() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let (url, certificate) = secure(patients(0..2));
+    let (stranger, _) = secure(patients(0..2));
+    server.trust(&certificate);
+    let manifest = done(&server, import(&fhir, &json!({"input": [{"type": "Patient", "url": format!("{url}/p")}]})));
+    assert_eq!((&manifest["output"][0]["count"], &manifest["error"]), (&json!(2), &json!([])));
+    let manifest = done(&server, import(&fhir, &json!({"input": [{"type": "Patient", "url": format!("{stranger}/p")}]})));
+    let said = said(&server, &manifest);
+    assert!(said[0].contains("cannot be fetched") && said[0].to_lowercase().contains("cert"), "{said:?}");
 }

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
+/// The certificates that the server trusts.
+const TRUSTED: &str = "trusted.pem";
+
 /// A running server; killed when dropped.
 pub struct TestServer {
     child: Child,
@@ -28,6 +31,11 @@ impl TestServer {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let (child, url) = spawn(dir.path(), &arguments);
         Self { child, url, dir, arguments }
+    }
+
+    /// Lets it trust who signs with the key of this certificate, from its first connection on.
+    pub fn trust(&self, pem: &str) {
+        std::fs::write(self.dir.path().join(TRUSTED), pem).unwrap();
     }
 
     /// Ends it as a power cut would, for the process.
@@ -85,6 +93,7 @@ fn spawn(dir: &Path, arguments: &[String]) -> (Child, String) {
         .args(["--log", "warn"])
         .args(arguments)
         .current_dir(dir)
+        .env("SSL_CERT_FILE", dir.join(TRUSTED))
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()

@@ -23,7 +23,7 @@ use crate::http::negotiate::{Format, Prefer};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::Answer;
 use crate::http::serve::{method_name, recorded_headers, shown_url};
-use crate::http::{App, resend};
+use crate::http::{App, outbound};
 use crate::interaction::{Content, Interaction, Return};
 use crate::sim::bulk::export::MAX_FILES;
 use crate::sim::bulk::{Job, Output, State, Task, Work};
@@ -80,7 +80,7 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
             bearer.may(&[Need(input.type_name, 'c'), Need(input.type_name, 'u')])?;
         }
         if input.body.is_none() {
-            resend::fetchable(&input.url, app).map_err(|f| f.at("input.url"))?;
+            outbound::fetchable(&input.url, app).map_err(|f| f.at("input.url"))?;
         }
     }
     let (sim_there, app_there, runtime) = (sim.clone(), app.clone(), tokio::runtime::Handle::current());
@@ -419,19 +419,16 @@ fn issues_of(failure: &Failure) -> Vec<Value> {
 }
 
 fn agent() -> ureq::Agent {
-    // What was allowed is one place; where that refers to is another.
-    let config = ureq::Agent::config_builder()
-        .max_redirects(0)
-        .http_status_as_error(false)
+    let config = outbound::configured()
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_recv_response(Some(Duration::from_mins(5)))
         .timeout_recv_body(Some(Duration::from_hours(1)))
         .build();
-    config.into()
+    outbound::agent(config)
 }
 
 fn fetched(url: &str, accept: &str, fetch: &Fetch, app: &App) -> Result<ureq::Body> {
-    resend::fetchable(url, app)?;
+    outbound::fetchable(url, app)?;
     let failed = |why: &dyn std::fmt::Display| Failure::new(Kind::Unprocessable, format!("'{}' cannot be fetched: {why}", clip(url)));
     let mut request = agent().get(url).header("accept", accept);
     for (name, value) in &fetch.headers {

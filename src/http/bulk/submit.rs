@@ -14,7 +14,7 @@ use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::{Answer, http_date};
-use crate::http::{App, resend};
+use crate::http::{App, outbound};
 use crate::sim::bulk::{Job, Manifest, Output, Phase, State, Submission, Submitted, Task, Work};
 use crate::sim::{Sim, storage_failure};
 use crate::smart::SUBMITS;
@@ -122,7 +122,7 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
         return Err(bad("neither submissionStatus nor manifestUrl is given; one of them must be".to_owned()).at("Parameters.parameter"));
     }
     if let Some(url) = &said.manifest {
-        resend::fetchable(url, app).map_err(|f| f.at("Parameters.parameter.where(name = 'manifestUrl')"))?;
+        outbound::fetchable(url, app).map_err(|f| f.at("Parameters.parameter.where(name = 'manifestUrl')"))?;
     }
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let job = if let Some(job) = known(&said, bearer, sim, app) {
