@@ -164,7 +164,12 @@ impl Asked {
         if self.wait.is_some() && at_least > limit {
             return Err(bad(format!("atLeast {at_least} is more than the limit of a page, {limit}")));
         }
-        self.wait.as_deref().map(|text| Ok((duration(text)?.min(MAX_WAIT), at_least))).transpose()
+        let Some(text) = self.wait.as_deref() else { return Ok(None) };
+        let wait = duration(text)?;
+        if wait > MAX_WAIT {
+            return Err(bad(format!("wait '{}' is longer than {} minutes; ask again when it is over", clip(text), MAX_WAIT.as_secs() / 60)));
+        }
+        Ok(Some((wait, at_least)))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
                 Ok(entry) if methods.contains(&entry.method) => {
                     let known = if env.strict { entry.refuse_unknown() } else { Ok(()) };
                     let reply = known.and_then(|()| entry.interaction(env.strict)).and_then(|interaction| plan.perform(&interaction));
-                    plan.answer(at, entry.is_answered(), reply);
+                    plan.answer(at, entry.is_answered(), reply.map(|reply| entry.shown(reply)));
                 }
                 Err(failure) if methods.contains(&Method::Get) => plan.answer(at, true, Err(failure.clone())),
                 Ok(_) | Err(_) => {}
@@ -266,7 +266,7 @@ impl<'a> Plan<'a> {
             // Conditions may lead to what another entry writes, too.
             let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
             self.made_by.resize(self.changes.len(), at);
-            self.answer(at, entry.is_answered(), Ok(reply));
+            self.answer(at, entry.is_answered(), Ok(entry.shown(reply)));
         }
         Ok(())
     }

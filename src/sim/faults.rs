@@ -336,6 +336,12 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
         if let Some(Err(unknown)) = m.interaction.iter().map(|name| known_interaction(name)).find(Result::is_err) {
             return bad(unknown);
         }
+        if let Some(unknown) = m.method.iter().find(|method| !METHODS.iter().any(|known| known.eq_ignore_ascii_case(method))) {
+            return bad(format!("method '{}' is none of {}", clip(unknown), METHODS.join(", ")));
+        }
+        if m.header.iter().chain(&m.parameter).any(|named| named.name.trim().is_empty()) {
+            return bad("a header or parameter to match has a name".to_owned());
+        }
         let is_type = |name: &String| FhirVersion::ALL.into_iter().any(|version| Definitions::of(version).find_resource_type(name).is_some());
         if let Some(unknown) = m.type_name.iter().find(|name| !is_type(name)) {
             return bad(format!("'{}' is a resource type of no version of FHIR", clip(unknown)));
@@ -359,6 +365,9 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// The methods of requests.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// How many requests have fitted each rule so far.
 #[derive(Debug, Default)]

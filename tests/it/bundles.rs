@@ -415,3 +415,17 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
         fhir.post("", &bundle("transaction", double.to_vec())).expect(400).json()["issue"][0]["expression"][0].as_str().unwrap().starts_with("Bundle.entry[1]")
     );
 }
+
+#[test]
+fn a_head_entry_says_that_there_is_something() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    for kind in ["batch", "transaction"] {
+        let of = |method: &str| json!({"request": {"method": method, "url": "Patient/p"}});
+        let answer = fhir.post("", &bundle(kind, vec![of("HEAD"), of("GET")])).expect(200).json();
+        let entries = answer["entry"].as_array().unwrap();
+        assert_eq!((entries[0].get("resource"), &entries[1]["resource"]["id"]), (None, &json!("p")), "{kind}");
+        assert_eq!(entries[0]["response"]["etag"], entries[1]["response"]["etag"]);
+    }
+}

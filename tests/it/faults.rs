@@ -126,6 +126,8 @@ fn rules_befall_the_requests_they_name_and_say_so() {
     for (rules, said) in [
         (json!([{"name": "a", "preset": "slow"}, {"name": "a", "preset": "drop"}]), "fault 1: another is called 'a', too"),
         (json!([{"preset": "quick"}]), "fault 0: preset 'quick' is none of slow, timeout"),
+        (json!([{"preset": "slow", "match": {"method": ["FETCH"]}}]), "method 'FETCH' is none of GET, HEAD"),
+        (json!([{"preset": "slow", "match": {"header": {"name": " "}}}]), "has a name"),
         (json!([{"match": {"interaction": ["read"]}}]), "fault 0: it has no effect; give one, or a preset"),
         (json!([{"preset": "slow", "effect": {"status": 500}}]), "a rule has one of them"),
         (json!([{"effect": {"status": 99}}]), "status 99 is not one from 200 to 599"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::conditions::{Conditions, Tag};
 use super::super::delete::{self, Which};
 use super::super::target::{Target, pairs, readable};
-use super::super::{Content, Interaction, Patch, Whom, history, operation, search};
+use super::super::{Content, Interaction, Patch, Reply, Whom, history, operation, search};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
 use crate::fhir::subset::Subset;
@@ -50,6 +50,8 @@ pub struct Entry {
     pub content: Option<Content>,
     /// What follows the question mark.
     pub query: String,
+    /// Whether what is read is not wanted, only that it can be.
+    is_head: bool,
 }
 
 impl<'a> RawEntry<'a> {
@@ -128,12 +130,18 @@ impl Entry {
             }
             (Method::Get | Method::Delete, _) => None,
         };
-        Ok(Self { method, target, full_url, conditions, content, query: query.to_owned() })
+        let is_head = text("method")? == Some("HEAD");
+        Ok(Self { method, target, full_url, conditions, content, query: query.to_owned(), is_head })
     }
 
     /// Whether what it is answered with is what it asks for, and not what it wrote.
     pub fn is_answered(&self) -> bool {
         self.method == Method::Get || matches!(self.target, Target::Operation(..))
+    }
+
+    /// What is shown of what it came to.
+    pub fn shown(&self, reply: Reply) -> Reply {
+        if self.is_head { Reply { body: None, ..reply } } else { reply }
     }
 
     /// Refuses the parameters that would be passed over.
