@@ -194,7 +194,7 @@ impl<'s> Simulator<'s> {
 
     /// The first event after a moment that is `wanted`, as soon as there is one; none if there is none in time.
     pub fn wait_for(&self, moment: EventId, longest: Duration, wanted: impl Fn(&EventRecord) -> bool) -> Option<EventRecord> {
-        let mut news = self.server.registry.feed(&self.id).ok()?.listen();
+        let mut news = self.server.registry.feed(&self.id).ok()?.wait();
         let deadline = Instant::now() + longest;
         loop {
             if let Some(found) = self.events_since(moment).ok()?.into_iter().find(&wanted) {

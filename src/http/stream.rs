@@ -37,8 +37,12 @@ pub(super) struct Listening {
 static LISTENERS: AtomicUsize = AtomicUsize::new(0);
 
 impl Listening {
+    /// Somebody who waits for something.
     pub(super) fn begin(app: &Data<App>, id: &SimId) -> Result<Self> {
-        let receiver = app.registry.feed(id)?.listen();
+        Self::to(app, app.registry.feed(id)?.wait())
+    }
+
+    fn to(app: &Data<App>, receiver: Receiver<Arc<Told>>) -> Result<Self> {
         if LISTENERS.fetch_add(1, Ordering::Relaxed) >= MAX_LISTENERS {
             LISTENERS.fetch_sub(1, Ordering::Relaxed);
             return Err(Failure::new(Kind::TooCostly, format!("{MAX_LISTENERS} requests wait or stream already, which is the most; end some")));
@@ -101,7 +105,7 @@ pub async fn stream(request: HttpRequest, app: Data<App>, id: Path<String>, aske
             return Err(bad("a stream knows no wait, before and order: it goes on from 'since', oldest first".to_owned()));
         }
         let id: SimId = id.parse()?;
-        let listening = Listening::begin(&app, &id)?;
+        let listening = Listening::to(&app, app.registry.feed(&id)?.stream())?;
         let resumes = asked.since.is_some();
         let (registry, of) = (app.registry.clone(), id.clone());
         let work = move || registry.get(&of).and_then(|sim| Ok((asked.wanted(&sim)?, sim.next_event())));

@@ -20,6 +20,8 @@ const TERM: u64 = 10;
 const CHECK: u64 = 200;
 /// and one step more for so many of its bytes.
 const CHECKED_BYTES: u64 = 10;
+/// After how many steps, as a power of two, others may come in between: about a millisecond.
+const BREATH: u32 = 15;
 
 /// What a search may still cost, in steps of roughly a tenth of a microsecond.
 ///
@@ -40,7 +42,12 @@ impl Budget {
     /// Takes steps off it; `false` if they are more than is left. What was found until then is not all.
     pub fn spend(&self, steps: u64) -> bool {
         let left = self.left.get();
-        self.left.set(left.saturating_sub(steps));
+        let rest = left.saturating_sub(steps);
+        self.left.set(rest);
+        // Who asks for much lets in those who ask for little.
+        if (self.most - left) >> BREATH != (self.most - rest) >> BREATH {
+            std::thread::yield_now();
+        }
         left > steps
     }
 

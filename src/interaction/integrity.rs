@@ -14,10 +14,12 @@ use crate::fhir::reference::Reference;
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::query::Query;
 use crate::search::extract::{references, refers_term};
-use crate::sim::{Integrity, NewVersion, Snapshot, Versioning};
+use crate::sim::{Integrity, NewVersion, Snapshot, Stored, Versioning};
 
 /// Most referrers that a refusal names.
 const MAX_NAMED: usize = 5;
+/// Most referrers that are looked at; where there are more, some surely refer to what is there now.
+const MAX_REFERRERS: usize = 1_000;
 
 /// Refuses changes after which a reference leads to nothing; says which of them is to blame.
 ///
@@ -69,8 +71,11 @@ fn refers_to_something(
             return made.contains(&uid) || !gone.contains(&uid) && snapshot.latest(type_name, &id).is_some_and(|v| !v.is_deletion());
         };
         let Ok(version) = version.parse::<VersionId>() else { return false };
+        let versions = snapshot.versions(type_name, &id);
+        // One that was purged was there.
+        let was_there = || versions.first().is_some_and(|latest| (1..latest.id.0).contains(&version.0));
         changes.iter().any(|c| c.type_name == type_name && c.id == id && c.version == version && c.body.is_some())
-            || snapshot.versions(type_name, &id).iter().any(|v| v.id == version && !v.is_deletion())
+            || versions.iter().find(|v| v.id == version).map_or_else(was_there, |v| !v.is_deletion())
     };
     let mut dangling = None;
     references(&value, type_name, &mut |text| match Reference::parse(origin.local_part(text).unwrap_or(text), definitions) {
@@ -86,14 +91,28 @@ fn refers_to_something(
 }
 
 fn is_referred_to_by_nobody(change: &NewVersion, made: &FxHashSet<String>, gone: &FxHashSet<String>, snapshot: &Snapshot) -> Result<(), Failure> {
-    let uid = format!("{}/{}", change.type_name, change.id);
-    // What is written in the same exchange is checked by itself.
-    let stays = |other: &String| *other != uid && !made.contains(other) && !gone.contains(other);
-    let mut named: Vec<String> = referrers(&uid, MAX_NAMED + made.len() + gone.len() + 1, snapshot)?.into_iter().filter(stays).collect();
-    if named.is_empty() {
+    // What is gone is not deleted by what changes its history.
+    if snapshot.latest(change.type_name, &change.id).is_none_or(|latest| latest.is_deletion()) {
         return Ok(());
     }
-    let more = if named.len() > MAX_NAMED { " and others" } else { "" };
+    let uid = format!("{}/{}", change.type_name, change.id);
+    let (total, found) = snapshot.matching(&Query::term(&refers_term(&uid)), MAX_REFERRERS, &snapshot.budget())?;
+    let mut named = Vec::new();
+    for stored in &found {
+        let other = format!("{}/{}", stored.type_name, search::id_of(stored)?);
+        // What is written in the same exchange is checked by itself.
+        let stays = other != uid && !made.contains(&other) && !gone.contains(&other);
+        if stays && needs_the_current_one(stored, &uid, snapshot)? {
+            named.push(other);
+        }
+        if named.len() > MAX_NAMED {
+            break;
+        }
+    }
+    if named.is_empty() && total <= found.len() {
+        return Ok(());
+    }
+    let more = if named.len() > MAX_NAMED || named.is_empty() { " and others" } else { "" };
     named.truncate(MAX_NAMED);
     let message = format!(
         "{uid} cannot be deleted: {}{more} refer to it; delete or change these first, or all together with _cascade=delete (setting referentialIntegrity)",
@@ -102,10 +121,18 @@ fn is_referred_to_by_nobody(change: &NewVersion, made: &FxHashSet<String>, gone:
     Err(Failure::new(Kind::Conflict, message))
 }
 
-/// Some of the resources that refer to another.
-fn referrers(uid: &str, most: usize, snapshot: &Snapshot) -> Result<Vec<String>, Failure> {
-    let (_, found) = snapshot.matching(&Query::term(&refers_term(uid)), most, &snapshot.budget())?;
-    found.iter().map(|stored| Ok(format!("{}/{}", stored.type_name, search::id_of(stored)?))).collect()
+/// Whether a resource refers to another as it is now: versions stay when it is deleted.
+fn needs_the_current_one(stored: &Stored, uid: &str, snapshot: &Snapshot) -> Result<bool, Failure> {
+    let value: Value = serde_json::from_slice(&stored.body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+    let has_versions = snapshot.settings().versioning != Versioning::NoVersion;
+    let (origin, definitions) = (snapshot.origin(), snapshot.definitions());
+    let mut needs = false;
+    references(&value, stored.type_name, &mut |text| {
+        if let Reference::Local { type_name, id, version } = Reference::parse(origin.local_part(text).unwrap_or(text), definitions) {
+            needs |= (version.is_none() || !has_versions) && uid.split_once('/') == Some((type_name, id));
+        }
+    });
+    Ok(needs)
 }
 
 /// Adds to `changes`, which are deletions, those of all that refers to what is deleted, and to that again.

@@ -17,6 +17,15 @@ use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 /// A parameter and the type it is for.
 pub type OfType = (&'static str, Arc<Param>);
 
+/// What a SearchParameter of a simulator's own makes: its id, its URL, and how it compares.
+#[derive(Debug)]
+pub struct Known {
+    /// The id of the resource.
+    pub id: String,
+    /// One of the parameters; all that it makes are alike in what a composite wants of them.
+    pub param: Arc<Param>,
+}
+
 /// Whether a SearchParameter makes composites, which are made of other parameters.
 #[must_use]
 pub fn is_composite(resource: &Value) -> bool {
@@ -28,7 +37,7 @@ pub fn is_composite(resource: &Value) -> bool {
 ///
 /// # Errors
 /// It is active and cannot be searched by: what is wrong, and in which element.
-pub fn read(resource: &Value, definitions: &'static Definitions, own: &[OfType]) -> Result<Vec<OfType>, Failure> {
+pub fn read(resource: &Value, definitions: &'static Definitions, own: &[Known]) -> Result<Vec<OfType>, Failure> {
     let text = |name: &str| resource.get(name).and_then(Value::as_str);
     let bad = |element: &str, message: String| Failure::new(Kind::Unprocessable, message).at(format!("SearchParameter.{element}"));
     if text("status") != Some("active") {
@@ -45,6 +54,9 @@ pub fn read(resource: &Value, definitions: &'static Definitions, own: &[OfType])
     };
     if let Some(excess) = excess(expression) {
         return Err(bad("expression", format!("SearchParameter.expression {excess}")));
+    }
+    if let Some(hint) = choice(expression, definitions) {
+        return Err(bad("expression", format!("SearchParameter.expression '{}': {hint}", clip(expression))));
     }
     let code = code(text("code"), definitions.version())?;
     let kind = text("type").unwrap_or_default();
@@ -86,6 +98,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions, own: &[OfType])
                 path,
                 whole,
                 components,
+                has_part_keys: true,
             }),
         ));
     }
@@ -101,8 +114,7 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
     }
     if made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
         let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
-        let way_out = choice(expression, &types, definitions).unwrap_or_else(|| "see the type's elements".to_owned());
-        let message = format!("SearchParameter.expression '{}' names no element of {}; {way_out}", clip(expression), clip(&types.join(", ")));
+        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
         return bad("expression", message);
     }
     if !made.iter().any(|(_, param)| suits(param, definitions)) {
@@ -121,20 +133,22 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
     Ok(())
 }
 
-/// How FHIRPath says what an expression calls by its name in JSON, such as `valueQuantity`.
-fn choice(expression: &str, types: &[&str], definitions: &Definitions) -> Option<String> {
-    let names = expression.split(|c: char| !c.is_ascii_alphanumeric());
+/// How FHIRPath says what an expression calls by its name in JSON, such as `valueQuantity`: no element is called so.
+fn choice(expression: &str, definitions: &Definitions) -> Option<String> {
+    // What is quoted is no path.
+    let names = expression.split('\'').step_by(2).flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric()));
     let of = |name: &str| {
-        let (at, _) = name.char_indices().find(|(_, c)| c.is_ascii_uppercase())?;
-        let ends = name.char_indices().filter(|(n, c)| *n >= at && c.is_ascii_uppercase()).map(|(n, _)| name.split_at(n));
-        ends.into_iter().find_map(|(element, ty)| {
+        let (at, _) = name.char_indices().find(|(_, c)| c.is_ascii_uppercase()).filter(|(at, _)| *at > 0)?;
+        let mut ends = name.char_indices().filter(|(n, c)| *n >= at && c.is_ascii_uppercase()).map(|(n, _)| name.split_at(n));
+        let last = |path: &'static str| path.trim_end_matches("[x]").rsplit('.').next();
+        let elements = || definitions.types().flat_map(|def| def.elements.iter());
+        if elements().any(|e| !e.path.ends_with("[x]") && last(e.path) == Some(name)) {
+            return None;
+        }
+        ends.find_map(|(element, ty)| {
             let plain = format!("{}{}", ty[..1].to_ascii_lowercase(), &ty[1..]);
             let known = definitions.type_def(ty).or_else(|| definitions.type_def(&plain))?;
-            let has_choice = |t: &&str| {
-                let elements = definitions.type_def(t).into_iter().flat_map(|def| def.elements.iter());
-                elements.filter(|e| e.path.ends_with("[x]")).any(|e| e.path.trim_end_matches("[x]").rsplit('.').next() == Some(element))
-            };
-            let is_one = types.iter().chain(&["Extension"]).any(has_choice);
+            let is_one = elements().any(|e| e.path.ends_with("[x]") && last(e.path) == Some(element));
             is_one.then(|| format!("'{name}' is its name in JSON: in FHIRPath it is {element}.ofType({})", known.name))
         })
     };
@@ -145,7 +159,7 @@ fn choice(expression: &str, types: &[&str], definitions: &Definitions) -> Option
 /// is read as a date or a reference; empty for those that find texts of many types.
 fn value_types(kind: ParamType) -> &'static [&'static str] {
     match kind {
-        ParamType::Number => &["integer", "positiveInt", "unsignedInt", "integer64", "decimal", "Range"],
+        ParamType::Number => &["integer", "positiveInt", "unsignedInt", "integer64", "decimal", "Range", "Duration"],
         ParamType::Date => &["date", "dateTime", "instant", "Period", "Timing", "string"],
         ParamType::Quantity => &["Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration", "Money", "Range", "SampledData"],
         ParamType::Reference => &["Reference", "CodeableReference", "canonical", "uri", "url", "string"],
@@ -155,7 +169,7 @@ fn value_types(kind: ParamType) -> &'static [&'static str] {
 
 /// Whether values of the parameter's expression can be of a type that the parameter finds; `true` where that is not known. A
 /// resource within a Bundle is referred to by being there.
-fn suits(param: &Param, definitions: &Definitions) -> bool {
+pub(super) fn suits(param: &Param, definitions: &Definitions) -> bool {
     let (suitable, types) = (value_types(param.kind), &param.path.types);
     let suits = |name: &str| suitable.contains(&name) || name == "Extension" || (param.kind == ParamType::Reference && definitions.is_a(name, "Resource"));
     suitable.is_empty() || param.whole.is_some() || types.is_empty() || types.iter().any(|ty| suits(ty.name()))
@@ -198,39 +212,59 @@ fn components(
     name: &str,
     path: &Path,
     definitions: &'static Definitions,
-    own: &[OfType],
+    own: &[Known],
 ) -> Result<Vec<Arc<Param>>, Failure> {
-    let bad = |message: String| Failure::new(Kind::Unprocessable, message).at("SearchParameter.component");
+    let bad = |at: &str, message: String| Failure::new(Kind::Unprocessable, format!("SearchParameter.{at}.{message}")).at(format!("SearchParameter.{at}"));
     let mut made = Vec::new();
     for (number, component) in resource.get("component").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let definition = component.get("definition").map(|d| d.get("reference").unwrap_or(d));
         let url = definition.and_then(Value::as_str).unwrap_or_default();
+        let at = format!("component[{number}]");
         let canonical = url.split('|').next().unwrap_or_default();
-        let own = own.iter().map(|(_, p)| p).find(|p| *p.url == *canonical && p.kind != ParamType::Composite);
-        let theirs = definitions.search_param(canonical.rsplit('/').next().unwrap_or_default());
+        // A reference before R4.
+        let last = canonical.rsplit('/').next().unwrap_or_default();
+        let is_own = |known: &&Known| *known.param.url == *canonical || (canonical.ends_with(&format!("SearchParameter/{}", known.id)) && known.id == last);
+        let own = own.iter().find(is_own).map(|known| &known.param);
+        // STU3 names some by the type and the code.
+        let by_code = || last.split_once('-').and_then(|(of, code)| definitions.search_params(of).find(|p| p.code == code));
+        let theirs = definitions.search_param(last).or_else(by_code);
         let (code, kind, targets) = match (own, theirs) {
+            (Some(part), _) if part.kind == ParamType::Composite => return Err(bad(&at, format!("definition '{}' is a composite itself", clip(url)))),
             (Some(part), _) => (part.code.clone(), part.kind, part.targets.clone()),
             (None, Some(part)) => (part.code.into(), part.kind, part.targets.clone()),
             (None, None) => {
                 let what = "neither one of the specification's search parameters nor an active one stored before in this simulator";
-                return Err(bad(format!("SearchParameter.component[{number}].definition '{}' is {what}; store that first", clip(url))));
+                return Err(bad(&at, format!("definition '{}' is {what}; store that first", clip(url))));
             }
         };
         let expression = component.get("expression").and_then(Value::as_str).unwrap_or_default();
-        made.push(Arc::new(Param {
+        let named = |why: String| bad(&at, format!("expression '{}'{why}", clip(expression)));
+        if let Some(hint) = choice(expression, definitions) {
+            return Err(named(format!(": {hint}")));
+        }
+        let below = Path::compile_below(expression, type_name, &path.types, definitions).map_err(|e| named(format!(": {e}")))?;
+        let part = Param {
             code,
             kind,
             targets,
             url: url.into(),
             name: format!("{name}${number}").into(),
             expression: expression.into(),
-            path: Path::compile_below(expression, type_name, &path.types, definitions)
-                .map_err(|e| bad(format!("SearchParameter.component[{number}].expression '{}': {e}", clip(expression))))?,
+            path: below,
             whole: None,
             components: Vec::new(),
-        }));
+            has_part_keys: false,
+        };
+        // A composite of several types has parts that one of them lacks.
+        if part.path.is_empty() && !path.is_empty() {
+            return Err(named(format!(" names no element of what {name} is of")));
+        }
+        if !part.path.is_empty() && !suits(&part, definitions) {
+            return Err(named(format!(" gives no {}, which is what '{}' compares", value_types(kind).join(", "), clip(url))));
+        }
+        made.push(Arc::new(part));
     }
-    if made.is_empty() { Err(bad("SearchParameter.component is missing; a composite parameter has at least two".to_owned())) } else { Ok(made) }
+    if made.is_empty() { Err(bad("component", "is missing; a composite parameter has components".to_owned())) } else { Ok(made) }
 }
 
 #[cfg(test)]
@@ -247,7 +281,6 @@ mod tests {
                 odd.extend(params.list.iter().filter(|p| !suits(p, definitions)).map(|p| format!("{version} {}", p.name)));
             }
         }
-        // A number that is a Duration, and a reference that is an element with one: the specification's own mistakes.
-        assert_eq!(odd, ["STU3 Encounter/length", "R4B Ingredient/manufacturer"]);
+        assert_eq!(odd, [""; 0]);
     }
 }

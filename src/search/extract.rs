@@ -123,7 +123,11 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
                 continue;
             }
             // Decided by their components' parameters and a check.
-            _ if param.kind == ParamType::Composite => continue,
+            _ if param.kind == ParamType::Composite && !param.has_part_keys => continue,
+            _ if param.kind == ParamType::Composite => {
+                parts(param, resource, type_name, origin, &mut keys);
+                continue;
+            }
             _ => {}
         }
         param.with_values(resource, type_name, |found| add(param, found, origin, &mut keys));
@@ -148,6 +152,18 @@ pub fn keys_of(param: &Param, found: &[Node<'_>], origin: &Origin<'_>) -> Keys {
     let mut keys = KeysBuilder::default();
     add(param, found, origin, &mut keys);
     keys.build()
+}
+
+/// Adds the keys of all parts of a composite, whatever element they are of.
+fn parts(param: &Param, resource: &Value, type_name: &'static str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
+    let root = Node::new(resource, Ty::named(type_name));
+    param.with_values(resource, type_name, |elements| {
+        for component in &param.components {
+            let mut found = Vec::new();
+            elements.iter().for_each(|element| component.path.evaluate_below(*element, root, &mut found));
+            add(component, &found, origin, keys);
+        }
+    });
 }
 
 /// The keys of each element that a composite parameter is about.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustc_hash::FxHashMap;
 use serde_json::Value;
 
+use super::custom::suits;
 use super::path::library::Expression;
 use super::path::{BadPath, Node, Path};
 use crate::fhir::definitions::{ParamType, SearchParam};
@@ -31,6 +32,8 @@ pub struct Param {
     pub whole: Option<Expression>,
     /// For composites: what the parts of a value are compared with, below each value of `path`.
     pub components: Vec<Arc<Param>>,
+    /// Whether the parts have keys of their own: those of the specification's composites are found by the parameters that they name.
+    pub has_part_keys: bool,
 }
 
 impl Param {
@@ -56,10 +59,11 @@ impl Param {
                 path: Path::compile_below(expression, type_name, &path.types, definitions)?,
                 whole: None,
                 components: Vec::new(),
+                has_part_keys: false,
             }));
         }
         let (code, url, expression) = (def.code.into(), def.url().into(), def.expression.into());
-        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, whole: None, components })
+        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, whole: None, components, has_part_keys: false })
     }
 
     /// Whether it finds the same as another of its name.
@@ -100,6 +104,12 @@ impl Param {
     #[must_use]
     pub fn is_canonical(&self) -> bool {
         self.path.types.iter().any(|t| matches!(t.base, "canonical" | "uri"))
+    }
+
+    /// Whether some of its values are references to resources by their id.
+    #[must_use]
+    pub fn is_literal(&self) -> bool {
+        self.path.types.iter().any(|t| matches!(t.base, "Reference" | "CodeableReference"))
     }
 
     /// Calls `look` with the values in a stored resource and its type; of the resource, no more is read than that takes.
@@ -157,7 +167,10 @@ impl TypeParams {
         let Some((type_name, slot)) = table.get_key_value(type_name) else { return &NONE };
         slot.get_or_init(|| {
             let all = definitions.search_params(type_name).filter(|def| is_supported(def));
-            let mut list: Vec<Arc<Param>> = all.filter_map(|def| Param::of(def, type_name, definitions).ok().map(Arc::new)).collect();
+            let made = all.filter_map(|def| Param::of(def, type_name, definitions).ok());
+            // Some definitions name what the type does not have, or what their kind does not compare: they find nothing, and are not had.
+            let finds = |p: &Param| !p.path.is_empty() && suits(p, definitions) || p.expression.is_empty();
+            let mut list: Vec<Arc<Param>> = made.filter(finds).map(Arc::new).collect();
             list.sort_by(|a, b| a.code.cmp(&b.code));
             Self { type_name, list }
         })

@@ -154,10 +154,11 @@ impl Modifier {
         known.insert(0, ("missing", true, Self::Missing));
         // Identifiers alone have a type, and not all that is referred to is part of something.
         let typed = param.path.types.iter().any(|t| t.base == "Identifier");
-        let nested = param.kind != ParamType::Reference || reference::has_hierarchy(param, version);
+        let (above, below) = if param.kind == ParamType::Reference { reference::hierarchies(param, version) } else { (true, true) };
         let applies = |modifier: Self| match modifier {
             Self::OfType => typed,
-            Self::Above | Self::Below => nested,
+            Self::Above => above,
+            Self::Below => below,
             _ => true,
         };
         known.into_iter().filter(|(_, there, modifier)| *there && applies(*modifier)).map(|(name, _, modifier)| (name, modifier)).collect()

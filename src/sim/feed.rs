@@ -49,60 +49,90 @@ type Telling = (broadcast::Sender<Arc<Told>>, Arc<Told>);
 
 /// Who tells. What wakes hundreds of listeners keeps the serving threads busy for milliseconds: whoever wrote gets the answer
 /// first.
-fn teller() -> Option<&'static Sender<Telling>> {
-    static TELLER: OnceLock<Option<Sender<Telling>>> = OnceLock::new();
-    let started = TELLER.get_or_init(|| {
-        let (sender, receiver) = channel::<Telling>();
-        let tells = move || {
-            while let Ok(first) = receiver.recv() {
-                std::thread::sleep(AFTER);
-                for (listeners, told) in std::iter::once(first).chain(receiver.try_iter()) {
-                    // Those who left in between need not be told.
-                    let _ = listeners.send(told);
-                }
+struct Teller {
+    /// To those who wait for something.
+    waiting: Sender<Telling>,
+    /// To live streams: the more there are, the more is told at once.
+    streaming: Sender<Telling>,
+}
+
+impl Teller {
+    fn of_all() -> Option<&'static Self> {
+        static TELLER: OnceLock<Option<Teller>> = OnceLock::new();
+        TELLER.get_or_init(|| Some(Self { waiting: begin(|_| AFTER)?, streaming: begin(|streams| AFTER.max(EACH * streams).min(MOST))? })).as_ref()
+    }
+}
+
+/// Begins to tell, each time after a pause that depends on how many listen.
+fn begin(pause: impl Fn(u32) -> Duration + Send + 'static) -> Option<Sender<Telling>> {
+    let (sender, receiver) = channel::<Telling>();
+    let tells = move || {
+        while let Ok(first) = receiver.recv() {
+            std::thread::sleep(pause(u32::try_from(first.0.receiver_count()).unwrap_or(u32::MAX)));
+            for (listeners, told) in std::iter::once(first).chain(receiver.try_iter()) {
+                // Those who left in between need not be told.
+                let _ = listeners.send(told);
             }
-        };
-        std::thread::Builder::new().name("feed".into()).spawn(tells).ok().map(|_| sender)
-    });
-    started.as_ref()
+        }
+    };
+    std::thread::Builder::new().name("feed".into()).spawn(tells).ok().map(|_| sender)
 }
 
 /// How long after the commit listeners are told.
 const AFTER: Duration = Duration::from_millis(1);
+/// How much later streams are told for each of them.
+const EACH: Duration = Duration::from_micros(200);
+/// How much later they are told at most.
+const MOST: Duration = Duration::from_millis(100);
 
 /// The live feed of a simulator.
 #[derive(Clone, Debug)]
-pub struct Feed(broadcast::Sender<Arc<Told>>);
+pub struct Feed {
+    waiting: broadcast::Sender<Arc<Told>>,
+    streaming: broadcast::Sender<Arc<Told>>,
+}
 
 impl Default for Feed {
     fn default() -> Self {
-        Self(broadcast::Sender::new(KEPT))
+        Self { waiting: broadcast::Sender::new(KEPT), streaming: broadcast::Sender::new(KEPT) }
     }
 }
 
 impl Feed {
     /// Tells what happened, in a moment; `what` is made only if somebody listens.
     pub fn tell(&self, what: impl FnOnce() -> Happening) {
-        if self.0.receiver_count() > 0 {
-            let told = Arc::new(Told { what: what(), text: OnceLock::new() });
+        if self.listeners() == 0 {
+            return;
+        }
+        let told = Arc::new(Told { what: what(), text: OnceLock::new() });
+        let teller = Teller::of_all();
+        for (listeners, teller) in [(&self.waiting, teller.map(|t| &t.waiting)), (&self.streaming, teller.map(|t| &t.streaming))] {
+            if listeners.receiver_count() == 0 {
+                continue;
+            }
+            let telling = (listeners.clone(), told.clone());
             // Where no thread can be had, it is told at once.
-            if let Err(back) =
-                teller().map_or_else(|| Err((self.0.clone(), told.clone())), |teller| teller.send((self.0.clone(), told.clone())).map_err(|e| e.0))
-            {
-                let _ = back.0.send(back.1);
+            if let Err((listeners, told)) = teller.map_or(Err(telling.clone()), |teller| teller.send(telling).map_err(|e| e.0)) {
+                let _ = listeners.send(told);
             }
         }
     }
 
-    /// Listens from now on.
+    /// Waits from now on for something to happen.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
-        self.0.subscribe()
+    pub fn wait(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.waiting.subscribe()
+    }
+
+    /// Streams from now on what happens.
+    #[must_use]
+    pub fn stream(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.streaming.subscribe()
     }
 
     /// How many listen.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        self.0.receiver_count()
+        self.waiting.receiver_count() + self.streaming.receiver_count()
     }
 }

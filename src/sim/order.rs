@@ -88,7 +88,7 @@ mod tests {
         };
         order.end(second, what(second), &feed);
         assert_eq!(order.upto(), EventId::from_u64(4));
-        let mut heard = feed.listen();
+        let mut heard = feed.wait();
         order.end(first, what(first), &feed);
         feed.tell(|| Happening::Reset);
         let next = || heard.blocking_recv().ok().and_then(|told| if let Happening::Event(row, _) = &told.what { Some(row.event) } else { None });

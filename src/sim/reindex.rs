@@ -18,7 +18,7 @@ use super::snapshot::{Snapshot, Stored};
 use crate::fhir::Failure;
 use crate::index::{Budget, Entry};
 use crate::query::Query;
-use crate::search::custom::{self, OfType};
+use crate::search::custom::{self, Known, OfType};
 use crate::search::extract::type_term;
 use crate::search::params::Params;
 
@@ -42,6 +42,8 @@ pub(super) type Shown = Mutex<Option<Progress>>;
 /// The search parameters that are stored in a simulator.
 pub(super) struct Own {
     pub(super) params: Vec<OfType>,
+    /// Those of which composites may be made.
+    known: Vec<Known>,
     /// The resources that make them, with their versions.
     pub(super) fingerprint: String,
 }
@@ -52,7 +54,7 @@ impl Snapshot {
     /// # Errors
     /// It is active and cannot be searched by: what is wrong, and in which element.
     pub fn params_of(&self, resource: &Value) -> Result<Vec<OfType>, Failure> {
-        let own = if custom::is_composite(resource) { self.own_params().params } else { Vec::new() };
+        let own = if custom::is_composite(resource) { self.own_params().known } else { Vec::new() };
         custom::read(resource, self.definitions(), &own)
     }
 
@@ -63,20 +65,21 @@ impl Snapshot {
         let mut own: Vec<(String, Vec<OfType>)> = Vec::new();
         let read = found.iter().filter_map(|Stored { version, body, .. }| Some((version, serde_json::from_slice::<Value>(body).ok()?)));
         let (composite, plain): (Vec<_>, Vec<_>) = read.partition(|(_, value)| custom::is_composite(value));
-        let mut plain_ones = Vec::new();
+        let mut known: Vec<Known> = Vec::new();
         for (version, value) in plain.iter().chain(&composite) {
             // What was stored was valid; what is not any more, after an update of this server, is left out.
-            let params = custom::read(value, self.definitions(), &plain_ones).unwrap_or_default();
+            let params = custom::read(value, self.definitions(), &known).unwrap_or_default();
             if !params.is_empty() {
-                if !custom::is_composite(value) {
-                    plain_ones.extend(params.iter().cloned());
-                }
-                own.push((format!("{}@{}@{}", value.get("id").and_then(Value::as_str).unwrap_or_default(), version.id, version.event), params));
+                let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
+                known.extend(params.first().map(|(_, param)| Known { id: id.to_owned(), param: param.clone() }));
+                // The mark tells an index apart that was made when the parts of composites had no keys.
+                let mark = if custom::is_composite(value) { "+parts" } else { "" };
+                own.push((format!("{id}@{}@{}{mark}", version.id, version.event), params));
             }
         }
         own.sort_by(|a, b| a.0.cmp(&b.0));
         let fingerprint = own.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
-        Own { params: own.into_iter().flat_map(|(_, params)| params).collect(), fingerprint }
+        Own { params: own.into_iter().flat_map(|(_, params)| params).collect(), known, fingerprint }
     }
 
     /// Makes its parameters the ones that the index has been built with.

@@ -207,6 +207,7 @@ fn what_cannot_be_searched_by_is_refused() {
         ("type", json!("special"), "SearchParameter.type is 'special'"),
         ("expression", json!("Patient.deceasedDateTime"), "'deceasedDateTime' is its name in JSON: in FHIRPath it is deceased.ofType(dateTime)"),
         ("expression", json!("Patient.extension('http://x/e').valueCodeableConcept"), "in FHIRPath it is value.ofType(CodeableConcept)"),
+        ("expression", json!("Patient.gender | Patient.deceasedBoolean"), "in FHIRPath it is deceased.ofType(boolean)"),
         ("expression", Value::Null, "SearchParameter.expression is missing"),
     ] {
         let mut broken = parameter("Patient.gender");
@@ -291,9 +292,45 @@ fn a_composite_may_be_made_of_parameters_of_ones_own() {
         assert_eq!(total(&fhir, "Patient?kind-of-number=email$alph"), Some(0), "{when}");
         server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
     }
+    for (part, at, said) in [
+        (component("http://x/kind", "foo"), "expression", "names no element"),
+        (component("http://x/kind", "valueString"), "expression", "value.ofType(string)"),
+        (component("http://hl7.org/fhir/SearchParameter/Patient-birthdate", "period.use"), "expression", "names no element"),
+        (component("http://hl7.org/fhir/SearchParameter/individual-birthdate", "rank"), "expression", "gives no date"),
+        (component("http://x/kind-of-number", "system"), "definition", "is a composite itself"),
+    ] {
+        let mut broken = kind_of_number.clone();
+        (broken["id"], broken["url"], broken["code"]) = (json!("broken"), json!("http://x/broken"), json!("broken"));
+        broken["component"][0] = part;
+        let refused = fhir.put("/SearchParameter/broken", &broken).expect(422);
+        assert!(refused.refusal().contains(&format!("component[0].{at} ")) && refused.refusal().contains(said), "{}", refused.refusal());
+    }
     // A component that compares otherwise makes another composite.
     fhir.put("/SearchParameter/number", &own("number", json!({"type": "token", "expression": "Patient.telecom.value"}))).expect(200);
     wait(&server);
     assert_eq!(total(&fhir, "Patient?kind-of-number=phone$alph"), Some(0));
     assert_eq!(fhir.ids("/Patient?kind-of-number=phone$Alpha"), ["p"]);
+}
+
+#[test]
+fn stu3_names_the_parts_of_a_composite_by_references() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"fhirVersion": "STU3"})).expect(201);
+    let fhir = server.fhir("a__b");
+    let own = |id: &str, kind: &str, expression: &str, component: Value| {
+        json!({"resourceType": "SearchParameter", "id": id, "url": format!("http://x/{id}"), "name": id, "status": "active", "description": id, "code": id,
+            "base": ["Observation"], "type": kind, "expression": expression, "component": component})
+    };
+    fhir.put("/SearchParameter/c", &own("c", "token", "Observation.component.code", json!([]))).expect(201);
+    let part = |reference: &str, expression: &str| json!({"definition": {"reference": reference}, "expression": expression});
+    let absolute = format!("{}/SearchParameter/c", fhir.base());
+    for (n, reference) in ["SearchParameter/c", "http://x/c", &absolute, "http://hl7.org/fhir/SearchParameter/Observation-code"].iter().enumerate() {
+        let id = format!("k{n}");
+        let parts = json!([part(reference, "code"), part("SearchParameter/Observation-value-quantity", "value.as(Quantity)")]);
+        fhir.put(&format!("/SearchParameter/{id}"), &own(&id, "composite", "Observation.component", parts)).expect(201);
+        let observation = json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "t"},
+            "component": [{"code": {"coding": [{"system": "s", "code": "a"}]}, "valueQuantity": {"value": 1}}]});
+        fhir.put("/Observation/o", &observation);
+        assert_eq!(fhir.ids(&format!("/Observation?{id}=s|a$1")), ["o"], "{reference}");
+    }
 }

@@ -206,3 +206,26 @@ fn a_diff_is_the_patch_that_makes_one_version_the_other() {
     fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u", "unknown": 1})).expect(200);
     assert!(fhir.get("/Patient/u/$diff").expect(422).refusal().contains("has 'unknown', which the definitions do not know"));
 }
+
+#[test]
+fn a_difference_that_no_patch_makes_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (n, (from, to)) in [
+        (json!({"valueString": "a"}), json!({"valueString": "a", "valueInteger": 1})),
+        (json!({"valueAddress": {"city": "x"}}), json!({})),
+        (json!({"code": [{"text": "x"}]}), json!({"code": [{"text": "y"}, {"text": "z"}]})),
+        (json!({"valueString": "a"}), json!({"valueString": ""})),
+    ]
+    .iter()
+    .enumerate()
+    {
+        for content in [from, to] {
+            let mut resource = json!({"resourceType": "Observation", "id": format!("o{n}"), "status": "final"});
+            resource.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            fhir.put(&format!("/Observation/o{n}"), &resource);
+        }
+        let refused = fhir.get(&format!("/Observation/o{n}/$diff")).expect(422).refusal();
+        assert!(refused.contains("$validate") || refused.contains("element"), "{n}: {refused}");
+    }
+}

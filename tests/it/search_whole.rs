@@ -529,3 +529,48 @@ fn a_value_that_cannot_be_meant_is_refused() {
     assert!(modifiers("Location-partof").contains("\"below\""));
     assert!(!modifiers("Condition-asserter").contains("\"below\""));
 }
+
+/// Of every reference parameter of a version, what its definition declares works and nothing else does.
+#[test]
+fn hierarchies_are_declared_where_they_are() {
+    let server = TestServer::start();
+    for version in ["STU3", "R4", "R4B", "R5"] {
+        let sim = format!("h__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        let statement = fhir.get("/metadata").expect(200).json();
+        let mut looked_at = 0;
+        for resource in statement["rest"][0]["resource"].as_array().unwrap() {
+            let type_name = resource["type"].as_str().unwrap();
+            for param in resource["searchParam"].as_array().into_iter().flatten().filter(|p| p["type"] == "reference").step_by(9) {
+                let (name, url) = (param["name"].as_str().unwrap(), param["definition"].as_str().unwrap());
+                let found = fhir.get(&format!("/SearchParameter?url={url}")).json();
+                let Some(definition) = found["entry"].as_array().map(|e| e[0]["resource"].clone()) else { continue };
+                let declared = |modifier: &str| definition["modifier"].as_array().is_some_and(|all| all.iter().any(|m| m == modifier));
+                let works = |modifier: &str| {
+                    ["Organization/1", "Location/1", "Encounter/1", "http://x.org/a|1"]
+                        .iter()
+                        .any(|value| fhir.get(&format!("/{type_name}?{name}:{modifier}={value}")).status == 200)
+                };
+                for modifier in ["above", "below"] {
+                    // A shared definition may be of a type that has it while another has not.
+                    if definition["base"].as_array().is_some_and(|b| b.len() == 1) {
+                        assert_eq!(declared(modifier), works(modifier), "{version} {type_name}.{name}:{modifier} {definition}");
+                        looked_at += 1;
+                    }
+                }
+            }
+        }
+        assert!(looked_at > 20, "{version}: {looked_at}");
+    }
+    // What may be either is followed as what it is asked for.
+    let fhir = server.fhir("h__stu3");
+    fhir.put("/Organization/o1", &json!({"resourceType": "Organization", "id": "o1"})).expect(201);
+    fhir.put("/Organization/o2", &json!({"resourceType": "Organization", "id": "o2", "partOf": {"reference": "Organization/o1"}})).expect(201);
+    let agent = json!([{"whoReference": {"reference": "Organization/o2"}}]);
+    fhir.put("/Provenance/p", &json!({"resourceType": "Provenance", "id": "p", "target": [{"reference": "Organization/o1"}], "agent": agent})).expect(201);
+    assert_eq!(fhir.ids("/Provenance?agent:below=Organization/o1"), ["p"]);
+    assert_eq!(fhir.ids("/Provenance?agent:above=Organization/o2"), ["p"]);
+    fhir.put("/Encounter/e", &json!({"resourceType": "Encounter", "id": "e", "status": "finished", "length": {"value": 5, "unit": "min"}})).expect(201);
+    assert_eq!(fhir.ids("/Encounter?length=gt4"), ["e"]);
+}

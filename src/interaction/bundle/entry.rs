@@ -196,9 +196,10 @@ impl Entry {
 
 /// The methods of entries that a version has.
 fn method(text: Option<&str>, version: FhirVersion) -> Result<Method, Failure> {
-    let known = if version == FhirVersion::Stu3 { "GET, POST, PUT or DELETE" } else { "GET, POST, PUT, PATCH or DELETE" };
+    let known = if version == FhirVersion::Stu3 { "GET, POST, PUT or DELETE" } else { "GET, HEAD, POST, PUT, PATCH or DELETE" };
     match text {
-        Some("GET" | "HEAD") => Ok(Method::Get),
+        Some("GET") => Ok(Method::Get),
+        Some("HEAD") if version != FhirVersion::Stu3 => Ok(Method::Get),
         Some("POST") => Ok(Method::Post),
         Some("PUT") => Ok(Method::Put),
         Some("PATCH") if version != FhirVersion::Stu3 => Ok(Method::Patch),

@@ -33,8 +33,11 @@ struct Given {
 pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let settings = snapshot.settings();
     if !settings.history_modifications || settings.versioning == Versioning::NoVersion {
-        let message =
-            "this simulator does not let its history be modified: its setting 'historyModifications' is false; with true it takes a Bundle of type history";
+        let message = if settings.history_modifications {
+            "this simulator does not let its history be modified: its setting 'versioning' is no-version, so there is none"
+        } else {
+            "this simulator does not let its history be modified: its setting 'historyModifications' is false; with true it takes a Bundle of type history"
+        };
         return Err(Failure::new(Kind::Forbidden, message).at("Bundle.type"));
     }
     let raw = entry::split(content)?;
@@ -64,15 +67,20 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     let (type_name, id) = (first.type_name, first.id.clone());
     // What an update would be refused for: it may become current.
     let is_looked_at = type_name == "SearchParameter" || snapshot.settings().validation != Validation::Off;
+    let mut issues = Vec::new();
     for (at, text) in given.iter().enumerate().filter_map(|(at, g)| Some((at, g.text.as_deref()?))).filter(|_| is_looked_at) {
         let resource: Value = serde_json::from_str(text).map_err(|e| Failure::new(Kind::Malformed, e.to_string()))?;
-        structure::check(&resource, snapshot).map_err(|f| f.within(&super::named(at)))?;
+        let found = structure::check(&resource, snapshot).map_err(|f| f.within(&super::named(at)))?;
+        issues.extend(found.into_iter().map(|mut issue| {
+            issue.move_into(&format!("{}.resource", super::named(at)));
+            issue
+        }));
         if type_name == "SearchParameter" {
             snapshot.params_of(&resource).map_err(|f| f.within(&super::named(at)))?;
         }
     }
     let history = merged(type_name, &id, given, snapshot)?;
-    Ok(Reply { changes: rewrite::changes(type_name, &id, history, Rewrites::History, snapshot)?, ..Reply::new(Done::Ok) })
+    Ok(Reply { changes: rewrite::changes(type_name, &id, history, Rewrites::History, snapshot)?, issues, ..Reply::new(Done::Ok) })
 }
 
 fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {

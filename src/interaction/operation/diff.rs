@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Call, Level};
 use crate::fhir::{Failure, Kind, VersionId};
 use crate::interaction::patch::diff::diff;
+use crate::interaction::patch::fhirpath;
 use crate::interaction::{Conditions, Done, Reply, not_found, vread};
 use crate::sim::Snapshot;
 
@@ -25,9 +26,38 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         serde_json::from_slice::<Value>(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
     };
     let mut patch = json!({"resourceType": "Parameters"});
-    let operations = diff(&content(from)?, &content(to)?, type_name, snapshot.definitions())?;
+    let (from, to) = (content(from)?, content(to)?);
+    let operations = diff(&from, &to, type_name, snapshot.definitions())?;
+    if !leads(&operations, from, &to, type_name, snapshot) {
+        let message =
+            "the versions have content that is not as the specification defines it, and no FHIRPath Patch makes one of the other; $validate tells what it is";
+        return Err(Failure::new(Kind::Unprocessable, message));
+    }
     if !operations.is_empty() {
         patch["parameter"] = operations.into();
     }
     Ok(Reply { body: Some(patch.to_string().into_bytes().into()), ..Reply::new(Done::Ok) })
+}
+
+/// Whether the operations make of one content the other.
+fn leads(operations: &[Value], mut from: Value, to: &Value, type_name: &'static str, snapshot: &Snapshot) -> bool {
+    let done = fhirpath::steps(operations).and_then(|steps| fhirpath::apply(&steps, &mut from, type_name, snapshot.definitions()));
+    match done {
+        Ok(()) => content_of(&from) == content_of(to),
+        // That it leads there is too much to prove.
+        Err(failure) => failure.kind == Kind::TooCostly,
+    }
+}
+
+/// A resource without what the server sets itself.
+fn content_of(resource: &Value) -> Value {
+    let mut content = resource.clone();
+    if let Some(meta) = content.get_mut("meta").and_then(Value::as_object_mut) {
+        meta.retain(|name, _| !matches!(name.as_str(), "versionId" | "lastUpdated"));
+        let is_empty = meta.is_empty();
+        if let Some(members) = content.as_object_mut().filter(|_| is_empty) {
+            members.remove("meta");
+        }
+    }
+    content
 }

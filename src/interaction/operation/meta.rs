@@ -41,7 +41,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
 /// # Errors
 /// There is no such version; no meta is given.
 pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    call.refuse_unknown(&[])?;
+    call.refuse_unknown(&["meta"])?;
     let (type_name, id, wanted) = match &call.level {
         Level::Instance(type_name, id) => (*type_name, id, None),
         Level::Version(type_name, id, version) => (*type_name, id, Some(version.parse()?)),

@@ -54,12 +54,19 @@ pub fn read(parameters: &Resource) -> Result<Vec<Step>, Failure> {
     if all.len() > MAX_OPERATIONS {
         return Err(Failure::new(Kind::TooCostly, format!("the patch has {} operations; at most {MAX_OPERATIONS} are accepted", all.len())));
     }
-    let steps: Result<Vec<Step>, Failure> = all.iter().enumerate().map(|(at, parameter)| step(at, parameter)).collect();
-    let steps = steps?;
+    let steps = steps(all)?;
     if steps.is_empty() {
         return Err(Failure::new(Kind::Invalid, "the Parameters have no parameter 'operation'").at("Parameters.parameter"));
     }
     Ok(steps)
+}
+
+/// Reads operations, however many.
+///
+/// # Errors
+/// As [`read`].
+pub fn steps(operations: &[Value]) -> Result<Vec<Step>, Failure> {
+    operations.iter().enumerate().map(|(at, parameter)| step(at, parameter)).collect()
 }
 
 /// What an operation has.

@@ -179,10 +179,31 @@ fn is_empty(value: &Value) -> bool {
 
 /// Takes what is empty out of a member, and the member if nothing is left of it.
 fn prune_member(members: &mut Map<String, Value>, name: &str) {
-    let Some(value) = members.get_mut(name) else { return };
-    prune(value, name.starts_with('_'));
-    if value.is_null() || is_empty(value) {
-        members.shift_remove(name);
+    if let Some(value) = members.get_mut(name) {
+        prune(value, name.starts_with('_'));
+        if value.is_null() || is_empty(value) {
+            members.shift_remove(name);
+        }
+    }
+    close_gaps(members, name.trim_start_matches('_'));
+}
+
+/// Takes the places out of an array where neither it nor the array of ids and extensions beside it has something: null only keeps the
+/// place of what is beside it.
+fn close_gaps(members: &mut Map<String, Value>, name: &str) {
+    let beside = format!("_{name}");
+    let items = |members: &Map<String, Value>, name: &str| members.get(name).and_then(Value::as_array).cloned();
+    let Some(values) = items(members, name).filter(|values| values.iter().any(Value::is_null)) else { return };
+    let extras = items(members, &beside).unwrap_or_default();
+    let has_extra = |n: usize| extras.get(n).is_some_and(|extra| !extra.is_null());
+    let stays: Vec<usize> = (0..values.len().max(extras.len())).filter(|n| values.get(*n).is_some_and(|v| !v.is_null()) || has_extra(*n)).collect();
+    for (name, all) in [(name, &values), (beside.as_str(), &extras)] {
+        let kept: Vec<Value> = stays.iter().map(|n| all.get(*n).cloned().unwrap_or_default()).collect();
+        if kept.iter().all(Value::is_null) {
+            members.shift_remove(name);
+        } else {
+            members.insert(name.to_owned(), kept.into());
+        }
     }
 }
 
@@ -265,6 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn null_stays_only_beside_something() {
+        let resource = json!({"given": ["a", null, "c", null], "_given": [null, {"id": "x"}, null, {"id": "y"}]});
+        let removed = |paths: &[&str]| {
+            let patch: Vec<Value> = paths.iter().map(|path| json!({"op": "remove", "path": path})).collect();
+            patched(resource.clone(), &patch.into()).unwrap_or_default()
+        };
+        assert_eq!(removed(&["/_given/1/id"]), json!({"given": ["a", "c", null], "_given": [null, null, {"id": "y"}]}));
+        assert_eq!(removed(&["/_given/1/id", "/_given/3/id"]), json!({"given": ["a", "c"]}));
+        assert_eq!(removed(&["/given/0", "/given/1", "/_given/0", "/_given/1"]), json!({"_given": [{"id": "x"}, {"id": "y"}]}));
+        let mut object = json!({"given": ["a"]});
+        if let Value::Object(members) = &mut object {
+            merge(members, json!({"given": [null], "other": ["b", null]}).as_object().unwrap_or(&Map::new()));
+        }
+        assert_eq!(object, json!({"other": ["b"]}));
+    }
+
+    #[test]
     fn members_keep_their_places() {
         let resource = || json!({"a": 1, "b": {"x": 1, "y": 2, "z": 3}, "c": 3, "d": 4});
         for (patch, expected) in [
@@ -274,10 +312,7 @@ mod tests {
             (json!([{"op": "move", "from": "/a", "path": "/b/w"}]), r#"{"b":{"x":1,"y":2,"z":3,"w":1},"c":3,"d":4}"#),
             (json!([{"op": "move", "from": "/b", "path": "/bb"}]), r#"{"a":1,"c":3,"d":4,"bb":{"x":1,"y":2,"z":3}}"#),
             (json!([{"op": "add", "path": "/a", "value": null}, {"op": "replace", "path": "/b/x", "value": {}}]), r#"{"b":{"y":2,"z":3},"c":3,"d":4}"#),
-            (
-                json!([{"op": "add", "path": "/e", "value": []}, {"op": "add", "path": "/e/-", "value": null}]),
-                r#"{"a":1,"b":{"x":1,"y":2,"z":3},"c":3,"d":4,"e":[null]}"#,
-            ),
+            (json!([{"op": "add", "path": "/e", "value": []}, {"op": "add", "path": "/e/-", "value": null}]), r#"{"a":1,"b":{"x":1,"y":2,"z":3},"c":3,"d":4}"#),
         ] {
             assert_eq!(patched(resource(), &patch).map(|v| v.to_string()).as_deref(), Ok(expected), "{patch}");
         }

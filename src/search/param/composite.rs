@@ -37,7 +37,8 @@ pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Fa
     let own = env.origin.params.of(param.name.split('/').next().unwrap_or_default());
     let mut narrowing = Vec::new();
     for (component, part) in param.components.iter().zip(parts(param, value)?) {
-        if let Some(whole) = own.get(&component.code) {
+        let whole = if param.has_part_keys { Some(component) } else { own.get(&component.code) };
+        if let Some(whole) = whole {
             narrowing.push(value_query(whole, part, env)?);
         }
     }

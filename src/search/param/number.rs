@@ -24,6 +24,8 @@ fn amount(node: &Node<'_>) -> Option<Amount> {
         Value::Number(_) => number_of(node.value).map(Amount::Exact),
         // JSON has it as a string, <https://hl7.org/fhir/R5/json.html#primitive>.
         Value::String(text) if node.ty.base == "integer64" => decimal::parse(text).map(Amount::Exact),
+        // STU3 has the length of an Encounter so.
+        Value::Object(duration) if node.ty.base == "Duration" => duration.get("value").and_then(number_of).map(Amount::Exact),
         Value::Object(_) if node.ty.base == "Range" => Some(Amount::Between(bound("low"), bound("high"))),
         _ => None,
     }

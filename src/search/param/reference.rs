@@ -98,8 +98,12 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
         Modifier::Identifier => Ok(token::query_named(&format!("{}:identifier", param.name), value)),
         Modifier::Text => Ok(token::text(param, value)),
         Modifier::TextAdvanced => token::text_advanced(param, value, env),
-        Modifier::Above | Modifier::Below if param.is_canonical() => canonical(param, modifier, value),
-        Modifier::Above | Modifier::Below => hierarchy(param, modifier == Modifier::Above, value, env),
+        Modifier::Above | Modifier::Below => {
+            let (above, text) = (modifier == Modifier::Above, unescape(value));
+            // Some are of either kind: then what is asked for says which.
+            let is_local = matches!(Reference::parse(env.origin.local_part(&text).unwrap_or(&text), env.origin.definitions()), Reference::Local { .. });
+            if param.is_canonical() && !(is_local && param.is_literal()) { canonical(param, above, value) } else { hierarchy(param, above, value, env) }
+        }
         _ => Ok(query(param, value, &env.origin)),
     }
 }
@@ -115,9 +119,9 @@ fn of_type(param: &Param, value: &str, type_name: &str, origin: &Origin<'_>) -> 
 }
 
 /// `:below` of a canonical: any version that begins so.
-fn canonical(param: &Param, modifier: Modifier, value: &str) -> Result<Query, Failure> {
+fn canonical(param: &Param, above: bool, value: &str) -> Result<Query, Failure> {
     let text = unescape(value);
-    if modifier == Modifier::Above {
+    if above {
         return Err(bad_value(param, value, "searched by :above: a canonical has versions below it, nothing above"));
     }
     let longer = if text.contains('|') { format!("{text}.") } else { format!("{text}|") };
@@ -129,11 +133,13 @@ fn part_of(params: &TypeParams) -> Option<&Arc<Param>> {
     ["partof", "part-of"].iter().find_map(|code| params.get(code)).filter(|p| p.targets.contains(&params.type_name))
 }
 
-/// Whether something can be above or below what the parameter refers to.
+/// Whether something can be above what the parameter refers to, and something below it.
 #[must_use]
-pub fn has_hierarchy(param: &Param, version: FhirVersion) -> bool {
+pub fn hierarchies(param: &Param, version: FhirVersion) -> (bool, bool) {
     let anything = param.targets.is_empty() || param.targets.contains(&"Resource");
-    anything || param.is_canonical() || param.targets.iter().any(|t| part_of(TypeParams::of(version, t)).is_some())
+    let nested = (!param.is_canonical() || param.is_literal()) && (anything || param.targets.iter().any(|t| part_of(TypeParams::of(version, t)).is_some()));
+    // A canonical has its versions below it.
+    (nested, nested || param.is_canonical())
 }
 
 /// `:below` and `:above` of a resource that is part of another of its type: Locations, Organizations and the like.

@@ -146,6 +146,10 @@ impl Parser<'_> {
                 inner
             }
             Some('\'') => (Expr::Literal(Value::String(self.string()?)), vec![Ty::named("string")]),
+            Some('$') => {
+                self.expect("$this")?;
+                (Expr::Input, input.to_vec())
+            }
             Some('%') => {
                 self.expect("%resource")?;
                 (Expr::Resource, vec![self.root])

@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ const BATCH: usize = 50_000;
 const SOON_MS: i64 = 5;
 /// How much exports give way: a nice value.
 const NICE: i32 = 10;
+/// How long it works without letting others come in between.
+const BREATH: Duration = Duration::from_micros(500);
 /// Deleted resources of a type that are looked for.
 const MAX_DELETED: usize = 1_000_000;
 /// What an export shall be, beside it.
@@ -172,7 +175,7 @@ fn made(
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
     let snapshot = snapshot()?;
     let seen = order.associated.map(|_| FxHashSet::default());
-    Export { registry, sim, snapshot: &snapshot, order, job, part: 0, seen, gone: Vec::new() }.run()
+    Export { registry, sim, snapshot: &snapshot, order, job, part: 0, seen, gone: Vec::new(), breath: Instant::now() }.run()
 }
 
 /// A picture whose last event lies in a millisecond that is over: whatever comes later is later by its instant, too, so that the
@@ -202,6 +205,8 @@ struct Export<'a> {
     seen: Option<FxHashSet<u64>>,
     /// What is told to be deleted, though it is not.
     gone: Vec<String>,
+    /// When it last let others come in between.
+    breath: Instant,
 }
 
 /// A file that is written.
@@ -466,6 +471,10 @@ impl Export<'_> {
     fn resource(&mut self, type_name: &'static str, hit: &Hit, copy: usize, out: &mut Lines) -> Result<(), Failure> {
         self.is_on()?;
         self.job.did(1);
+        if self.breath.elapsed() > BREATH {
+            std::thread::yield_now();
+            self.breath = Instant::now();
+        }
         let text = self.text(type_name, &hit.version)?;
         let percent = if self.order.since_ms.is_some() { self.order.deleted_percent } else { 0 };
         if percent > 0 || self.seen.is_some() {
