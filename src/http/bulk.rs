@@ -1,11 +1,14 @@
 //! Bulk data, <https://hl7.org/fhir/uv/bulkdata/>: exports, imports and submissions are begun, asked after, fetched, ended.
 
 mod ask;
+mod fetch;
 mod file;
 mod group;
-pub mod import;
+mod import;
+mod record;
 mod status;
 mod submit;
+mod withdraw;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::ask::{Asked, Wanted};
 use self::import::Gate;
+pub(super) use self::withdraw::go_on;
 use super::context::SimContext;
 use super::negotiate::Format;
 use super::policy::{self, Bearer, Need};
@@ -121,9 +125,9 @@ impl Operation {
 /// What came of a request that begins something.
 enum Begun {
     /// A job, whose status tells how far it is.
-    Job(Arc<Job>, &'static str, Option<Gate>),
+    Job(Arc<Job>, &'static str, Vec<Gate>),
     /// Something was taken note of.
-    Noted(String, Gate),
+    Noted(String, Vec<Gate>),
 }
 
 /// Answers a request that begins an export, an import or a submission.
@@ -149,7 +153,7 @@ pub async fn kick_off(
     let bearer = policy::bearer(request, &context.sim, &app);
     let recorded = policy::recorded(&bearer);
     let (sim, knobs, root, there) = (context.sim.clone(), context.knobs.clone().unwrap_or_default(), context.root.clone(), operation.clone());
-    let apart = asked.prefers("separate-export-status") && context.sim.profile().settings.bulk.ig == Ig::V4;
+    let apart = matches!(operation, Operation::Export(_)) && asked.prefers("separate-export-status") && context.sim.profile().settings.bulk.ig == Ig::V4;
     let apps = app.clone();
     let work = move || -> Result<Begun> {
         let bearer = bearer?;
@@ -157,10 +161,10 @@ pub async fn kick_off(
             return Err(failure);
         }
         match &there {
-            Operation::Export(level) => begin(&asked, level, bearer.as_ref(), &sim, &knobs, &apps).map(|job| Begun::Job(job, "export", None)),
-            Operation::Import => import::begin(&asked, bearer.as_ref(), &sim, &apps).map(|(job, gate)| Begun::Job(job, "import", Some(gate))),
-            Operation::Submit => submit::begin(&asked, bearer.as_ref(), &sim, &apps).map(|(text, gate)| Begun::Noted(text, gate)),
-            Operation::SubmitStatus => submit::of_status(&asked, bearer.as_ref(), &sim, &apps).map(|job| Begun::Job(job, "submission", None)),
+            Operation::Export(level) => begin(&asked, level, bearer.as_ref(), &sim, &knobs, &apps).map(|job| Begun::Job(job, "export", Vec::new())),
+            Operation::Import => import::begin(&asked, bearer.as_ref(), &sim, &apps).map(|(job, gate)| Begun::Job(job, "import", vec![gate])),
+            Operation::Submit => submit::begin(&asked, bearer.as_ref(), &sim, &apps).map(|(text, gates)| Begun::Noted(text, gates)),
+            Operation::SubmitStatus => submit::of_status(&asked, bearer.as_ref(), &sim, &apps).map(|job| Begun::Job(job, "submission", Vec::new())),
         }
     };
     let begun = web::block(work).await.unwrap_or_else(|e| Err(Failure::new(Kind::Internal, e.to_string())));
@@ -168,26 +172,26 @@ pub async fn kick_off(
         let said = outcome::informational("information", "informational", &[text]);
         Answer::of(status, "application/fhir+json; charset=utf-8", said.to_string().into_bytes())
     };
-    let mut gate = None;
+    let mut gates = Vec::new();
     let answer = match begun {
         Ok(Begun::Job(job, what, waits)) => {
-            gate = waits;
+            gates = waits;
             let place = format!("{root}/bulk/{}", job.id);
             let answer = said(202, format!("the {what} goes on; GET {place} tells how far it is")).with("content-location", place);
             if apart { answer.with("preference-applied", "respond-async, separate-export-status".to_owned()) } else { answer }
         }
         Ok(Begun::Noted(text, waits)) => {
-            gate = Some(waits);
+            gates = waits;
             said(200, text)
         }
         Err(failure) => Answer::refusal(&failure, version, &Format::default()),
     };
     let event = if operation.writes() {
-        import::recorded(&context.sim, request, operation.name(), body, &answer, recorded, started).await
+        record::kept(&context.sim, request, operation.name(), body, &answer, recorded, started).await
     } else {
         note(&context.sim, request, operation.name(), "", &answer, started)
     };
-    drop(gate);
+    drop(gates);
     answer.into_response(Some(&event), None, false)
 }
 
@@ -223,6 +227,8 @@ fn state(sim: &Sim, task: Task, request: String, bearer: Option<&Bearer>) -> Sta
         deleted: Vec::new(),
         error: Vec::new(),
         submission: None,
+        is_part: false,
+        withdraws: Vec::new(),
     }
 }
 
@@ -233,18 +239,26 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
     if knobs.err == "file_generation_failed" {
         return Err(Failure::new(Kind::Internal, "no file could be made: a fault that this export was told to have"));
     }
-    let Wanted { mut order, partial } = ask::order(asked, level, &snapshot, sim.now_ms(), bulk.ig)?;
     if let Some(bearer) = bearer {
         if let Level::Group(_) = level {
             bearer.may(&[Need(Some("Group"), 'r')])?;
         }
+        // Whether there is a patient of that name is not told to everybody.
+        if asked.chooses_patients()? {
+            bearer.may(&[Need(Some("Patient"), 'r')])?;
+        }
+    }
+    let Wanted { mut order, partial, searched } = ask::order(asked, level, &snapshot, sim.now_ms(), bulk.ig)?;
+    if let Some(bearer) = bearer {
+        // A group that a search makes tells what the search finds.
+        bearer.may(&searched.into_iter().map(|type_name| Need(Some(type_name), 's')).collect::<Vec<_>>())?;
         ask::permitted(bearer, &mut order, asked, snapshot.definitions())?;
     }
     ask::furnish(&mut order, knobs, bulk, &snapshot)?;
     let state = state(sim, Task::Export, asked.url.clone(), bearer);
     let state = State {
         restrictions: order.restrictions.iter().map(|(type_name, pairs)| (type_name.clone(), ask::shown(pairs))).collect(),
-        partial: partial.then(|| knobs.opp.unwrap_or(bulk.manifest_files)),
+        partial: partial.then(|| knobs.opp.unwrap_or(bulk.manifest_files).clamp(1, export::MAX_FILES)),
         separate: asked.prefers("separate-export-status") && bulk.ig == Ig::V4,
         ready_ms: state.began_ms + i64::from(knobs.dur.unwrap_or(bulk.duration_seconds)) * 1_000,
         err: Some(knobs.err.clone()).filter(|err| !err.is_empty()),
@@ -313,7 +327,7 @@ pub async fn list(app: Data<App>, id: web::Path<String>) -> HttpResponse {
 }
 
 /// The jobs of a simulator, as lists show them.
-pub(super) fn listed(sim: &Sim, app: &App) -> Vec<Value> {
+pub(super) fn listed(sim: &Arc<Sim>, app: &App) -> Vec<Value> {
     let one = |job: &Arc<Job>| {
         let state = job.state();
         let (phase, why) = match &state.phase {
@@ -326,7 +340,7 @@ pub(super) fn listed(sim: &Sim, app: &App) -> Vec<Value> {
             "request": state.request, "began": crate::clock::instant(state.began_ms), "expires": crate::clock::instant(state.expires_ms),
             "transactionTime": state.transaction_time, "files": state.output.len(), "resources": lines})
     };
-    app.jobs.of(sim).iter().map(one).collect()
+    app.jobs.of(&app.registry, sim).iter().map(one).collect()
 }
 
 #[cfg(test)]

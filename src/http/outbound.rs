@@ -42,8 +42,10 @@ impl<'u> Url<'u> {
             "https" => true,
             _ => return None,
         };
-        let is_plain = !authority.is_empty() && !authority.contains(['@', '\\']);
-        is_plain.then(|| Self { is_secure, authority, host, path: after.strip_prefix('/').unwrap_or(after) })
+        let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let is_v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+        let found = Self { is_secure, authority, host, path: after.strip_prefix('/').unwrap_or(after) };
+        ((is_name(host) || is_v6) && found.port().is_some()).then_some(found)
     }
 
     fn port(&self) -> Option<u16> {
@@ -97,7 +99,9 @@ mod tests {
             ("https://x.example", Some((true, "x.example", "x.example", Some(443), ""))),
             ("http://[::1]:80?q", Some((false, "[::1]:80", "[::1]", Some(80), "?q"))),
             ("http://[::1]/p", Some((false, "[::1]", "[::1]", Some(80), "p"))),
-            ("http://x:99999/", Some((false, "x:99999", "x", None, ""))),
+            ("http://x:99999/", None),
+            ("http://127.0.0.1:80;x/", None),
+            ("http://[::1]x/", None),
             ("http://u@x/", None),
             ("http://127.0.0.1\\@x/", None),
             ("http:///x", None),

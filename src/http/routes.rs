@@ -18,7 +18,19 @@ use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::sim::Registry;
 
 /// Headers that a script in a browser may read.
-const EXPOSED: [&str; 8] = ["ETag", "Location", "Last-Modified", "Content-Location", "X-Fhirsim-Event", "X-Request-Id", "X-Progress", "Retry-After"];
+const EXPOSED: [&str; 11] = [
+    "ETag",
+    "Location",
+    "Last-Modified",
+    "Content-Location",
+    "X-Fhirsim-Event",
+    "X-Request-Id",
+    "X-Progress",
+    "Retry-After",
+    "Expires",
+    "Preference-Applied",
+    "X-Export-Status",
+];
 
 /// Most bytes of a body that is not for a FHIR endpoint.
 pub(super) const MANAGEMENT_BYTES: usize = 1 << 20;
@@ -147,8 +159,8 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         stopping: is_stopping,
     });
 
-    let (jobs, registry) = (state.jobs.clone(), state.registry.clone());
-    std::thread::Builder::new().name("bulk".into()).spawn(move || jobs.go_on(&registry))?;
+    let (app, runtime) = (state.clone(), tokio::runtime::Handle::try_current().map_err(io::Error::other)?);
+    std::thread::Builder::new().name("bulk".into()).spawn(move || super::bulk::go_on(&app, &runtime))?;
     let mut server = HttpServer::new(move || {
         ActixApp::new().app_data(state.clone()).app_data(web::PayloadConfig::new(MANAGEMENT_BYTES)).configure(refusals).configure(configure)
     })

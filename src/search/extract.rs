@@ -160,7 +160,9 @@ fn parts(param: &Param, resource: &Value, type_name: &'static str, origin: &Orig
     param.with_values(resource, type_name, |elements| {
         for component in &param.components {
             let mut found = Vec::new();
-            elements.iter().for_each(|element| component.path.evaluate_below(*element, root, &mut found));
+            for element in elements {
+                component.path.evaluate_below(*element, root, &mut found);
+            }
             add(component, &found, origin, keys);
         }
     });

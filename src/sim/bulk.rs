@@ -23,8 +23,10 @@ use crate::fhir::{Failure, Kind};
 use crate::simdb::SimId;
 use crate::simdb::write::replace_file;
 
-/// Most jobs of a simulator that are kept.
+/// Most jobs of a simulator that are kept, parts of submissions aside.
 const MAX_JOBS: usize = 100;
+/// Most manifests of a submission, with those that take others back.
+pub const MAX_PARTS: usize = 1_000;
 /// The directory of all jobs.
 pub(super) const FOLDER: &str = ".bulk";
 
@@ -77,6 +79,7 @@ pub enum Phase {
 /// What is known of a job, as `job.json` has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct State {
     /// What it does.
     #[serde(default)]
@@ -134,6 +137,12 @@ pub struct State {
     /// What was submitted, if it stands for that.
     #[serde(default)]
     pub submission: Option<Submission>,
+    /// Whether it is part of a submission.
+    #[serde(default)]
+    pub is_part: bool,
+    /// The jobs whose work it takes back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withdraws: Vec<String>,
 }
 
 /// What one who submits calls a whole: manifests, one after another.
@@ -172,6 +181,9 @@ pub struct Manifest {
     pub job: String,
     /// Whether what it brought was taken back.
     pub withdrawn: bool,
+    /// Whether the job is the one that takes that back.
+    #[serde(default)]
+    pub takes_back: bool,
 }
 
 /// A job.
@@ -302,9 +314,8 @@ impl Jobs {
         work: Option<Work>,
     ) -> Result<Arc<Job>, Failure> {
         let folder = registry.root().join(FOLDER).join(sim.id().as_str());
-        self.sweep(sim, &folder);
-        let there = fs::read_dir(&folder).map_or(0, Iterator::count);
-        if there >= MAX_JOBS {
+        let there = self.sweep(sim, &folder);
+        if there >= MAX_JOBS && !state.is_part {
             let message = format!("this simulator has {MAX_JOBS} exports and imports, which is the most; DELETE the status of those that are done with");
             return Err(Failure::new(Kind::TooMany, message));
         }
@@ -382,6 +393,8 @@ impl Jobs {
                 Ok(Err(error)) => Some(format!("the server was stopped while it went on, and cannot go on with it: {error}")),
                 Err(why) => Some(format!("the server was stopped while it went on, and cannot make it again: {}", why.diagnostics)),
             },
+            // Whoever has begun it goes on with it.
+            (Phase::Running, Task::Import) if !state.withdraws.is_empty() => None,
             (Phase::Running, Task::Import | Task::Export) => {
                 Some("the server was stopped while it went on; what was stored until then stays stored; begin it anew".to_owned())
             }
@@ -393,17 +406,23 @@ impl Jobs {
         }
     }
 
-    /// Goes on with what a stop of the server has cut off.
-    pub fn go_on(self: &Arc<Self>, registry: &Arc<Registry>) {
+    /// Goes on with what a stop of the server has cut off: with exports by itself, with what else `work` knows how to.
+    pub fn go_on(self: &Arc<Self>, registry: &Arc<Registry>, work: impl Fn(&Arc<Sim>, &Arc<Job>) -> Option<Work>) {
         let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().collect::<Vec<_>>();
         for of in entries(&registry.root().join(FOLDER)) {
             let Ok(id) = of.file_name().to_string_lossy().parse::<SimId>() else { continue };
             for job in entries(&of.path()) {
                 let state = fs::read(job.path().join("job.json")).ok().and_then(|b| serde_json::from_slice::<State>(&b).ok());
-                let goes_on = state.is_some_and(|state| state.phase == Phase::Running && !state.cancelled && state.task == Task::Export);
-                if let Some(sim) = registry.get(&id).ok().filter(|_| goes_on) {
-                    tracing::info!(sim = %id, job = %job.file_name().to_string_lossy(), "goes on with an export that a stop has cut off");
-                    let _ = self.find(registry, &sim, &job.file_name().to_string_lossy());
+                let goes_on = |state: &State| state.task == Task::Export || !state.withdraws.is_empty();
+                let is_cut_off = state.is_some_and(|state| state.phase == Phase::Running && !state.cancelled && goes_on(&state));
+                let Some(sim) = registry.get(&id).ok().filter(|_| is_cut_off) else { continue };
+                let name = job.file_name().to_string_lossy().into_owned();
+                tracing::info!(sim = %id, job = name, "goes on with what a stop has cut off");
+                let Some(job) = self.find(registry, &sim, &name) else { continue };
+                if let Some(work) = work(&sim, &job)
+                    && let Err(error) = self.run(sim.id(), job, work)
+                {
+                    tracing::error!(sim = %id, job = name, %error, "cannot go on");
                 }
             }
         }
@@ -422,31 +441,28 @@ impl Jobs {
         }
     }
 
-    /// Removes what has expired, and what is of another simulator of the name.
-    fn sweep(&self, sim: &Sim, folder: &Path) {
+    /// Removes what has expired, and what is of another simulator of the name; how many there are then that are part of nothing.
+    fn sweep(&self, sim: &Sim, folder: &Path) -> usize {
+        let mut there = 0;
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let state = fs::read(entry.path().join("job.json")).ok().and_then(|b| serde_json::from_slice::<State>(&b).ok());
-            let stays = state.is_some_and(|state| state.made == sim.profile().created && state.expires_ms > sim.now_ms());
+            let stays = state.as_ref().is_some_and(|state| state.made == sim.profile().created && state.expires_ms > sim.now_ms());
             let id = entry.file_name().to_string_lossy().into_owned();
+            there += usize::from(stays && state.is_some_and(|state| !state.is_part));
             if !stays {
                 self.known.lock().remove(&(sim.id().clone(), id));
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+        there
     }
 
-    /// The ids of all jobs of a simulator, known or on the disk.
+    /// The jobs of a simulator, newest first.
     #[must_use]
-    pub fn ids(&self, registry: &Registry, sim: &Sim) -> Vec<String> {
+    pub fn of(self: &Arc<Self>, registry: &Arc<Registry>, sim: &Arc<Sim>) -> Vec<Arc<Job>> {
         let folder = registry.root().join(FOLDER).join(sim.id().as_str());
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
-
-    /// The jobs of a simulator that this server knows, newest first.
-    #[must_use]
-    pub fn of(&self, sim: &Sim) -> Vec<Arc<Job>> {
-        let known = self.known.lock();
-        let mut all: Vec<Arc<Job>> = known.iter().filter(|((of, _), _)| of == sim.id()).map(|(_, job)| job.clone()).collect();
+        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut all: Vec<Arc<Job>> = names.filter_map(|id| self.find(registry, sim, &id)).collect();
         all.sort_by_key(|job| std::cmp::Reverse(job.state.lock().began_ms));
         all
     }

@@ -329,6 +329,25 @@ fn knobs_and_tokens_are_those_of_the_reference_server() {
         }
     };
     assert_eq!((whole["output"].as_array().unwrap().len(), &whole["output"][0]["count"]), (1, &json!(3)));
+    // A group that a search makes tells what the search finds.
+    let filter = json!({"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter",
+        "valueExpression": {"language": "application/x-fhir-query", "expression": "Observation?status=final"}});
+    let group = json!({"resourceType": "Group", "id": "f", "type": "person", "actual": false, "modifierExtension": [filter]});
+    api.send("PUT", "/sim/a__b/fhir/Group/f", &[("authorization", &minted("system/Group.cruds"))], group.to_string().as_bytes()).expect(201);
+    let refused = ask(&minted("system/Patient.rs system/Group.rs"), "/sim/a__b/fhir/Group/f/$export?_type=Patient").expect(403).refusal();
+    assert!(refused.contains("system/Observation.s"), "{refused}");
+    ask(&minted("system/Patient.rs system/Group.rs system/Observation.rs"), "/sim/a__b/fhir/Group/f/$export?_type=Patient").expect(202);
+    // Whether there is a patient of that name is not told to everybody.
+    let chosen = |id: &str| {
+        let body = json!({"resourceType": "Parameters", "parameter": [{"name": "patient", "valueReference": {"reference": format!("Patient/{id}")}}]});
+        api.send(
+            "POST",
+            "/sim/a__b/fhir/Patient/$export",
+            &[ASYNC[0], ASYNC[1], ("authorization", &minted("system/Observation.rs"))],
+            body.to_string().as_bytes(),
+        )
+    };
+    assert_eq!((chosen("p0").status, chosen("none").status), (403, 403));
 }
 
 #[test]
@@ -515,6 +534,9 @@ fn provenance_comes_along_where_it_is_asked_for() {
     assert_eq!(with("/$export?_type=Patient,Observation&includeAssociatedData=LatestProvenanceResources"), names(&["Provenance/first", "Provenance/second"]));
     assert_eq!(with("/$export?includeAssociatedData=RelevantProvenanceResources").len(), 3);
     assert_eq!(with("/$export?_type=Patient"), names(&[]));
+    // Whosever the Provenance is: of a patient's observation, too.
+    assert_eq!(with("/Patient/$export?_type=Observation&includeAssociatedData=RelevantProvenanceResources"), names(&["Provenance/first"]));
+    assert_eq!(with("/Group/g/$export?_type=Observation&includeAssociatedData=LatestProvenanceResources"), names(&["Provenance/first"]));
     let refused = fhir.send("GET", "/$export?includeAssociatedData=_mine", &ASYNC, b"").expect(400).refusal();
     assert!(refused.contains("_mine") && refused.contains("LatestProvenanceResources"), "{refused}");
 }
@@ -541,6 +563,10 @@ fn groups_may_be_nested_and_filtered() {
     assert_eq!(exported(&server, "/Group/some/$export?_type=Observation"), names(&["Observation/o0", "Observation/o4"]));
     group("both", vec![member("Group/outer")], vec![filter("Patient?gender=male")]);
     assert_eq!(patients("both"), names(&["Patient/p0", "Patient/p2"]));
+    // Who is linked to a member is none, nor is another group that a member is in what this one has.
+    fhir.put("/Patient/p3", &json!({"resourceType": "Patient", "id": "p3", "link": [{"other": {"reference": "Patient/p0"}, "type": "seealso"}]})).expect(200);
+    assert_eq!(patients("outer"), names(&["Patient/p0", "Patient/p1", "Patient/p2"]));
+    assert_eq!(exported(&server, "/Group/outer/$export?_type=Group"), names(&["Group/outer"]));
     let past = json!({"entity": {"reference": "Patient/p3"}, "period": {"end": "2020-01-01"}});
     group("former", vec![past, member("Patient/p1")], vec![]);
     assert_eq!(patients("former"), names(&["Patient/p1"]));

@@ -247,22 +247,6 @@ fn references_lead_to_something_where_the_setting_says_so() {
     own["contained"] = json!([{"resourceType": "Patient", "id": "p"}]);
     fhir.put("/Observation/o", &own).expect(200);
     fhir.put("/Observation/o", &observation("o", json!({"reference": "Patient/p/_history/1"}))).expect(200);
-    // A version that was purged was there, and one of what is deleted is.
-    fhir.put("/Patient/old", &with_id(patient("old", "A"), "old")).expect(201);
-    fhir.put("/Patient/old", &with_id(patient("old", "B"), "old")).expect(200);
-    fhir.put("/Observation/of-old", &observation("of-old", json!({"reference": "Patient/old/_history/1"}))).expect(201);
-    fhir.post("/Patient/old/$purge", &json!({"resourceType": "Parameters"})).expect(200);
-    let mut changed = observation("of-old", json!({"reference": "Patient/old/_history/1"}));
-    changed["status"] = "final".into();
-    fhir.put("/Observation/of-old", &changed).expect(200);
-    fhir.delete("/Patient/old").expect(204);
-    changed["status"] = "amended".into();
-    changed["subject"]["reference"] = "Patient/old/_history/2".into();
-    fhir.put("/Observation/of-old", &changed).expect(200);
-    fhir.post("/Patient/old/$purge", &json!({"resourceType": "Parameters"})).expect(200);
-    changed["subject"]["reference"] = "Patient/old".into();
-    fhir.put("/Observation/of-old", &changed).expect(422);
-    fhir.delete("/Observation/of-old").expect(204);
     fhir.put("/Observation/o", &observation("o", json!({"reference": format!("{}/Patient/p", server.fhir("a__b").base())}))).expect(200);
     fhir.put("/Provenance/v", &json!({"resourceType": "Provenance", "id": "v", "extension": [{"url": "u", "valueReference": {"reference": "Observation/o"}}]}))
         .expect(201);
@@ -317,4 +301,28 @@ fn a_deletion_refuses_parameters_it_does_not_know() {
     fhir.get("/Patient/p").expect(200);
     fhir.delete("/Patient/p?_cascade=delete&_pretty=true&_format=json").expect(204);
     fhir.get("/Patient/p").expect(410);
+}
+
+#[test]
+fn a_reference_to_a_version_asks_for_that_version() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"referentialIntegrity": "on"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    let observation = |id: &str, subject: Value| json!({"resourceType": "Observation", "id": id, "subject": subject});
+    // A version that was purged was there, and one of what is deleted is.
+    fhir.put("/Patient/old", &with_id(patient("old", "A"), "old")).expect(201);
+    fhir.put("/Patient/old", &with_id(patient("old", "B"), "old")).expect(200);
+    fhir.put("/Observation/of-old", &observation("of-old", json!({"reference": "Patient/old/_history/1"}))).expect(201);
+    fhir.post("/Patient/old/$purge", &json!({"resourceType": "Parameters"})).expect(200);
+    let mut changed = observation("of-old", json!({"reference": "Patient/old/_history/1"}));
+    changed["status"] = "final".into();
+    fhir.put("/Observation/of-old", &changed).expect(200);
+    fhir.delete("/Patient/old").expect(204);
+    changed["status"] = "amended".into();
+    changed["subject"]["reference"] = "Patient/old/_history/2".into();
+    fhir.put("/Observation/of-old", &changed).expect(200);
+    fhir.post("/Patient/old/$purge", &json!({"resourceType": "Parameters"})).expect(200);
+    changed["subject"]["reference"] = "Patient/old".into();
+    fhir.put("/Observation/of-old", &changed).expect(422);
+    fhir.delete("/Observation/of-old").expect(204);
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Client, Reply, TestServer};
 
 /// Serves files, each as it is, until the test is over.
-fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
+pub fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -34,18 +34,18 @@ fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
 }
 
 /// What the event folders of a simulator say, in order.
-fn events(server: &TestServer, sim: &str) -> Vec<Value> {
+pub fn events(server: &TestServer, sim: &str) -> Vec<Value> {
     let listed = |folder: std::path::PathBuf| std::fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().path()).collect::<Vec<_>>();
     let mut all: Vec<std::path::PathBuf> = listed(server.simdb().join(sim).join("fhir")).into_iter().flat_map(listed).collect();
     all.sort_by_key(|folder| folder.file_name().unwrap().to_owned());
     all.iter().map(|folder| serde_json::from_slice(&std::fs::read(folder.join("event.json")).unwrap()).unwrap()).collect()
 }
 
-fn lines(all: &[Value]) -> Vec<u8> {
+pub fn lines(all: &[Value]) -> Vec<u8> {
     all.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes()
 }
 
-fn patients(range: std::ops::Range<usize>) -> Vec<u8> {
+pub fn patients(range: std::ops::Range<usize>) -> Vec<u8> {
     lines(
         &range
             .map(|n| json!({"resourceType": "Patient", "id": format!("p{n}"), "birthDate": "1980-01-01", "name": [{"family": format!("F{n}")}]}))
@@ -53,12 +53,12 @@ fn patients(range: std::ops::Range<usize>) -> Vec<u8> {
     )
 }
 
-fn import(fhir: &Client, manifest: &Value) -> Reply {
+pub fn import(fhir: &Client, manifest: &Value) -> Reply {
     fhir.send("POST", "/$import", &[("content-type", "application/json"), ("prefer", "respond-async")], manifest.to_string().as_bytes())
 }
 
 /// Waits for a job; returns its manifest.
-fn done(server: &TestServer, begun: Reply) -> Value {
+pub fn done(server: &TestServer, begun: Reply) -> Value {
     let status = begun.expect(202).header("content-location").strip_prefix(server.url()).unwrap().to_owned();
     loop {
         let reply = server.client().get(&status);
@@ -70,7 +70,7 @@ fn done(server: &TestServer, begun: Reply) -> Value {
 }
 
 /// The diagnostics of all outcomes that a manifest lists.
-fn said(server: &TestServer, manifest: &Value) -> Vec<String> {
+pub fn said(server: &TestServer, manifest: &Value) -> Vec<String> {
     let mut said = Vec::new();
     for error in manifest["error"].as_array().unwrap() {
         assert_eq!(error["type"], "OperationOutcome");
@@ -150,13 +150,13 @@ fn what_is_wrong_with_a_line_is_said_and_the_rest_is_stored() {
     let expected = [
         ("line 3: ", "blue"),
         ("line 4: ", "did you mean 'Patient'?"),
-        ("line 5: ", "it is no JSON object"),
+        ("line 5: ", "malformed JSON"),
         ("line 6: ", "the manifest says that the file has Patient"),
         ("line 7: ", "no id"),
-        ("line 9: ", "it is no JSON object"),
-        ("line 3: ", "broke off"),
-        ("line 0: ", "302"),
-        ("line 0: ", "404"),
+        ("line 9: ", "this is an array"),
+        ("", "broke off"),
+        ("", "302"),
+        ("", "404"),
     ];
     for (line, text) in expected {
         assert!(said.iter().any(|s| s.starts_with(line) && s.contains(text)), "{line}{text}: {said:#?}");
@@ -188,6 +188,8 @@ fn an_import_that_cannot_be_is_refused_at_once() {
         (input("http://far.example/x"), 403, "--allow-outbound far.example"),
         (input("https://far.example/x"), 403, "--allow-outbound far.example"),
         (input("file:///etc/passwd"), 400, "begins with http://"),
+        (json!({"input": []}), 400, "lists no files"),
+        (input("http://127.0.0.1:99999/x"), 400, "begins with http://"),
         (input(&format!("{}/api/sims", server.url())), 400, "no endpoint"),
     ] {
         let refused = import(&fhir, &manifest).expect(status).refusal();
@@ -199,13 +201,13 @@ fn an_import_that_cannot_be_is_refused_at_once() {
     fhir.get("/$import").expect(405);
     // Each is kept, as what was sent and why it was refused.
     let all = events(&server, "a__b");
-    assert_eq!(all.len(), 12);
+    assert_eq!(all.len(), 14);
     assert!(all.iter().all(|e| e["interaction"] == "$import" && e["response"]["status"].as_u64().unwrap() >= 400));
     server.client().post("/api/sims/a__b/snapshots", &json!({"name": "s"}));
     assert!(fhir.get("/metadata").text().contains("\"import\""));
 }
 
-fn parameters(id: &str, more: &[(&str, Value)]) -> Value {
+pub fn parameters(id: &str, more: &[(&str, Value)]) -> Value {
     let mut all =
         vec![json!({"name": "submitter", "valueIdentifier": {"system": "http://s", "value": "me"}}), json!({"name": "submissionId", "valueString": id})];
     for (name, value) in more {
@@ -218,86 +220,8 @@ fn parameters(id: &str, more: &[(&str, Value)]) -> Value {
     json!({"resourceType": "Parameters", "parameter": all})
 }
 
-#[test]
-fn manifests_are_submitted_replaced_and_taken_back() {
-    let server = TestServer::start();
-    let fhir = server.fhir("a__b");
-    let url = files(vec![
-        ("/one.ndjson", 200, patients(0..3)),
-        ("/two.ndjson", 200, [patients(3..5), b"{\"resourceType\":\"Patient\",\"id\":\"!\"}\n".to_vec()].concat()),
-        ("/secret.ndjson", 200, patients(5..6)),
-        (
-            "/m1",
-            200,
-            br#"{"transactionTime":"2026-01-01T00:00:00Z","output":[{"type":"Patient","url":"URL/one.ndjson"}],"link":[{"relation":"next","url":"URL/m2"}]}"#
-                .to_vec(),
-        ),
-        ("/m2", 200, br#"{"output":[{"type":"Patient","url":"URL/two.ndjson"}]}"#.to_vec()),
-        ("/m3", 200, br#"{"output":[{"type":"Patient","url":"URL/secret.ndjson"}]}"#.to_vec()),
-        ("/broken", 200, b"no manifest".to_vec()),
-    ]);
-    // The files know where they lie only now.
-    let at = |name: &str| json!(format!("{url}/{name}"));
-    let _ = at;
-    let proxy = relay(url.clone());
-    let at = |name: &str| json!(format!("{proxy}/{name}"));
-    let base = ("fhirBaseUrl", json!("http://sender.example/fhir"));
-    let submit = |id: &str, more: &[(&str, Value)]| fhir.post("/$bulk-submit", &parameters(id, more));
-    let status = |id: &str| fhir.post("/$bulk-submit-status", &parameters(id, &[]));
-    for (more, expected) in [
-        (vec![], "neither submissionStatus nor manifestUrl"),
-        (vec![("manifestUrl", at("m1"))], "fhirBaseUrl"),
-        (vec![("submissionStatus", json!("done"))], "none of in-progress"),
-        (vec![("oauthMetadataUrl", json!("http://x")), ("submissionStatus", json!("completed"))], "not supported"),
-        (vec![("manifestUrl", json!("http://far.example/m")), base.clone()], "--allow-outbound"),
-    ] {
-        let refused = submit("s", &more);
-        assert!(refused.status >= 400 && refused.refusal().contains(expected), "{more:?}: {}", refused.refusal());
-    }
-    status("s").expect(404).refusal();
-    submit("s", &[("manifestUrl", at("m1")), base.clone()]).expect(200);
-    submit("s", &[("manifestUrl", at("m1")), base.clone()]).expect(409).refusal();
-    let place = status("s").expect(202).header("content-location").to_owned();
-    // It goes on until it is said to be complete.
-    server.client().get(place.strip_prefix(server.url()).unwrap()).expect(202);
-    let key = json!([{"name": "headerName", "valueString": "X-Key"}, {"name": "headerValue", "valueString": "abc"}]);
-    submit("s", &[("manifestUrl", at("m3")), base.clone(), ("fileRequestHeader", key), ("submissionStatus", json!("completed"))]).expect(200);
-    let whole = done(&server, status("s"));
-    assert_eq!(whole["submissionId"], "s");
-    assert!(whole.get("request").is_none() && whole["output"] == json!([]));
-    let texts = said(&server, &whole);
-    assert_eq!(texts.len(), 3, "{texts:?}");
-    assert!(texts[0].contains("5 resources of 2 files were stored, 1 lines were not") && texts[1].starts_with("line 3: "), "{texts:?}");
-    assert!(texts[2].contains("1 resources of 1 files"), "the header was sent along: {texts:?}");
-    assert_eq!((&whole["error"][0]["manifestUrl"], &whole["error"][1]["countSeverity"]), (&at("m1"), &json!([{"code": "error", "count": 1}])));
-    assert_eq!(fhir.get("/Patient?_summary=count").json()["total"], 6);
-    assert!(submit("s", &[("submissionStatus", json!("stopped"))]).expect(409).refusal().contains("ended before"));
-    // One that is replaced takes back what it brought, but not what others changed since.
-    submit("t", &[("manifestUrl", at("m2")), base.clone()]).expect(200);
-    while fhir.get("/Patient/p3").json()["meta"]["versionId"] != "2" || fhir.get("/Patient/p4").json()["meta"]["versionId"] != "2" {
-        std::thread::yield_now();
-    }
-    fhir.put("/Patient/p4", &json!({"resourceType": "Patient", "id": "p4", "active": true})).expect(200);
-    assert!(
-        submit("t", &[("replacesManifestUrl", at("none")), ("manifestUrl", at("m3")), base.clone()]).expect(422).refusal().contains("was not submitted before")
-    );
-    submit("t", &[("replacesManifestUrl", at("m2")), ("manifestUrl", at("broken")), base.clone(), ("submissionStatus", json!("completed"))]).expect(200);
-    let whole = done(&server, status("t"));
-    assert!(said(&server, &whole)[0].contains("cannot be read"), "{whole}");
-    fhir.get("/Patient/p3").expect(410);
-    assert_eq!(fhir.get("/Patient/p4").json()["active"], true);
-    // One that is stopped leaves nothing.
-    submit("u", &[("manifestUrl", at("m1")), base]).expect(200);
-    submit("u", &[("submissionStatus", json!("stopped"))]).expect(200);
-    done(&server, status("u"));
-    let versions = fhir.get("/Patient/p0/_history").json()["total"].as_u64().unwrap();
-    assert!(versions == 1 || fhir.get("/Patient/p0").status == 410, "{versions}");
-    let recorded: Vec<Value> = events(&server, "a__b").into_iter().filter(|e| e["interaction"] == "$bulk-submit").collect();
-    assert_eq!(recorded.len(), 14);
-}
-
 /// Puts its own URL in place of `URL` in what another sends.
-fn relay(to: String) -> String {
+pub fn relay(to: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = format!("http://{}", listener.local_addr().unwrap());
     let shown = own.clone();
@@ -416,4 +340,89 @@ fn files_come_over_tls_from_whom_the_system_trusts() {
     let manifest = done(&server, import(&fhir, &json!({"input": [{"type": "Patient", "url": format!("{stranger}/p")}]})));
     let said = said(&server, &manifest);
     assert!(said[0].contains("cannot be fetched") && said[0].to_lowercase().contains("cert"), "{said:?}");
+}
+
+#[test]
+fn one_bad_line_is_its_own_fault_alone() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let deep = format!("{{\"resourceType\":\"Basic\",\"id\":\"deep\",\"x\":{}1{}}}", "[".repeat(97), "]".repeat(97));
+    for bad in [r#"{"resourceType":"Patient","id":"d","active":true,"active":false}"#, r#"{"resourceType":"Patient","id":"s","x":"\ud800"}"#, &deep] {
+        let body = [patients(0..75), bad.as_bytes().to_vec(), b"\n".to_vec(), patients(75..150)].concat();
+        let manifest = done(&server, fhir.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &body));
+        assert_eq!(manifest["output"][0]["count"], 150, "{bad}");
+        let said = said(&server, &manifest);
+        assert!(said.len() == 1 && said[0].starts_with("line 76: "), "{bad}: {said:?}");
+    }
+    let long = TestServer::with(&["--auto-create", "--max-body-bytes", "100"]);
+    let exactly = |n: usize| {
+        let line = |filler: usize| json!({"resourceType": "Patient", "id": format!("p{n}"), "x": "y".repeat(filler)}).to_string();
+        line(n - line(0).len())
+    };
+    let (fits, longer) = (exactly(100), exactly(101));
+    assert_eq!((fits.len(), longer.len()), (100, 101));
+    let url = files(vec![("/p", 200, format!("{fits}\n{longer}\n{{\"resourceType\":\"Patient\",\"id\":\"last\"}}").into_bytes())]);
+    let manifest = done(&long, import(&long.fhir("a__b"), &json!({"input": [{"url": format!("{url}/p")}]})));
+    assert_eq!(manifest["output"][0]["count"], 2);
+    long.fhir("a__b").get("/Patient/last").expect(200);
+}
+
+#[test]
+fn what_an_export_lists_is_imported_whatever_it_is_like() {
+    let server = TestServer::start();
+    let (from, to) = (server.fhir("a__b"), server.fhir("c__d"));
+    done(&server, from.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &patients(0..7)));
+    to.put("/Patient/gone", &json!({"resourceType": "Patient", "id": "gone"})).expect(201);
+    from.put("/Patient/gone", &json!({"resourceType": "Patient", "id": "gone"})).expect(201);
+    from.delete("/Patient/gone").expect(204);
+    server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 2, "manifestFiles": 1}}})).expect(200);
+    let export =
+        |query: &str| done(&server, from.send("GET", &format!("/$export?{query}"), &[("accept", "application/fhir+json"), ("prefer", "respond-async")], b""));
+    let paged = export("allowPartialManifests=true&_since=2020-01-01T00:00:00Z");
+    assert!(paged["link"].is_array());
+    let manifest = done(&server, import(&to, &paged));
+    assert_eq!(manifest["error"], json!([]));
+    assert_eq!(to.get("/Patient?_summary=count").json()["total"], 7);
+    to.get("/Patient/gone").expect(410);
+    let organized = export("organizeOutputBy=Patient");
+    let manifest = done(&server, import(&server.fhir("e__f"), &organized));
+    assert_eq!(manifest["output"].as_array().unwrap().iter().map(|o| o["count"].as_u64().unwrap()).sum::<u64>(), 7);
+    assert_eq!(server.fhir("e__f").get("/Parameters?_summary=count").json()["total"], 0);
+}
+
+#[test]
+fn who_gives_up_need_not_wait_for_others() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/p", silent.local_addr().unwrap());
+    let begun = import(&fhir, &json!({"input": [{"url": url}]})).expect(202);
+    let (held, _) = silent.accept().unwrap();
+    server.client().delete(begun.header("content-location").strip_prefix(server.url()).unwrap()).expect(202);
+    let manifest = done(&server, fhir.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &patients(0..1)));
+    assert_eq!(manifest["output"][0]["count"], 1);
+    drop(held);
+}
+
+#[test]
+fn an_import_into_what_is_emptied_meanwhile_fails() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let begun = fhir.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], &patients(0..20_000)).expect(202);
+    let status = begun.header("content-location").strip_prefix(server.url()).unwrap().to_owned();
+    while fhir.get("/Patient?_summary=count").json()["total"] == 0 {
+        std::thread::yield_now();
+    }
+    server.client().post("/api/sims/a__b/reset", &json!({}));
+    loop {
+        let reply = server.client().get(&status);
+        match reply.status {
+            202 => std::thread::yield_now(),
+            404 => break,
+            _ => break assert!(reply.expect(500).refusal().contains("was reset meanwhile")),
+        }
+    }
+    // At most what was on its way.
+    assert!(fhir.get("/Patient?_summary=count").json()["total"].as_u64().unwrap() <= 200);
 }

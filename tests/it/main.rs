@@ -35,6 +35,7 @@ mod search_whole;
 mod sessions;
 mod sims;
 mod smart;
+mod submitting;
 mod support;
 mod templates;
 mod tidy;

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub order: Order,
     /// Several manifests, and early ones.
     pub partial: bool,
+    /// The types that the group's filters search.
+    pub searched: Vec<&'static str>,
 }
 
 impl Asked {
@@ -49,6 +51,11 @@ impl Asked {
 
     pub fn prefers(&self, what: &str) -> bool {
         self.prefer.split([',', ';']).any(|part| part.trim() == what)
+    }
+
+    /// Whether some patients are chosen by their ids.
+    pub fn chooses_patients(&self) -> Result<bool> {
+        Ok(self.parameters()?.iter().any(|(name, _)| name == "patient"))
     }
 
     fn is_lenient(&self) -> bool {
@@ -121,7 +128,11 @@ pub fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64, ig:
         reading.parameter(&name, &value)?;
     }
     let Reading { mut order, chosen, partial, .. } = reading;
-    order.whose = whose(level, chosen, snapshot, now_ms)?;
+    let (whose, searched) = whose(level, chosen, snapshot, now_ms)?;
+    order.whose = whose;
+    if let Level::Group(id) = level {
+        order.group = Some(id.to_string());
+    }
     let definitions = snapshot.definitions();
     let members = definitions.compartment_types("Patient");
     let belongs = |t: &String| *level == Level::System || t == "Patient" || members.is_some_and(|members| members.contains_key(t.as_str()));
@@ -130,7 +141,7 @@ pub fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64, ig:
     order.gone.retain(belongs);
     order.types = those(std::mem::take(&mut order.types), &order.filters, snapshot);
     order.types.retain(|t| belongs(t) && !(order.associated.is_some() && t == "Provenance"));
-    Ok(Wanted { order, partial })
+    Ok(Wanted { order, partial, searched })
 }
 
 impl Reading<'_> {
@@ -234,17 +245,17 @@ impl Reading<'_> {
     }
 }
 
-/// Whose resources are exported.
-fn whose(level: &Level, chosen: Option<Vec<String>>, snapshot: &Snapshot, now_ms: i64) -> Result<Whose> {
+/// Whose resources are exported, and which types were searched to know that.
+fn whose(level: &Level, chosen: Option<Vec<String>>, snapshot: &Snapshot, now_ms: i64) -> Result<(Whose, Vec<&'static str>)> {
     let Level::Group(id) = level else {
         let all = if *level == Level::System { Whose::Anyones } else { Whose::Patients };
-        return Ok(chosen.map_or(all, Whose::Of));
+        return Ok((chosen.map_or(all, Whose::Of), Vec::new()));
     };
-    let members = group::members(id, snapshot, now_ms)?;
-    if let Some(stranger) = chosen.iter().flatten().find(|id| !members.contains(*id)) {
+    let group::Members { patients, searched } = group::members(id, snapshot, now_ms)?;
+    if let Some(stranger) = chosen.iter().flatten().find(|id| !patients.contains(*id)) {
         return Err(bad(format!("patient: Patient/{stranger} is no member of Group/{id}")));
     }
-    Ok(Whose::Of(chosen.unwrap_or_else(|| members.into_iter().collect())))
+    Ok((Whose::Of(chosen.unwrap_or_else(|| patients.into_iter().collect())), searched.into_iter().collect()))
 }
 
 /// The types that are exported: those that are asked for, else all of which there is something.

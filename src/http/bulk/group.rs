@@ -18,15 +18,26 @@ const FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member
 /// Most groups in one another.
 const MAX_GROUPS: usize = 1_000;
 
-/// The ids of the patients of a group, as it is now.
+/// Who belongs to a group, as it is now.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// The ids of the patients.
+    pub patients: BTreeSet<String>,
+    /// The types that filters search.
+    pub searched: BTreeSet<&'static str>,
+}
+
+/// Who belongs to a group.
 ///
 /// # Errors
 /// There is no such group; its filter cannot be searched by; it does not say who its members are.
-pub fn members(id: &ResourceId, snapshot: &Snapshot, now_ms: i64) -> Result<BTreeSet<String>> {
-    of(id, snapshot, now_ms, &mut BTreeSet::new())
+pub fn members(id: &ResourceId, snapshot: &Snapshot, now_ms: i64) -> Result<Members> {
+    let mut searched = BTreeSet::new();
+    let patients = of(id, snapshot, now_ms, &mut BTreeSet::new(), &mut searched)?;
+    Ok(Members { patients, searched })
 }
 
-fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<String>) -> Result<BTreeSet<String>> {
+fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<String>, searched: &mut BTreeSet<&'static str>) -> Result<BTreeSet<String>> {
     let missing = || Failure::new(Kind::NotFound, format!("there is no Group/{id} in this simulator"));
     let version = snapshot.latest("Group", id).filter(|v| !v.is_deletion()).ok_or_else(missing)?;
     let group: Value = serde_json::from_slice(&snapshot.body("Group", &version)?).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
@@ -47,7 +58,7 @@ fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<Str
         let Some(Reference::Local { type_name, id, .. }) = own.map(|text| Reference::parse(text, snapshot.definitions())) else { continue };
         match type_name {
             "Patient" => _ = found.insert(id.to_owned()),
-            "Group" => found.extend(of(&id.parse()?, snapshot, now_ms, seen)?),
+            "Group" => found.extend(of(&id.parse()?, snapshot, now_ms, seen, searched)?),
             _ => {}
         }
     }
@@ -61,7 +72,7 @@ fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<Str
     }
     let mut filtered = None::<BTreeSet<String>>;
     for filter in filters {
-        let these = by(filter, snapshot, now_ms)?;
+        let these = by(filter, snapshot, now_ms, searched)?;
         filtered = Some(match filtered {
             Some(those) => those.intersection(&these).cloned().collect(),
             None => these,
@@ -83,7 +94,7 @@ fn is_active(member: &Value, now_ms: i64) -> bool {
 }
 
 /// The patients that a filter finds.
-fn by(filter: &Value, snapshot: &Snapshot, now_ms: i64) -> Result<BTreeSet<String>> {
+fn by(filter: &Value, snapshot: &Snapshot, now_ms: i64, searched: &mut BTreeSet<&'static str>) -> Result<BTreeSet<String>> {
     let at = |failure: Failure| failure.at("Group.modifierExtension.value");
     let language = filter["language"].as_str().unwrap_or_default();
     if language != "application/x-fhir-query" {
@@ -99,5 +110,6 @@ fn by(filter: &Value, snapshot: &Snapshot, now_ms: i64) -> Result<BTreeSet<Strin
     }
     let parameters = pairs(query);
     policy::condition(&parameters, type_name, snapshot, now_ms).map_err(|f| at(bad(format!("the member filter '{}': {}", clip(expression), f.diagnostics))))?;
+    searched.insert(type_name);
     snapshot.patients_by(type_name, &parameters, now_ms)
 }

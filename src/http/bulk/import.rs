@@ -3,49 +3,40 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, web};
-use flate2::bufread::MultiGzDecoder;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ask::{Asked, posted, value_of};
+use super::fetch::{self, Fetch, Line, Lines, leads_to};
 use super::{Result, bad, state};
+use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
-use crate::fhir::{Failure, Kind, Resource, ResourceId};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, outcome};
 use crate::http::exchange::{Call, exchange};
 use crate::http::negotiate::{Format, Prefer};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::Answer;
-use crate::http::serve::{method_name, recorded_headers, shown_url};
 use crate::http::{App, outbound};
 use crate::interaction::{Content, Interaction, Return};
 use crate::sim::bulk::export::MAX_FILES;
-use crate::sim::bulk::{Job, Output, State, Task, Work};
-use crate::sim::{Draft, Sim, storage_failure, templates};
-use crate::simdb::EventRecord;
-use crate::simdb::event::{RequestRecord, ResponseRecord};
+use crate::sim::bulk::{Job, Output, Task, Work};
+use crate::sim::{Sim, storage_failure, templates};
+use crate::simdb::event_index::Filter;
 use crate::version::Operation;
 
 /// Most lines that are stored at once, in one event.
 const BATCH: usize = 200;
 /// Most bytes of lines that are stored at once, unless one line has more.
 const BATCH_BYTES: usize = 2 << 20;
-/// Most bytes of a file.
-const MAX_BYTES: u64 = 16 << 30;
-/// Most bytes of a manifest.
-const MAX_MANIFEST_BYTES: u64 = 8 << 20;
-/// Most manifests that lead to one another.
-const MAX_LINKS: usize = 100;
-/// How often a batch is tried again because its simulator was sealed or emptied under it.
+/// How often a batch is tried again because its simulator was sealed under it.
 const MAX_AGAIN: usize = 3;
-/// Where an import lists what it stored.
-pub const STORED: &str = "stored.txt";
+/// What tells in an event whose work it is.
+pub const JOB_HEADER: &str = "x-fhirsim-job";
 
 /// Keeps work from beginning, as long as it is there.
 pub type Gate = std::sync::mpsc::Sender<()>;
@@ -59,13 +50,10 @@ pub struct Input {
     pub url: String,
     /// What came with the request.
     pub body: Option<Bytes>,
-}
-
-/// How files are fetched.
-#[derive(Clone, Debug, Default)]
-pub struct Fetch {
-    /// Headers that are sent along.
-    pub headers: Vec<(String, String)>,
+    /// Whether its lines are Bundles that tell what is to be deleted.
+    pub deletes: bool,
+    /// Whether its blocks begin with headers.
+    pub has_headers: bool,
 }
 
 /// Begins an import.
@@ -74,24 +62,37 @@ pub struct Fetch {
 /// The manifest cannot be read; the token does not allow it; a file lies where this server may not go.
 pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<App>) -> Result<(Arc<Job>, Gate)> {
     proven(asked, sim)?;
-    let inputs = inputs(asked, sim)?;
+    let (inputs, next) = inputs(asked, sim)?;
     for input in &inputs {
         if let Some(bearer) = bearer {
-            bearer.may(&[Need(input.type_name, 'c'), Need(input.type_name, 'u')])?;
+            bearer.may(&needs(input))?;
         }
         if input.body.is_none() {
             outbound::fetchable(&input.url, app).map_err(|f| f.at("input.url"))?;
         }
+    }
+    if let (Some(bearer), Some(_)) = (bearer, &next) {
+        // What other manifests list is not known yet.
+        bearer.may(&[Need(None, 'c'), Need(None, 'u'), Need(None, 'd')])?;
     }
     let (sim_there, app_there, runtime) = (sim.clone(), app.clone(), tokio::runtime::Handle::current());
     let (gate, recorded) = std::sync::mpsc::channel::<()>();
     let work: Work = Box::new(move |job| {
         // What began it is recorded first: this ends when the other side is gone.
         let _ = recorded.recv();
+        let mut inputs = inputs;
+        if let Some(url) = &next {
+            inputs.extend(fetch::manifest(url, &Fetch::default(), job, &sim_there, &app_there)?);
+        }
         Import::of(job, sim_there, &app_there, runtime, Fetch::default()).all(&inputs)
     });
     let job = app.jobs.begin(&app.registry, sim, state(sim, Task::Import, asked.url.clone(), bearer), None, Some(work))?;
     Ok((job, gate))
+}
+
+/// What a file needs to be allowed.
+fn needs(input: &Input) -> Vec<Need> {
+    if input.deletes { vec![Need(None, 'd')] } else { vec![Need(input.type_name, 'c'), Need(input.type_name, 'u')] }
 }
 
 /// Proves that something may be stored here, by POST.
@@ -105,14 +106,14 @@ pub fn proven(asked: &Asked, sim: &Sim) -> Result<()> {
     Ok(())
 }
 
-/// The files that a request names.
-fn inputs(asked: &Asked, sim: &Sim) -> Result<Vec<Input>> {
+/// The files that a request names, and the manifest that it leads to.
+fn inputs(asked: &Asked, sim: &Sim) -> Result<(Vec<Input>, Option<String>)> {
     let essence = asked.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if asked.body.iter().all(u8::is_ascii_whitespace) {
         return Err(bad("the body is empty; $import takes a manifest, {\"inputFormat\":\"application/fhir+ndjson\",\"input\":[{\"type\":\"Patient\",\"url\":\"http://…\"}]}, or the lines as application/fhir+ndjson".to_owned()));
     }
     if matches!(essence.as_str(), "application/fhir+ndjson" | "application/ndjson" | "application/x-ndjson") {
-        return Ok(vec![Input { body: Some(asked.body.clone()), ..Input::default() }]);
+        return Ok((vec![Input { body: Some(asked.body.clone()), ..Input::default() }], None));
     }
     if !essence.is_empty() && !essence.ends_with("json") {
         let message =
@@ -125,25 +126,33 @@ fn inputs(asked: &Asked, sim: &Sim) -> Result<Vec<Input>> {
     if !matches!(format, "application/fhir+ndjson" | "application/ndjson" | "application/x-ndjson" | "ndjson") {
         return Err(bad(format!("inputFormat '{}' is not application/fhir+ndjson", clip(format))).at("inputFormat"));
     }
-    listed(&manifest, sim)
+    let (inputs, next) = (listed(&manifest, sim)?, leads_to(&manifest));
+    if inputs.is_empty() && next.is_none() {
+        return Err(bad("the manifest lists no files".to_owned()));
+    }
+    Ok((inputs, next))
 }
 
-/// The files of a manifest: of an import (`input`) or of an export (`output`).
+/// The files of a manifest: of an import (`input`), or of an export (`output`, `deleted`).
 pub fn listed(manifest: &Value, sim: &Sim) -> Result<Vec<Input>> {
     let name = if manifest.get("input").is_some() { "input" } else { "output" };
     let all = manifest[name].as_array().ok_or_else(|| bad("the manifest has neither 'input' nor 'output', the list of files".to_owned()))?;
-    if all.len() > MAX_FILES {
-        return Err(Failure::new(Kind::TooCostly, format!("the manifest lists {} files; at most {MAX_FILES} are accepted", all.len())));
+    let deleted = manifest["deleted"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if all.len() + deleted.len() > MAX_FILES {
+        let message = format!("the manifest lists {} files; at most {MAX_FILES} are accepted", all.len() + deleted.len());
+        return Err(Failure::new(Kind::TooLarge, message));
     }
-    let definitions = crate::fhir::Definitions::of(sim.profile().version());
-    let one = |(n, item): (usize, &Value)| {
+    let definitions = Definitions::of(sim.profile().version());
+    let has_headers = manifest["outputOrganizedBy"].is_string();
+    let one = |name: &str, n: usize, item: &Value, deletes: bool| {
         let at = |member: &str| format!("{name}[{n}].{member}");
         let url = item["url"].as_str().filter(|url| !url.is_empty()).ok_or_else(|| bad("a file has no url".to_owned()).at(at("url")))?;
-        let type_name =
-            item["type"].as_str().map(|t| definitions.resource_type(t)).transpose().map_err(|f| Failure { kind: Kind::BadValue, ..f }.at(at("type")))?;
-        Ok(Input { type_name, url: url.to_owned(), body: None })
+        let named = item["type"].as_str().filter(|_| !deletes).map(|t| definitions.resource_type(t)).transpose();
+        let type_name = named.map_err(|f| Failure { kind: Kind::BadValue, ..f }.at(at("type")))?;
+        Ok(Input { type_name, url: url.to_owned(), body: None, deletes, has_headers })
     };
-    all.iter().enumerate().map(one).collect()
+    let stored = all.iter().enumerate().map(|(n, item)| one(name, n, item, false));
+    stored.chain(deleted.iter().enumerate().map(|(n, item)| one("deleted", n, item, true))).collect()
 }
 
 /// What Parameters say, as a manifest: `inputFormat`, and `input` with its parts.
@@ -159,18 +168,13 @@ fn of_parameters(parameters: &Value) -> Value {
 pub struct Import<'a> {
     job: &'a Job,
     sim: Arc<Sim>,
-    app: &'a App,
+    app: &'a Data<App>,
     runtime: tokio::runtime::Handle,
     fetch: Fetch,
-}
-
-/// What a resource is, as far as that must be known before it is stored.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "resourceType", default)]
-    resource_type: Option<String>,
-    #[serde(default)]
-    id: Option<String>,
+    /// The last event that it has made.
+    last: Option<EventId>,
+    /// Whether what it has stored is gone.
+    is_emptied: bool,
 }
 
 /// What became of a file.
@@ -181,17 +185,16 @@ struct Account {
     /// Outcomes of what was not.
     errors: BufWriter<File>,
     refused: usize,
-    /// What was stored, to be taken back.
-    list: Option<BufWriter<File>>,
 }
 
 impl Account {
-    fn refuse(&mut self, line: usize, issues: &[Value]) -> io::Result<()> {
+    /// Takes note of why a line, or the file, is not stored.
+    fn refuse(&mut self, line: Option<usize>, issues: &[Value]) -> io::Result<()> {
         self.refused += 1;
         let said = |issue: &Value| {
             let mut issue = issue.clone();
             for text in ["/diagnostics", "/details/text"] {
-                if let Some(Value::String(text)) = issue.pointer_mut(text) {
+                if let (Some(Value::String(text)), Some(line)) = (issue.pointer_mut(text), line) {
                     *text = format!("line {line}: {text}");
                 }
             }
@@ -202,23 +205,36 @@ impl Account {
     }
 }
 
-/// A line that is to be stored.
-struct Line {
-    number: usize,
-    text: String,
+/// An entry that a line asks for.
+struct Entry {
+    line: usize,
+    /// The resource; none if it is to be deleted.
+    text: Option<String>,
     method: &'static str,
     url: String,
 }
 
+impl Entry {
+    fn shown(&self) -> String {
+        let resource = self.text.as_ref().map(|text| format!("\"resource\":{text},")).unwrap_or_default();
+        format!(r#"{{{resource}"request":{{"method":"{}","url":{}}}}}"#, self.method, quote(&self.url))
+    }
+}
+
 impl<'a> Import<'a> {
-    pub fn of(job: &'a Job, sim: Arc<Sim>, app: &'a App, runtime: tokio::runtime::Handle, fetch: Fetch) -> Self {
-        Self { job, sim, app, runtime, fetch }
+    pub fn of(job: &'a Job, sim: Arc<Sim>, app: &'a Data<App>, runtime: tokio::runtime::Handle, fetch: Fetch) -> Self {
+        Self { job, sim, app, runtime, fetch, last: None, is_emptied: false }
+    }
+
+    /// The simulator.
+    pub fn sim(&self) -> &Sim {
+        &self.sim
     }
 
     /// Reads and stores all files. What cannot be read is said like what cannot be stored.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The disk refuses; the simulator was emptied meanwhile.
     pub fn all(&mut self, inputs: &[Input]) -> Result<()> {
         self.job.expect(inputs.len());
         let failed = |e: io::Error| storage_failure("what became of the import cannot be written", &e);
@@ -226,150 +242,203 @@ impl<'a> Import<'a> {
             if self.job.is_over() {
                 break;
             }
-            self.file(number, input).map_err(failed)?;
+            let name = format!("{number}.OperationOutcome.ndjson");
+            let place = self.job.place(&name);
+            let errors = BufWriter::new(File::create(place.with_extension("part")).map_err(failed)?);
+            let mut account = Account { line: 0, stored: 0, errors, refused: 0 };
+            let read = self.lines(input, &mut account).map_err(failed)?;
+            account.errors.flush().map_err(failed)?;
+            self.noted(input, name, &account).map_err(failed)?;
+            read?;
             self.job.did(1);
         }
         Ok(())
     }
 
-    fn file(&mut self, number: usize, input: &Input) -> io::Result<()> {
-        let name = format!("{number}.OperationOutcome.ndjson");
-        let place = self.job.place(&name);
-        // Where it is there, it is kept: an import that is part of a submission may be taken back.
-        let list = self.job.place(STORED).exists().then(|| File::options().append(true).open(self.job.place(STORED)).map(BufWriter::new)).transpose()?;
-        let mut account = Account { line: 0, stored: 0, errors: BufWriter::new(File::create(place.with_extension("part"))?), refused: 0, list };
-        if let Err(failure) = self.lines(input, &mut account)? {
-            let line = account.line;
-            account.refuse(line, &issues_of(&failure))?;
-        }
-        account.errors.flush()?;
-        if let Some(list) = &mut account.list {
-            list.flush()?;
-        }
-        let input_url = Some(input.url.clone()).filter(|url| !url.is_empty());
-        let type_name = input.type_name.unwrap_or_default().to_owned();
-        let stored = Output { type_name, count: account.stored, input: input_url.clone(), ..Output::default() };
-        let refused = Output {
-            type_name: "OperationOutcome".to_owned(),
-            file: name,
-            count: account.refused,
-            input: input_url,
-            severities: BTreeMap::from([("error".to_owned(), account.refused)]),
-            ..Output::default()
-        };
+    /// Takes note of what became of a file.
+    fn noted(&self, input: &Input, file: String, account: &Account) -> io::Result<()> {
+        let url = Some(input.url.clone()).filter(|url| !url.is_empty());
+        let type_name = if input.deletes { "Bundle" } else { input.type_name.unwrap_or_default() };
+        let stored = Output { type_name: type_name.to_owned(), count: account.stored, input: url.clone(), ..Output::default() };
+        let place = self.job.place(&file);
         if account.refused > 0 {
             std::fs::rename(place.with_extension("part"), place)?;
         } else {
             std::fs::remove_file(place.with_extension("part"))?;
         }
+        let refused = Output { input: url, ..outcomes(file, "error", account.refused) };
         self.job.save(|state| {
             state.output.push(stored);
-            if account.refused > 0 {
-                state.error.push(refused);
-            }
+            state.error.extend(Some(refused).filter(|refused| refused.count > 0));
         })
     }
 
-    /// Reads the lines of a file and stores them. The inner failure is that of reading.
-    fn lines(&mut self, input: &Input, account: &mut Account) -> io::Result<Result<()>> {
-        let mut reader = match opened(input, &self.fetch, self.app) {
-            Ok(reader) => reader,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let most = self.app.options.max_body_bytes;
-        let mut waiting: Vec<Line> = Vec::new();
-        let mut bytes = 0;
-        loop {
-            let mut text = Vec::new();
-            let read = (&mut reader).take(most as u64 + 1).read_until(b'\n', &mut text);
-            let unreadable = match read {
-                Ok(0) => break,
-                Ok(n) if n > most => Some(Failure::new(Kind::TooLarge, format!("it has more than {most} bytes; the rest of the file was not read"))),
-                Ok(_) => None,
-                Err(e) => Some(Failure::new(Kind::Malformed, format!("the file broke off: {e}"))),
-            };
-            account.line += 1;
-            if let Some(failure) = unreadable {
-                self.store(&std::mem::take(&mut waiting), account)?;
-                return Ok(Err(failure));
-            }
-            match line(account.line, text, input, &self.sim) {
-                Ok(None) => {}
-                Ok(Some(line)) => {
-                    bytes += line.text.len();
-                    waiting.push(line);
-                }
-                Err(failure) => account.refuse(account.line, &issues_of(&failure))?,
-            }
-            if waiting.len() >= BATCH || bytes >= BATCH_BYTES {
-                self.store(&std::mem::take(&mut waiting), account)?;
-                bytes = 0;
-            }
-            if self.job.is_over() {
-                return Ok(Ok(()));
-            }
-        }
-        self.store(&waiting, account)?;
-        Ok(Ok(()))
-    }
-
-    /// Stores lines as one batch.
-    fn store(&mut self, lines: &[Line], account: &mut Account) -> io::Result<()> {
+    /// Says something in a file of outcomes of its own, if there is something to say.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn tell(&self, texts: impl Iterator<Item = String>) -> Result<()> {
+        let of = |text: String| json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing", "details": {"text": text}, "diagnostics": text}]});
+        let lines: Vec<String> = texts.map(|text| of(text).to_string() + "\n").collect();
         if lines.is_empty() {
             return Ok(());
         }
-        let entries: Vec<String> =
-            lines.iter().map(|line| format!(r#"{{"resource":{},"request":{{"method":"{}","url":{}}}}}"#, line.text, line.method, quote(&line.url))).collect();
-        let answered = self.exchanged(&format!(r#"{{"resourceType":"Bundle","type":"batch","entry":[{}]}}"#, entries.join(",")));
-        let answer: Value = answered.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
-        for (n, line) in lines.iter().enumerate() {
-            let response = &answer["entry"][n]["response"];
-            let is_stored = response["status"].as_str().is_some_and(|status| status.starts_with('2'));
-            if is_stored {
-                account.stored += 1;
-                if let Some(list) = &mut account.list {
-                    writeln!(list, "{}", response["location"].as_str().unwrap_or_default())?;
-                }
-                continue;
-            }
-            // Either the entry was refused, or all of the batch.
-            let outcome = if response.is_null() { &answer } else { &response["outcome"] };
-            let issues = outcome["issue"].as_array().cloned().unwrap_or_else(|| issues_of(&Failure::new(Kind::Internal, "it was not stored")));
-            account.refuse(line.number, &issues)?;
-        }
+        let file = "withdrawal.OperationOutcome.ndjson".to_owned();
+        std::fs::write(self.job.place(&file), lines.concat()).map_err(|e| storage_failure("what became of the job cannot be written", &e))?;
+        self.job.found(|state| state.error.push(outcomes(file, "error", lines.len())));
         Ok(())
     }
 
-    /// What a Bundle of type batch is answered with.
+    /// Reads the lines of a file and stores them. The inner failure ends the import.
+    fn lines(&mut self, input: &Input, account: &mut Account) -> io::Result<Result<()>> {
+        let lines = match Lines::of(input, &self.fetch, self.app) {
+            Ok(lines) => lines,
+            Err(failure) => return account.refuse(None, &issues_of(&failure)).map(Ok),
+        };
+        let mut waiting: Vec<Entry> = Vec::new();
+        while let Some(piece) = lines.next(self.job) {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(failure) => {
+                    account.refuse(None, &issues_of(&failure))?;
+                    break;
+                }
+            };
+            for line in piece {
+                account.line += 1;
+                match self.entries(account.line, line, input) {
+                    Ok(entries) => waiting.extend(entries),
+                    Err(failure) => account.refuse(Some(account.line), &issues_of(&failure))?,
+                }
+                let bytes: usize = waiting.iter().map(|entry| entry.text.as_ref().map_or(0, String::len)).sum();
+                if (waiting.len() >= BATCH || bytes >= BATCH_BYTES)
+                    && let Err(failure) = self.store(&std::mem::take(&mut waiting), account)?
+                {
+                    return Ok(Err(failure));
+                }
+                if self.job.is_over() {
+                    return Ok(Ok(()));
+                }
+            }
+        }
+        self.store(&waiting, account)
+    }
+
+    /// What a line asks for; nothing if it is blank.
+    fn entries(&self, number: usize, line: Line, input: &Input) -> Result<Vec<Entry>> {
+        let Line::Text(text) = line else {
+            let most = self.app.options.max_body_bytes;
+            return Err(Failure::new(Kind::TooLarge, format!("it has more than {most} bytes; start the server with a greater --max-body-bytes")));
+        };
+        let text = String::from_utf8(text).map_err(|_| Failure::new(Kind::Malformed, "it is not UTF-8"))?;
+        // Some systems begin a file with a byte order mark.
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let version = self.sim.profile().version();
+        let resource = Resource::parse(text.as_bytes(), version)?;
+        let type_name = resource.type_name();
+        if input.has_headers && type_name == "Parameters" && resource.value()["parameter"][0]["name"] == "header" {
+            return Ok(Vec::new());
+        }
+        if input.deletes {
+            return deletions(number, &resource, version);
+        }
+        if let Some(expected) = input.type_name.filter(|expected| *expected != type_name) {
+            return Err(
+                Failure::new(Kind::Invalid, format!("resourceType is {type_name}, but the manifest says that the file has {expected}")).at("resourceType")
+            );
+        }
+        let (method, url) = match resource.id() {
+            Some(id) => {
+                let id: ResourceId = id.parse().map_err(|f: Failure| f.at(format!("{type_name}.id")))?;
+                ("PUT", format!("{type_name}/{id}"))
+            }
+            None => ("POST", type_name.to_owned()),
+        };
+        Ok(vec![Entry { line: number, text: Some(text.to_owned()), method, url }])
+    }
+
+    /// Does what lines ask for as one batch. The inner failure ends the import.
+    fn store(&mut self, entries: &[Entry], account: &mut Account) -> io::Result<Result<()>> {
+        if entries.is_empty() {
+            return Ok(Ok(()));
+        }
+        let all: Vec<String> = entries.iter().map(Entry::shown).collect();
+        let answered = self.exchanged(&format!(r#"{{"resourceType":"Bundle","type":"batch","entry":[{}]}}"#, all.join(",")));
+        let answer: Value = answered.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        if self.is_emptied {
+            return Ok(Err(Failure::new(Kind::Conflict, "the simulator was reset meanwhile, and what was stored until then is gone with it; begin it anew")));
+        }
+        // What one of them has made of the whole is its own fault alone.
+        if answer["entry"].is_null() && entries.len() > 1 {
+            for entry in entries {
+                if let Err(failure) = self.store(std::slice::from_ref(entry), account)? {
+                    return Ok(Err(failure));
+                }
+            }
+            return Ok(Ok(()));
+        }
+        for (n, entry) in entries.iter().enumerate() {
+            let response = &answer["entry"][n]["response"];
+            if response["status"].as_str().is_some_and(|status| status.starts_with('2')) {
+                account.stored += 1;
+                continue;
+            }
+            let outcome = if response.is_null() { &answer } else { &response["outcome"] };
+            let issues = outcome["issue"].as_array().cloned().unwrap_or_else(|| issues_of(&Failure::new(Kind::Internal, "it was not stored")));
+            account.refuse(Some(entry.line), &issues)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// What a Bundle is answered with.
     pub fn exchanged(&mut self, bundle: &str) -> Answer {
         let mut answer = Answer::default();
         for _ in 0..=MAX_AGAIN {
             let outcome = exchange(&self.sim, &self.call(bundle));
             answer = outcome.answer;
-            if outcome.event.is_some() {
+            if let Some(event) = outcome.event {
+                self.last = event.parse().ok();
                 if !self.runtime.block_on(self.sim.durable(outcome.ticket)) {
                     let failure = Failure::new(Kind::Internal, "the write could not be made durable; whether it is stored is not known");
                     return Answer::refusal(&failure, self.sim.profile().version(), &Format::default());
                 }
                 return answer;
             }
-            // Sealed meanwhile, it goes on in the next of the name.
+            // Sealed meanwhile, it goes on in the next of the name; emptied, it does not.
             match self.app.registry.get(self.sim.id()) {
                 Ok(next) if self.sim.is_over() && next.profile().created == self.sim.profile().created => self.sim = next,
                 Ok(_) | Err(_) => return answer,
+            }
+            if !self.has_last() {
+                self.is_emptied = true;
+                return answer;
             }
         }
         answer
     }
 
+    /// Whether the simulator still has what was stored last.
+    fn has_last(&self) -> bool {
+        let Some(last) = self.last else { return true };
+        let filter = Filter { operations: vec![Operation::Batch, Operation::Transaction], ..Filter::default() };
+        self.sim.find_events(&filter, (last, last), false, 1).is_ok_and(|found| !found.is_empty())
+    }
+
     fn call(&self, bundle: &str) -> Call {
         let version = self.sim.profile().version();
-        let asked =
-            Resource::parse(bundle.as_bytes(), version).map(|resource| Interaction::Batch(Content { type_name: "Bundle", resource, text: bundle.to_owned() }));
-        let headers = Map::from_iter([("content-type".to_owned(), "application/fhir+json".into()), ("x-fhirsim-job".to_owned(), self.job.id.as_str().into())]);
+        let asked = Resource::parse(bundle.as_bytes(), version).map(|resource| {
+            let is_whole = resource.value()["type"] == "transaction";
+            let content = Content { type_name: "Bundle", resource, text: bundle.to_owned() };
+            if is_whole { Interaction::Transaction(content) } else { Interaction::Batch(content) }
+        });
+        let operation = asked.as_ref().map_or(Operation::Batch, Interaction::operation);
+        let headers = Map::from_iter([("content-type".to_owned(), "application/fhir+json".into()), (JOB_HEADER.to_owned(), self.job.id.as_str().into())]);
         Call {
             asked,
-            operation: Operation::Batch,
+            operation,
             format: Format::default(),
             prefer: Prefer { returns: Return::Minimal, ..Prefer::default() },
             base: String::new(),
@@ -389,155 +458,26 @@ impl<'a> Import<'a> {
     }
 }
 
-/// What a line says to store; none if it is blank.
-fn line(number: usize, text: Vec<u8>, input: &Input, sim: &Sim) -> Result<Option<Line>> {
-    let text = String::from_utf8(text).map_err(|_| Failure::new(Kind::Malformed, "it is not UTF-8"))?;
-    // Some systems begin a file with a byte order mark.
-    let text = text.trim_start_matches('\u{feff}').trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let head: Head = serde_json::from_str(text).map_err(|e| Failure::new(Kind::Malformed, format!("it is no JSON object: {e}")))?;
-    let definitions = crate::fhir::Definitions::of(sim.profile().version());
-    let type_name = definitions.resource_type(head.resource_type.as_deref().unwrap_or_default())?;
-    if let Some(expected) = input.type_name.filter(|expected| *expected != type_name) {
-        return Err(Failure::new(Kind::Invalid, format!("resourceType is {type_name}, but the manifest says that the file has {expected}")).at("resourceType"));
-    }
-    let (method, url) = match head.id {
-        Some(id) => {
-            let id: ResourceId = id.parse().map_err(|f: Failure| f.at(format!("{type_name}.id")))?;
-            ("PUT", format!("{type_name}/{id}"))
-        }
-        None => ("POST", type_name.to_owned()),
+/// What a Bundle that tells of deletions asks for.
+fn deletions(line: usize, bundle: &Resource, version: FhirVersion) -> Result<Vec<Entry>> {
+    let entries = bundle.value()["entry"].as_array().filter(|_| bundle.type_name() == "Bundle");
+    let entries = entries.ok_or_else(|| Failure::new(Kind::Invalid, "it is no Bundle whose entries delete something"))?;
+    let one = |entry: &Value| {
+        let (method, url) = (entry["request"]["method"].as_str().unwrap_or_default(), entry["request"]["url"].as_str().unwrap_or_default());
+        let named = url.split_once('/').filter(|_| method == "DELETE");
+        let (type_name, id) = named.ok_or_else(|| Failure::new(Kind::Invalid, format!("'{} {}' deletes no resource", clip(method), clip(url))))?;
+        let type_name = Definitions::of(version).resource_type(type_name)?;
+        let id: ResourceId = id.parse()?;
+        Ok(Entry { line, text: None, method: "DELETE", url: format!("{type_name}/{id}") })
     };
-    Ok(Some(Line { number, text: text.to_owned(), method, url }))
+    entries.iter().map(one).collect()
 }
 
 fn issues_of(failure: &Failure) -> Vec<Value> {
-    let outcome = crate::fhir::outcome::of_failure(failure, crate::fhir::FhirVersion::default());
-    outcome["issue"].as_array().cloned().unwrap_or_default()
+    outcome::of_failure(failure, FhirVersion::default())["issue"].as_array().cloned().unwrap_or_default()
 }
 
-fn agent() -> ureq::Agent {
-    let config = outbound::configured()
-        .timeout_connect(Some(Duration::from_secs(10)))
-        .timeout_recv_response(Some(Duration::from_mins(5)))
-        .timeout_recv_body(Some(Duration::from_hours(1)))
-        .build();
-    outbound::agent(config)
-}
-
-fn fetched(url: &str, accept: &str, fetch: &Fetch, app: &App) -> Result<ureq::Body> {
-    outbound::fetchable(url, app)?;
-    let failed = |why: &dyn std::fmt::Display| Failure::new(Kind::Unprocessable, format!("'{}' cannot be fetched: {why}", clip(url)));
-    let mut request = agent().get(url).header("accept", accept);
-    for (name, value) in &fetch.headers {
-        request = request.header(name, value);
-    }
-    let answer = request.call().map_err(|e| failed(&e))?;
-    if answer.status() != 200 {
-        return Err(failed(&format!("it answers with status {}", answer.status().as_u16())));
-    }
-    Ok(answer.into_body())
-}
-
-/// The lines of a file, unpacked if it is packed.
-fn opened(input: &Input, fetch: &Fetch, app: &App) -> Result<Box<dyn BufRead>> {
-    let raw: Box<dyn Read> = match &input.body {
-        Some(body) => Box::new(io::Cursor::new(body.clone())),
-        None => Box::new(fetched(&input.url, "application/fhir+ndjson", fetch, app)?.into_reader()),
-    };
-    let mut reader = BufReader::new(raw.take(MAX_BYTES));
-    let is_packed = reader.fill_buf().map_err(|e| Failure::new(Kind::Malformed, e.to_string()))?.starts_with(&[0x1f, 0x8b]);
-    if is_packed { Ok(Box::new(BufReader::new(MultiGzDecoder::new(reader).take(MAX_BYTES)))) } else { Ok(Box::new(reader)) }
-}
-
-/// The files that a manifest lists, and those it leads to.
-///
-/// # Errors
-/// One cannot be fetched, or is no manifest.
-pub fn manifest(url: &str, fetch: &Fetch, sim: &Sim, app: &App) -> Result<Vec<Input>> {
-    let mut inputs = Vec::new();
-    let mut next = Some(url.to_owned());
-    for _ in 0..MAX_LINKS {
-        let Some(url) = next.take() else { return Ok(inputs) };
-        let failed = |why: &dyn std::fmt::Display| Failure::new(Kind::Unprocessable, format!("the manifest at '{}' cannot be read: {why}", clip(&url)));
-        let text = fetched(&url, "application/json", fetch, app)?.with_config().limit(MAX_MANIFEST_BYTES).read_to_string().map_err(|e| failed(&e))?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| failed(&e))?;
-        inputs.extend(listed(&value, sim).map_err(|f| failed(&f.diagnostics))?);
-        let link = value["link"].as_array().into_iter().flatten().find(|link| link["relation"] == "next");
-        next = link.and_then(|link| link["url"].as_str()).map(str::to_owned);
-    }
-    Err(Failure::new(Kind::TooCostly, format!("the manifest at '{}' leads to more than {MAX_LINKS} others", clip(url))))
-}
-
-/// Keeps a request that begins something as an event, like a write; returns its id.
-pub async fn recorded(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, body: Bytes, answer: &Answer, who: Option<Value>, started: Instant) -> String {
-    let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
-    let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let record = EventRecord {
-        interaction: name.to_owned(),
-        client: request.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default(),
-        request: RequestRecord {
-            method: method_name(request.method()).to_owned(),
-            url: shown_url(request),
-            headers: recorded_headers(request),
-            ..RequestRecord::default()
-        },
-        authorization: who,
-        response: ResponseRecord { status: answer.status, duration_us: took, headers, body: None },
-        ..EventRecord::default()
-    };
-    let content_type = crate::http::routes::text(request, actix_web::http::header::CONTENT_TYPE).unwrap_or_default().to_owned();
-    let body_file = if content_type.contains("ndjson") { "request_body.ndjson" } else { "request_body.json" };
-    let (there, answered) = (sim.clone(), answer.body.clone());
-    let kept = web::block(move || {
-        there.exchange(Operation::Post, |_, _| {
-            let draft = Draft {
-                record,
-                request_body: (!body.is_empty()).then_some((body_file, &body[..])),
-                response_body: answered.clone().map(|body| ("response_body.json", body)),
-                changes: Vec::new(),
-            };
-            (draft, ())
-        })
-    });
-    match kept.await {
-        Ok(Ok(((), event, ticket))) => {
-            sim.durable(ticket).await;
-            event.to_string()
-        }
-        Ok(Err(failure)) => {
-            tracing::error!(sim = %sim.id(), failure = failure.diagnostics, "a request could not be recorded");
-            String::new()
-        }
-        Err(error) => {
-            tracing::error!(sim = %sim.id(), %error, "a request could not be recorded");
-            String::new()
-        }
-    }
-}
-
-/// Takes back what an import has stored: what is still as it left it is deleted.
-pub fn withdraw(import: &mut Import<'_>, stored: &str) {
-    let urls: Vec<&str> = stored.lines().filter(|line| !line.is_empty()).collect();
-    for piece in urls.chunks(BATCH) {
-        let entry = |location: &&str| {
-            let (uid, version) = location.split_once("/_history/")?;
-            Some(json!({"request": {"method": "DELETE", "url": uid, "ifMatch": format!("W/\"{version}\"")}}))
-        };
-        let entries: Vec<Value> = piece.iter().filter_map(entry).collect();
-        // Each resource once: the last version that was stored of it counts.
-        let mut by_url: BTreeMap<String, Value> = BTreeMap::new();
-        for entry in entries {
-            by_url.insert(entry["request"]["url"].as_str().unwrap_or_default().to_owned(), entry);
-        }
-        let bundle = json!({"resourceType": "Bundle", "type": "batch", "entry": by_url.into_values().collect::<Vec<_>>()});
-        import.exchanged(&bundle.to_string());
-    }
-}
-
-/// What is known of an import that a submission begins.
-pub fn part_of(sim: &Sim, request: String, bearer: Option<&Bearer>, kept: &State) -> State {
-    State { expires_ms: kept.expires_ms, ..state(sim, Task::Import, request, bearer) }
+/// A file of so many outcomes.
+pub fn outcomes(file: String, severity: &str, count: usize) -> Output {
+    Output { type_name: "OperationOutcome".to_owned(), file, count, severities: BTreeMap::from([(severity.to_owned(), count)]), ..Output::default() }
 }

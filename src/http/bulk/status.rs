@@ -70,7 +70,9 @@ fn of_files(job: &Job, state: &State, asked: &Asked<'_>, now_ms: i64) -> Answer 
             Answer::json(200, &listed.manifest(job, state, asked.root)).with("expires", http_date(state.expires_ms))
         }
         Phase::Complete | Phase::Running => {
-            let listed = state.partial.and_then(|_| Listed::of(state, page, false)).map(|listed| listed.manifest(job, state, asked.root));
+            // What is to fail is not known yet, and would change what was shown.
+            let is_early = state.partial.is_some() && state.err.as_deref() != Some("some_file_generation_failed");
+            let listed = Some(()).filter(|()| is_early).and_then(|()| Listed::of(state, page, false)).map(|listed| listed.manifest(job, state, asked.root));
             let answer = listed.map_or_else(Answer::default, |manifest| Answer::json(202, &manifest));
             going(Answer { status: 202, ..answer }, job, state, now_ms)
         }
@@ -103,7 +105,7 @@ impl<'s> Listed<'s> {
         };
         let (from, to) = (page.checked_sub(1)?.checked_mul(most)?, page.checked_mul(most)?);
         let is_there = if whole { from < all.len() || page == 1 } else { to <= all.len() };
-        let is_next = if whole { to < all.len() } else { to + most <= all.len() };
+        let is_next = if whole { to < all.len() } else { to.saturating_add(most) <= all.len() };
         let deleted = if whole && !is_next { &state.deleted[..] } else { &[] };
         is_there.then(|| Self { output: &all[from..to.min(all.len())], deleted, next: is_next.then_some(page + 1) })
     }
@@ -168,7 +170,7 @@ pub fn file(job: &Job, name: &str, bearer: Option<&Bearer>) -> Result<(PathBuf, 
         return Err(Failure::new(Kind::Deleted, "the file has expired: a fault that this export was told to have"));
     }
     let missing = || Failure::new(Kind::NotFound, format!("there is no file '{}'; the status lists them", clip(name)));
-    let is_shown = state.phase == Phase::Complete || state.phase == Phase::Running && state.partial.is_some();
+    let is_shown = state.phase == Phase::Complete || state.phase == Phase::Running && (state.partial.is_some() || state.task == Task::Submission);
     let (path, output) = job.file(name).filter(|_| is_shown).ok_or_else(missing)?;
     let types = match output.type_name.as_str() {
         // What errors and deletions tell is of no type that a token names.

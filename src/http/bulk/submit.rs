@@ -8,14 +8,15 @@ use actix_web::web::Data;
 use serde_json::{Value, json};
 
 use super::ask::{Asked, posted, value_of};
-use super::import::{self, Fetch, Gate, Import, STORED, proven};
-use super::{Result, bad, state, status};
+use super::fetch::{self, Fetch};
+use super::import::{Gate, Import, outcomes, proven};
+use super::{Result, bad, state, status, withdraw};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::{Answer, http_date};
 use crate::http::{App, outbound};
-use crate::sim::bulk::{Job, Manifest, Output, Phase, State, Submission, Submitted, Task, Work};
+use crate::sim::bulk::{Job, MAX_PARTS, Manifest, Output, Phase, State, Submission, Submitted, Task, Work};
 use crate::sim::{Sim, storage_failure};
 use crate::smart::SUBMITS;
 
@@ -68,9 +69,7 @@ impl Said {
         };
         let headers: Vec<(String, String)> =
             all.iter().filter(|p| p["name"] == "fileRequestHeader").map(|p| (part(p, "headerName"), part(p, "headerValue"))).collect();
-        if let Some((name, value)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
-            return Err(bad(format!("fileRequestHeader '{}: {}' is no header", clip(name), clip(value))).at(at("fileRequestHeader")));
-        }
+        let fetch = Fetch::with(headers).map_err(|f| f.at(at("fileRequestHeader")))?;
         let manifest = text("manifestUrl");
         if manifest.is_some() && text("fhirBaseUrl").is_none() {
             return Err(missing("fhirBaseUrl", "where there is a manifestUrl, it says what relative references are relative to"));
@@ -81,13 +80,9 @@ impl Said {
             status,
             manifest,
             replaces: text("replacesManifestUrl"),
-            fetch: Fetch { headers },
+            fetch,
         })
     }
-}
-
-fn is_header(name: &str, value: &str) -> bool {
-    ureq::http::HeaderName::from_bytes(name.as_bytes()).is_ok() && ureq::http::HeaderValue::from_str(value).is_ok()
 }
 
 /// Proves that the token is one of a client that submits, or may write everything.
@@ -107,14 +102,14 @@ fn known(said: &Said, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &App) -> Opt
         let state = job.state();
         state.client == client && state.submission.is_some_and(|s| s.submitter == said.submitter && s.id == said.id)
     };
-    app.jobs.ids(&app.registry, sim).iter().filter_map(|id| app.jobs.find(&app.registry, sim, id)).find(is_it)
+    app.jobs.of(&app.registry, sim).into_iter().find(is_it)
 }
 
 /// `$bulk-submit`: takes note of what is announced.
 ///
 /// # Errors
 /// It contradicts what was announced before; it cannot be understood.
-pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<App>) -> Result<(String, Gate)> {
+pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<App>) -> Result<(String, Vec<Gate>)> {
     proven(asked, sim)?;
     may_submit(bearer)?;
     let said = Said::of(asked, "$bulk-submit")?;
@@ -125,45 +120,55 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
         outbound::fetchable(url, app).map_err(|f| f.at("Parameters.parameter.where(name = 'manifestUrl')"))?;
     }
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let job = if let Some(job) = known(&said, bearer, sim, app) {
-        job
-    } else {
-        let submission = Submission { submitter: said.submitter.clone(), id: said.id.clone(), status: Submitted::InProgress, manifests: Vec::new() };
-        let state = State { submission: Some(submission), ..state(sim, Task::Submission, asked.url.clone(), bearer) };
-        app.jobs.begin(&app.registry, sim, state, None, None)?
-    };
-    let before = job.state();
-    let Some(mut submission) = before.submission.clone() else { return Err(Failure::new(Kind::Internal, "it is no submission")) };
+    let known = known(&said, bearer, sim, app);
+    let new = || Submission { submitter: said.submitter.clone(), id: said.id.clone(), status: Submitted::InProgress, manifests: Vec::new() };
+    let mut submission = known.as_ref().and_then(|job| job.state().submission).unwrap_or_else(new);
     let withdrawn = said.withdrawn(&mut submission)?;
-    let jobs: Vec<Arc<Job>> = withdrawn.iter().filter_map(|id| app.jobs.find(&app.registry, sim, id)).collect();
-    for job in &jobs {
-        job.stop();
+    // All is in order: from here on something is done.
+    let whole = State { submission: Some(submission.clone()), ..state(sim, Task::Submission, asked.url.clone(), bearer) };
+    let job = known.map_or_else(|| app.jobs.begin(&app.registry, sim, whole, None, None), Ok)?;
+    let part = |state: State| State { is_part: true, expires_ms: job.state().expires_ms, ..state };
+    let mut gates = Vec::new();
+    if let Some((url, _)) = withdrawn.first() {
+        // Nobody stops this one.
+        let jobs: Vec<String> = withdrawn.iter().map(|(_, job)| job.clone()).collect();
+        let (work, gate) = withdraw::gated(jobs.clone(), sim, app);
+        let state = part(State { withdraws: jobs.clone(), ..state(sim, Task::Import, url.clone(), bearer) });
+        let child = app.jobs.begin(&app.registry, sim, state, None, Some(work))?;
+        submission.manifests.push(Manifest { url: url.clone(), job: child.id.clone(), withdrawn: true, takes_back: true });
+        gates.push(gate);
+        // It waits for those, and they shall do no more.
+        jobs.iter().filter_map(|id| app.jobs.find(&app.registry, sim, id)).for_each(|job| job.stop());
     }
-    let (gate, recorded) = std::sync::mpsc::channel();
-    let manifest = said.manifest.clone().filter(|_| said.status != Some(Submitted::Stopped));
-    if manifest.is_some() || !jobs.is_empty() {
-        let part = part(manifest.clone(), jobs, said.fetch, recorded, sim, app);
-        let state = import::part_of(sim, manifest.clone().unwrap_or_else(|| asked.url.clone()), bearer, &before);
-        let child = app.jobs.begin(&app.registry, sim, state, Some((STORED, Vec::new())), Some(part))?;
-        submission.manifests.push(Manifest { withdrawn: manifest.is_none(), url: manifest.unwrap_or_default(), job: child.id.clone() });
+    if let Some(url) = said.manifest.as_ref().filter(|_| said.status != Some(Submitted::Stopped)) {
+        let (gate, recorded) = std::sync::mpsc::channel();
+        let work = of_manifest(url.clone(), said.fetch, recorded, sim, app);
+        let child = app.jobs.begin(&app.registry, sim, part(state(sim, Task::Import, url.clone(), bearer)), None, Some(work))?;
+        submission.manifests.push(Manifest { url: url.clone(), job: child.id.clone(), withdrawn: false, takes_back: false });
+        gates.push(gate);
     }
     submission.status = said.status.unwrap_or(Submitted::InProgress);
     let text = match submission.status {
         Submitted::InProgress => "the submission goes on; submissionStatus completed ends it, and $bulk-submit-status tells what became of it",
         Submitted::Completed => "the submission is complete; $bulk-submit-status tells what became of it",
-        Submitted::Stopped => "the submission is stopped; what it has stored is deleted",
+        Submitted::Stopped => "the submission is stopped, and what it has stored is being deleted; $bulk-submit-status tells what became of it",
     };
     job.save(|state| state.submission = Some(submission)).map_err(|e| storage_failure("the submission cannot be taken note of", &e))?;
-    Ok((text.to_owned(), gate))
+    Ok((text.to_owned(), gates))
 }
 
 impl Said {
-    /// Marks the manifests that are taken back by this request; returns their jobs.
-    fn withdrawn(&self, submission: &mut Submission) -> Result<Vec<String>> {
+    /// Marks the manifests that are taken back by this request; returns their URLs and jobs.
+    fn withdrawn(&self, submission: &mut Submission) -> Result<Vec<(String, String)>> {
         let at = |name: &str| format!("Parameters.parameter.where(name = '{name}')");
-        if submission.status != Submitted::InProgress {
+        let is_stopped_again = submission.status == Submitted::Stopped && self.status == Some(Submitted::Stopped);
+        if submission.status != Submitted::InProgress && !is_stopped_again {
             let message = format!("the submission '{}' was ended before; what is submitted now needs an id of its own", clip(&self.id));
             return Err(Failure::new(Kind::Conflict, message).at(at("submissionId")));
+        }
+        if submission.manifests.len() >= MAX_PARTS && self.status != Some(Submitted::Stopped) {
+            let message = format!("the submission has {MAX_PARTS} manifests, which is the most; end it, and begin another");
+            return Err(Failure::new(Kind::TooMany, message));
         }
         let mut withdrawn = Vec::new();
         if let Some(url) = &self.replaces {
@@ -171,57 +176,43 @@ impl Said {
             let found = submission.manifests.iter_mut().find(|m| m.url == *url && !m.withdrawn);
             let found = found.ok_or_else(|| Failure::new(Kind::Unprocessable, message).at(at("replacesManifestUrl")))?;
             found.withdrawn = true;
-            withdrawn.push(found.job.clone());
+            withdrawn.push((found.url.clone(), found.job.clone()));
         }
         if let Some(url) = self.manifest.as_ref().filter(|url| submission.manifests.iter().any(|m| m.url == **url && !m.withdrawn)) {
             let message = format!("the manifest '{}' was submitted before; to send it again, say that it replaces itself by replacesManifestUrl", clip(url));
             return Err(Failure::new(Kind::Conflict, message).at(at("manifestUrl")));
         }
         if self.status == Some(Submitted::Stopped) {
-            for manifest in submission.manifests.iter_mut().filter(|m| !m.withdrawn) {
+            // All of them: what was to be taken back before may have been cut off.
+            for manifest in submission.manifests.iter_mut().filter(|m| !m.takes_back) {
                 manifest.withdrawn = true;
-                withdrawn.push(manifest.job.clone());
+                withdrawn.push((manifest.url.clone(), manifest.job.clone()));
             }
         }
         Ok(withdrawn)
     }
 }
 
-/// What is to be done: to take back what these have brought, then to bring what a manifest lists.
-fn part(manifest: Option<String>, withdrawn: Vec<Arc<Job>>, fetch: Fetch, recorded: Receiver<()>, sim: &Arc<Sim>, app: &Data<App>) -> Work {
+/// What brings what a manifest lists, and says so.
+fn of_manifest(url: String, fetch: Fetch, recorded: Receiver<()>, sim: &Arc<Sim>, app: &Data<App>) -> Work {
     let (sim, app, runtime) = (sim.clone(), app.clone(), tokio::runtime::Handle::current());
     Box::new(move |job| {
         let _ = recorded.recv();
-        let failed = |e: std::io::Error| storage_failure("what became of the submission cannot be written", &e);
-        let mut import = Import::of(job, sim.clone(), &app, runtime, fetch.clone());
-        for other in &withdrawn {
-            let stored = std::fs::read_to_string(other.place(STORED)).map_err(failed)?;
-            import::withdraw(&mut import, &stored);
-        }
-        let Some(url) = manifest else { return Ok(()) };
-        let said = match import::manifest(&url, &fetch, &sim, &app) {
+        let (severity, code, text) = match fetch::manifest(&url, &fetch, job, &sim, &app) {
             Ok(inputs) => {
-                import.all(&inputs)?;
+                Import::of(job, sim, &app, runtime, fetch).all(&inputs)?;
                 let state = job.state();
                 let count = |all: &[Output]| all.iter().map(|o| o.count).sum::<usize>();
-                let text = format!("{} resources of {} files were stored, {} lines were not", count(&state.output), inputs.len(), count(&state.error));
-                ("information", "informational", text)
+                let (stored, refused) = (count(&state.output), count(&state.error));
+                ("information", "informational", format!("{stored} resources of {} files were stored, {refused} lines were not", inputs.len()))
             }
             Err(failure) => ("error", failure.kind.issue_code(), failure.diagnostics),
         };
-        let (severity, code, text) = said;
         let outcome =
             json!({"resourceType": "OperationOutcome", "issue": [{"severity": severity, "code": code, "details": {"text": text}, "diagnostics": text}]});
         let file = "summary.OperationOutcome.ndjson";
-        std::fs::write(job.place(file), format!("{outcome}\n")).map_err(failed)?;
-        let output = Output {
-            type_name: "OperationOutcome".to_owned(),
-            file: file.to_owned(),
-            count: 1,
-            severities: [(severity.to_owned(), 1)].into(),
-            ..Output::default()
-        };
-        job.found(|state| state.error.insert(0, output));
+        std::fs::write(job.place(file), format!("{outcome}\n")).map_err(|e| storage_failure("what became of the submission cannot be written", &e))?;
+        job.found(|state| state.error.insert(0, outcomes(file.to_owned(), severity, 1)));
         Ok(())
     })
 }
@@ -252,7 +243,7 @@ pub fn status(job: &Job, state: &State, asked: &status::Asked<'_>, sim: &Sim, ap
         return Answer { status: 202, ..Answer::default() }.with("x-progress", progress).with("retry-after", "1".to_owned());
     }
     let mut error = Vec::new();
-    for (manifest, part) in parts.iter().filter(|(m, _)| !m.url.is_empty() && !m.withdrawn) {
+    for (manifest, part) in parts.iter().filter(|(m, _)| m.takes_back || !m.withdrawn) {
         let Some(part) = part else { continue };
         let there = part.state();
         let url = |file: &str| format!("{}/bulk/{}/{file}", asked.root, part.id);
@@ -273,8 +264,7 @@ pub fn status(job: &Job, state: &State, asked: &status::Asked<'_>, sim: &Sim, ap
 /// What tells that a part has failed, as a file of the submission.
 fn failure(job: &Job, part: &Job, manifest: &str, why: &str, root: &str) -> Value {
     let file = format!("{}.OperationOutcome.ndjson", part.id);
-    let output =
-        Output { type_name: "OperationOutcome".to_owned(), file: file.clone(), count: 1, severities: [("error".to_owned(), 1)].into(), ..Output::default() };
+    let output = outcomes(file.clone(), "error", 1);
     if job.file(&file).is_none() {
         let outcome =
             json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "exception", "details": {"text": why}, "diagnostics": why}]});

@@ -19,8 +19,12 @@ impl Snapshot {
         let references = || ids.iter().map(|id| format!("Patient/{id}").into()).collect();
         let themselves = || Query::terms_of(&format!("{type_name}/_id\u{1f}c"), ids.iter().map(|id| id.as_str().into()).collect());
         let codes = self.definitions().compartment("Patient", type_name).unwrap_or_default();
+        // Another who is linked to one of them is none of them.
+        if type_name == "Patient" {
+            return themselves();
+        }
         let mut any: Vec<Query> = codes.iter().filter_map(|code| params.get(code)).map(|param| Query::terms_of(&param.key('r', ""), references())).collect();
-        if type_name == "Patient" || codes.contains(&"{def}") {
+        if codes.contains(&"{def}") {
             any.push(themselves());
         }
         Query::or(any)

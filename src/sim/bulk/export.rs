@@ -3,6 +3,9 @@
 //! An export is of a snapshot, so writes that come meanwhile are not in it. What it shall be lies beside it (`order.json`): one that a stop
 //! has cut off is made again, of the same moment.
 
+mod blocks;
+mod provenance;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::hash::Hasher;
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use rustc_hash::{FxHashSet, FxHasher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,7 +27,7 @@ use crate::fhir::{Failure, Kind, raw};
 use crate::index::{Budget, Find, Found, Hit, Position, Span};
 use crate::query::Query;
 use crate::search::condition::Condition;
-use crate::search::extract::{references, refers_term, type_term};
+use crate::search::extract::type_term;
 use crate::search::{Scope, Search};
 use crate::sim::registry::Registry;
 use crate::sim::snapshot::Snapshot;
@@ -84,6 +87,8 @@ pub struct Order {
     pub gone: Vec<String>,
     /// Whose resources.
     pub whose: Whose,
+    /// The group whose members they are: no other is exported with them.
+    pub group: Option<String>,
     /// Only what was modified after this, in milliseconds since 1970.
     pub since_ms: Option<i64>,
     /// Only what was modified up to this.
@@ -247,6 +252,12 @@ fn failed(error: io::Error) -> Failure {
     storage_failure("the export cannot be written", &error)
 }
 
+/// `Type/id` of a stored resource.
+fn uid_of(type_name: &str, text: &str) -> String {
+    let id = raw::member(text, 0, "id").map(|span| raw::string(&text[span]).into_owned()).unwrap_or_default();
+    format!("{type_name}/{id}")
+}
+
 fn hash(uid: &str) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(uid.as_bytes());
@@ -323,7 +334,9 @@ impl Export<'_> {
                         continue;
                     }
                     for hit in &hits {
-                        self.resource(type_name, hit, copy, &mut file)?;
+                        if let Some(line) = self.resource(type_name, hit, copy)? {
+                            file.add(&line).map_err(failed)?;
+                        }
                     }
                     let output = file.end(type_name).map_err(failed)?;
                     self.job.found(|state| state.output.extend(output));
@@ -336,86 +349,6 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// Files in which each resource of a type is followed by what belongs to it, <https://hl7.org/fhir/uv/bulkdata/export.html>. What belongs
-    /// to none is left out.
-    fn organized(&mut self, by: &'static str, queries: &[(&'static str, Query)]) -> Result<(), Failure> {
-        let own = queries.iter().find(|(type_name, _)| *type_name == by).map(|(_, query)| query.clone());
-        // Of those that are not exported themselves, what refers to them is.
-        let headers = own.clone().unwrap_or_else(|| Query::term(&type_term(by)));
-        let mut file: Option<Lines> = None;
-        for copy in 0..self.order.times.max(1) {
-            let mut after = None;
-            loop {
-                let found = self.found(&headers, after.as_ref(), BATCH)?;
-                for hit in &found.hits {
-                    if file.as_ref().is_some_and(|f| f.count >= self.order.page.max(1)) {
-                        let output = file.take().map(|f| f.end("")).transpose().map_err(failed)?.flatten();
-                        self.job.found(|state| state.output.extend(output));
-                    }
-                    let mut lines = match file.take() {
-                        Some(lines) => lines,
-                        None => self.next_file("output")?,
-                    };
-                    self.block(by, hit, own.as_ref(), queries, copy, &mut lines)?;
-                    file = Some(lines);
-                }
-                if found.hits.len() < BATCH {
-                    break;
-                }
-                after = found.last;
-            }
-        }
-        let output = file.map(|f| f.end("")).transpose().map_err(failed)?.flatten();
-        self.job.found(|state| state.output.extend(output));
-        Ok(())
-    }
-
-    /// A header, the resource it names if that is wanted, and what belongs to it; nothing if nothing does.
-    fn block(
-        &mut self,
-        by: &'static str,
-        header: &Hit,
-        own: Option<&Query>,
-        queries: &[(&'static str, Query)],
-        copy: usize,
-        out: &mut Lines,
-    ) -> Result<(), Failure> {
-        let uid = self.uid(by, header)?;
-        let named = format!("{uid}{}", suffix(copy));
-        let line = json!({"resourceType": "Parameters", "parameter": [{"name": "header", "valueReference": {"reference": named}}]}).to_string();
-        let mut is_begun = false;
-        let mut begin = |out: &mut Lines| if std::mem::replace(&mut is_begun, true) { Ok(()) } else { out.add(&line).map_err(failed) };
-        if own.is_some() && self.is_wanted(header) {
-            begin(out)?;
-            self.resource(by, header, copy, out)?;
-        }
-        for (type_name, query) in queries.iter().filter(|(type_name, _)| *type_name != by) {
-            let query = Query::and(vec![self.belonging(by, &uid, type_name)?, query.clone()]);
-            let mut after = None;
-            loop {
-                let (found, wanted) = self.hits(&query, after.as_ref(), BATCH)?;
-                for hit in &wanted {
-                    begin(out)?;
-                    self.resource(type_name, hit, copy, out)?;
-                }
-                if found.hits.len() < BATCH {
-                    break;
-                }
-                after = found.last;
-            }
-        }
-        Ok(())
-    }
-
-    /// Which resources of a type belong to another resource: of a patient what the compartment says, of others what refers to them.
-    fn belonging(&self, by: &'static str, uid: &str, type_name: &'static str) -> Result<Query, Failure> {
-        if by != "Patient" {
-            return Ok(Query::term(&refers_term(uid)));
-        }
-        let id = uid.rsplit('/').next().unwrap_or_default().to_owned();
-        self.compiled(&[], Some(Condition::Compartment(by, id)), type_name)
-    }
-
     fn compiled(&self, parameters: &[(String, String)], more: Option<Condition>, type_name: &'static str) -> Result<Query, Failure> {
         let scope = Scope { type_name: Some(type_name), compartment: None };
         let mut search = Search::parse(parameters, scope, self.snapshot.params())?.strict()?;
@@ -425,21 +358,28 @@ impl Export<'_> {
 
     /// Which resources of a type are wanted.
     fn query(&self, type_name: &'static str) -> Result<Query, Failure> {
-        let of = |parameters: &[(String, String)], more: Option<Condition>| self.compiled(parameters, more, type_name);
+        let mut all = self.wanted(type_name)?;
+        match (&self.order.whose, &self.order.group) {
+            (Whose::Anyones, _) => {}
+            (Whose::Patients, _) => all.push(self.compiled(&[], Some(Condition::Compartments("Patient")), type_name)?),
+            // Others that a member is in name those who are in them, too.
+            (Whose::Of(_), Some(group)) if type_name == "Group" => all.push(Query::terms_of("Group/_id\u{1f}c", vec![group.as_str().into()])),
+            (Whose::Of(ids), _) => all.push(self.snapshot.of_patients(ids, type_name)),
+        }
+        Ok(Query::and(all))
+    }
+
+    /// Which resources of a type are wanted, whosever they are.
+    fn wanted(&self, type_name: &'static str) -> Result<Vec<Query>, Failure> {
         let mut all = vec![Query::term(&type_term(type_name))];
         let filters: Vec<_> = self.order.filters.iter().filter(|(of_type, _)| of_type == type_name).collect();
         if !filters.is_empty() {
-            all.push(Query::or(filters.into_iter().map(|(_, pairs)| of(pairs, None)).collect::<Result<_, _>>()?));
+            all.push(Query::or(filters.into_iter().map(|(_, pairs)| self.compiled(pairs, None, type_name)).collect::<Result<_, _>>()?));
         }
         if let Some(restriction) = self.order.restrictions.get(type_name) {
-            all.push(of(restriction, None)?);
+            all.push(self.compiled(restriction, None, type_name)?);
         }
-        match &self.order.whose {
-            Whose::Anyones => {}
-            Whose::Patients => all.push(of(&[], Some(Condition::Compartments("Patient")))?),
-            Whose::Of(ids) => all.push(self.snapshot.of_patients(ids, type_name)),
-        }
-        Ok(Query::and(all))
+        Ok(all)
     }
 
     fn found(&self, query: &Query, after: Option<&Position>, count: usize) -> Result<Found, Failure> {
@@ -460,15 +400,8 @@ impl Export<'_> {
         Ok((found, wanted))
     }
 
-    /// `Type/id` of what was found.
-    fn uid(&self, type_name: &'static str, hit: &Hit) -> Result<String, Failure> {
-        let text = self.text(type_name, &hit.version)?;
-        let id = raw::member(&text, 0, "id").map(|span| raw::string(&text[span]).into_owned()).unwrap_or_default();
-        Ok(format!("{type_name}/{id}"))
-    }
-
-    /// Writes a resource, or takes note that it is told to be deleted.
-    fn resource(&mut self, type_name: &'static str, hit: &Hit, copy: usize, out: &mut Lines) -> Result<(), Failure> {
+    /// A resource in one line; none if it is told to be deleted.
+    fn resource(&mut self, type_name: &'static str, hit: &Hit, copy: usize) -> Result<Option<String>, Failure> {
         self.is_on()?;
         self.job.did(1);
         if self.breath.elapsed() > BREATH {
@@ -478,20 +411,18 @@ impl Export<'_> {
         let text = self.text(type_name, &hit.version)?;
         let percent = if self.order.since_ms.is_some() { self.order.deleted_percent } else { 0 };
         if percent > 0 || self.seen.is_some() {
-            let id = raw::member(&text, 0, "id").map(|span| raw::string(&text[span]).into_owned()).unwrap_or_default();
-            let uid = format!("{type_name}/{id}");
+            let uid = uid_of(type_name, &text);
             let hash = hash(&uid);
             if hash % 100 < percent {
                 self.gone.push(format!("{uid}{}", suffix(copy)));
-                return Ok(());
+                return Ok(None);
             }
             if let Some(seen) = &mut self.seen {
                 seen.insert(hash);
             }
         }
         let line = self.line(type_name, text)?;
-        let line = if copy == 0 { line } else { self.renamed(&line, copy) };
-        out.add(&line).map_err(failed)
+        Ok(Some(if copy == 0 { line } else { self.renamed(&line, copy) }))
     }
 
     /// A resource as it is stored.
@@ -531,65 +462,6 @@ impl Export<'_> {
         raw::apply(line, edits)
     }
 
-    /// The Provenance of what was exported.
-    fn provenance(&mut self, which: Associated) -> Result<(), Failure> {
-        let query = self.query("Provenance")?;
-        let seen = self.seen.take().unwrap_or_default();
-        // By what it is about, the latest one: when it was recorded, and which it is.
-        let mut latest: FxHashMap<u64, (String, Hit)> = FxHashMap::default();
-        let mut chosen: Vec<Hit> = Vec::new();
-        let mut after = None;
-        loop {
-            let (found, wanted) = self.hits(&query, after.as_ref(), BATCH)?;
-            for hit in wanted {
-                let value: Value = serde_json::from_str(&self.text("Provenance", &hit.version)?).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-                let about: Vec<u64> = self.targets(&value).into_iter().filter(|uid| seen.contains(uid)).collect();
-                let recorded = value["recorded"].as_str().unwrap_or_default().to_owned();
-                match which {
-                    Associated::RelevantProvenanceResources if !about.is_empty() => chosen.push(hit),
-                    Associated::RelevantProvenanceResources => {}
-                    Associated::LatestProvenanceResources => {
-                        for uid in about {
-                            let is_later = latest.get(&uid).is_none_or(|(other, _)| moment(other) < moment(&recorded));
-                            if is_later {
-                                latest.insert(uid, (recorded.clone(), hit.clone()));
-                            }
-                        }
-                    }
-                }
-            }
-            if found.hits.len() < BATCH {
-                break;
-            }
-            after = found.last;
-        }
-        chosen.extend(latest.into_values().map(|(_, hit)| hit));
-        chosen.sort_by_key(|hit| (hit.version.event, hit.version.place.number));
-        chosen.dedup_by_key(|hit| (hit.version.event, hit.version.place.number));
-        self.job.expect(chosen.len());
-        for hits in chosen.chunks(self.order.page.max(1)) {
-            let mut file = self.next_file("Provenance")?;
-            for hit in hits {
-                self.resource("Provenance", hit, 0, &mut file)?;
-            }
-            let output = file.end("Provenance").map_err(failed)?;
-            self.job.found(|state| state.output.extend(output));
-        }
-        Ok(())
-    }
-
-    /// What a Provenance is about.
-    fn targets(&self, provenance: &Value) -> Vec<u64> {
-        let mut found = Vec::new();
-        let (origin, definitions) = (self.snapshot.origin(), self.snapshot.definitions());
-        references(&provenance["target"], "Provenance", &mut |text| {
-            if let Reference::Local { type_name, id, .. } = Reference::parse(origin.local_part(text).unwrap_or(text), definitions) {
-                found.push(hash(&format!("{type_name}/{id}")));
-            }
-        });
-        found
-    }
-
     /// A file of OperationOutcomes.
     fn outcomes(&self, name: &str, texts: &[String]) -> Result<Output, Failure> {
         let outcome = |text: &String| {
@@ -618,7 +490,9 @@ impl Export<'_> {
             let entry = json!({"request": {"method": "DELETE", "url": url}});
             json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).to_string()
         };
-        let mut lines: Vec<String> = self.gone.iter().map(|uid| delete(uid)).collect();
+        // What is in several blocks is deleted once.
+        let gone: std::collections::BTreeSet<&String> = self.gone.iter().collect();
+        let mut lines: Vec<String> = gone.into_iter().map(|uid| delete(uid)).collect();
         // Whose it was that is gone, nobody can tell of some patients; nor whether a search would have found it.
         if let (Some(since), Whose::Anyones | Whose::Patients) = (self.order.since_ms, &self.order.whose) {
             let until = EventId::first_of(self.order.until_ms.unwrap_or(i64::MAX).saturating_add(1));
@@ -642,11 +516,6 @@ impl Export<'_> {
 /// What an id ends in that a copy has: nothing, of what is no copy.
 fn suffix(copy: usize) -> String {
     if copy == 0 { String::new() } else { format!("-{copy}") }
-}
-
-/// An instant as it compares.
-fn moment(text: &str) -> i64 {
-    crate::fhir::instant::parse(text).map_or(i64::MIN, |interval| interval.low)
 }
 
 impl Snapshot {

@@ -1,0 +1,84 @@
+//! What begins something is kept as an event, like a write.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, web};
+use serde_json::Value;
+
+use crate::http::respond::Answer;
+use crate::http::routes::text;
+use crate::http::serve::{SECRET, method_name, recorded_headers, shown_url};
+use crate::sim::{Draft, Sim};
+use crate::simdb::EventRecord;
+use crate::simdb::event::{RequestRecord, ResponseRecord};
+use crate::version::Operation;
+
+/// Keeps a request and its answer; returns the event's id.
+pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, body: Bytes, answer: &Answer, who: Option<Value>, started: Instant) -> String {
+    let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
+    let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let record = EventRecord {
+        interaction: name.to_owned(),
+        client: request.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default(),
+        request: RequestRecord {
+            method: method_name(request.method()).to_owned(),
+            url: shown_url(request),
+            headers: recorded_headers(request),
+            ..RequestRecord::default()
+        },
+        authorization: who,
+        response: ResponseRecord { status: answer.status, duration_us: took, headers, body: None },
+        ..EventRecord::default()
+    };
+    let body_file = if text(request, header::CONTENT_TYPE).is_some_and(|t| t.contains("ndjson")) { "request_body.ndjson" } else { "request_body.json" };
+    let body = redacted(body);
+    let (there, answered) = (sim.clone(), answer.body.clone());
+    let kept = web::block(move || {
+        there.exchange(Operation::Post, |_, _| {
+            let draft = Draft {
+                record,
+                request_body: (!body.is_empty()).then_some((body_file, &body[..])),
+                response_body: answered.clone().map(|body| ("response_body.json", body)),
+                changes: Vec::new(),
+            };
+            (draft, ())
+        })
+    });
+    let failed = |why: String| {
+        tracing::error!(sim = %sim.id(), why, "a request could not be recorded");
+        String::new()
+    };
+    match kept.await {
+        Ok(Ok(((), event, ticket))) => {
+            sim.durable(ticket).await;
+            event.to_string()
+        }
+        Ok(Err(failure)) => failed(failure.diagnostics),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// The body without the secrets that shall be sent along.
+fn redacted(body: Bytes) -> Bytes {
+    const HEADER: &[u8] = b"fileRequestHeader";
+    if !body.windows(HEADER.len()).any(|window| window == HEADER) {
+        return body;
+    }
+    let Ok(mut parameters) = serde_json::from_slice::<Value>(&body) else { return body };
+    let mut changed = false;
+    for parameter in parameters["parameter"].as_array_mut().into_iter().flatten().filter(|p| p["name"] == "fileRequestHeader") {
+        let parts = parameter["part"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        let is_secret =
+            |part: &Value| part["name"] == "headerName" && part["valueString"].as_str().is_some_and(|n| SECRET.iter().any(|s| s.eq_ignore_ascii_case(n)));
+        if parts.iter().any(is_secret) {
+            for value in parts.iter_mut().filter(|part| part["name"] == "headerValue") {
+                value["valueString"] = "[redacted]".into();
+                changed = true;
+            }
+        }
+    }
+    if changed { parameters.to_string().into() } else { body }
+}

@@ -1,0 +1,126 @@
+//! What imports have stored is taken back: what is still as they left it is deleted. What that is, the event folders tell, so it is known
+//! after a crash, too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_web::web::Data;
+use serde_json::{Value, json};
+
+use super::Result;
+use super::import::{Gate, Import, JOB_HEADER};
+use crate::clock::EventId;
+use crate::fhir::{Failure, Kind, ResourceId, VersionId};
+use crate::http::App;
+use crate::interaction::bundle::MAX_ENTRIES;
+use crate::sim::bulk::{Job, Phase, Work};
+use crate::sim::{Sim, Versioning, storage_failure};
+use crate::simdb::event_index::Filter;
+use crate::simdb::scan;
+use crate::version::Operation;
+
+/// Resources that are deleted at once, in one event.
+const BATCH: usize = 200;
+
+/// `Type/id` and the version that an import has left.
+type Left = BTreeMap<String, VersionId>;
+
+/// What takes back what these jobs have stored. What cannot be deleted is told by the job's outcomes.
+pub fn work(jobs: Vec<String>, gate: Option<std::sync::mpsc::Receiver<()>>, sim: &Arc<Sim>, app: &Data<App>, runtime: &tokio::runtime::Handle) -> Work {
+    let (sim, app, runtime) = (sim.clone(), app.clone(), runtime.clone());
+    Box::new(move |job| {
+        if let Some(gate) = gate {
+            let _ = gate.recv();
+        }
+        let mut import = Import::of(job, sim.clone(), &app, runtime, super::fetch::Fetch::default());
+        let mut left = stored(&jobs, &sim, &app)?;
+        job.expect(left.len());
+        let mut why = String::new();
+        loop {
+            let before = left.len();
+            for piece in left.clone().into_iter().collect::<Vec<_>>().chunks(BATCH) {
+                if let Some(refused) = deleted(&mut import, piece, "batch", &mut left) {
+                    why = refused;
+                }
+            }
+            job.did(before - left.len());
+            // What refers to what is to go goes first, and that in the next round.
+            if left.is_empty() || left.len() == before {
+                break;
+            }
+        }
+        if !left.is_empty() && left.len() <= MAX_ENTRIES {
+            let all: Vec<_> = left.clone().into_iter().collect();
+            why = deleted(&mut import, &all, "transaction", &mut left).unwrap_or(why);
+        }
+        import.tell(left.keys().map(|uid| format!("{uid} was stored and cannot be taken back: {why}")))
+    })
+}
+
+/// What imports have left that nobody has changed since.
+fn stored(jobs: &[String], sim: &Arc<Sim>, app: &App) -> Result<Left> {
+    let began = jobs.iter().filter_map(|id| app.jobs.find(&app.registry, sim, id)).map(|job| job.state().began_ms).min();
+    let Some(began) = began else { return Ok(Left::new()) };
+    let snapshot = sim.snapshot();
+    let filter = Filter { operations: vec![Operation::Batch], ..Filter::default() };
+    let failed = |e: std::io::Error| storage_failure("the events of an import cannot be read", &e);
+    let events = sim.find_events(&filter, (EventId::first_of(began), snapshot.last_event()), false, usize::MAX).map_err(failed)?;
+    let mut left = Left::new();
+    for (event, operation) in events {
+        let record = scan::record(sim.dir_of(event), operation, event).map_err(|e| Failure::new(Kind::Damaged, e.reason))?;
+        let is_theirs =
+            record.client.is_empty() && record.request.headers.get(JOB_HEADER).and_then(Value::as_str).is_some_and(|id| jobs.iter().any(|j| j == id));
+        for resource in record.resources.iter().filter(|r| is_theirs && r.file.is_some()) {
+            left.insert(format!("{}/{}", resource.type_name, resource.id), VersionId(resource.version_id));
+        }
+    }
+    left.retain(|uid, version| {
+        let found =
+            uid.split_once('/').and_then(|(type_name, id)| Some((snapshot.definitions().find_resource_type(type_name)?, id.parse::<ResourceId>().ok()?)));
+        let latest = found.and_then(|(type_name, id)| snapshot.latest(type_name, &id));
+        latest.is_some_and(|latest| latest.id == *version && !latest.is_deletion())
+    });
+    Ok(left)
+}
+
+/// Deletes resources together; what is gone, or was changed meanwhile, is no longer left. Returns why one was not deleted.
+fn deleted(import: &mut Import<'_>, these: &[(String, VersionId)], kind: &str, left: &mut Left) -> Option<String> {
+    let has_versions = import.sim().profile().settings.versioning != Versioning::NoVersion;
+    let entry = |(uid, version): &(String, VersionId)| {
+        let mut request = json!({"method": "DELETE", "url": uid});
+        if has_versions {
+            request["ifMatch"] = format!("W/\"{version}\"").into();
+        }
+        json!({"request": request})
+    };
+    let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": these.iter().map(entry).collect::<Vec<_>>()});
+    let answer = import.exchanged(&bundle.to_string());
+    let body: Value = answer.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+    let said = |outcome: &Value| outcome["issue"][0]["diagnostics"].as_str().unwrap_or("it was refused").to_owned();
+    let Some(entries) = body["entry"].as_array() else { return Some(said(&body)) };
+    let mut why = None;
+    for ((uid, _), entry) in these.iter().zip(entries) {
+        let status = entry["response"]["status"].as_str().unwrap_or_default();
+        if status.starts_with('2') || status.starts_with("412") || status.starts_with("404") || status.starts_with("410") {
+            left.remove(uid);
+        } else {
+            why = Some(said(&entry["response"]["outcome"]));
+        }
+    }
+    why
+}
+
+/// Goes on with what a stop of the server has cut off.
+pub fn go_on(app: &Data<App>, runtime: &tokio::runtime::Handle) {
+    app.jobs.go_on(&app.registry, |sim, job: &Arc<Job>| {
+        let state = job.state();
+        let is_cut_off = state.phase == Phase::Running && !state.withdraws.is_empty();
+        is_cut_off.then(|| work(state.withdraws, None, sim, app, runtime))
+    });
+}
+
+/// What is to be begun, and what keeps it from beginning.
+pub fn gated(jobs: Vec<String>, sim: &Arc<Sim>, app: &Data<App>) -> (Work, Gate) {
+    let (gate, recorded) = std::sync::mpsc::channel();
+    (work(jobs, Some(recorded), sim, app, &tokio::runtime::Handle::current()), gate)
+}
