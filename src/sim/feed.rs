@@ -4,7 +4,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
@@ -66,18 +66,29 @@ impl Teller {
 /// Begins to tell, each time after a pause that depends on how many listen.
 fn begin(pause: impl Fn(u32) -> Duration + Send + 'static) -> Option<Sender<Telling>> {
     let (sender, receiver) = channel::<Telling>();
+    let tell = |(listeners, told): Telling| {
+        // Those who left in between need not be told.
+        let _ = listeners.send(told);
+        listeners.receiver_count()
+    };
     let tells = move || {
         while let Ok(first) = receiver.recv() {
-            std::thread::sleep(pause(u32::try_from(first.0.receiver_count()).unwrap_or(u32::MAX)));
-            for (listeners, told) in std::iter::once(first).chain(receiver.try_iter()) {
-                // Those who left in between need not be told.
-                let _ = listeners.send(told);
+            let mut listeners = u32::try_from(first.0.receiver_count()).unwrap_or(u32::MAX);
+            let (mut next, mut quiet) = (Some(first), Instant::now());
+            // While something happens it looks by itself: whoever tells it something need not wake it, which costs more than the rest.
+            while quiet.elapsed() < AWAKE {
+                std::thread::sleep(pause(listeners));
+                if let Some(most) = next.take().into_iter().chain(receiver.try_iter()).map(tell).max() {
+                    (listeners, quiet) = (u32::try_from(most).unwrap_or(u32::MAX), Instant::now());
+                }
             }
         }
     };
     std::thread::Builder::new().name("feed".into()).spawn(tells).ok().map(|_| sender)
 }
 
+/// How long it stays awake when nothing happens.
+const AWAKE: Duration = Duration::from_millis(200);
 /// How long after the commit listeners are told.
 const AFTER: Duration = Duration::from_millis(1);
 /// How much later streams are told for each of them.

@@ -41,8 +41,8 @@ pub const MAX_FILES: usize = 1_500;
 const BATCH: usize = 50_000;
 /// How long writers may be kept waiting; events further ahead of the clock were made before it was set back.
 const SOON_MS: i64 = 5;
-/// How much exports give way: a nice value.
-const NICE: i32 = 10;
+/// How much exports give way, to long searches, too: the greatest nice value.
+const NICE: i32 = 19;
 /// How long it works without letting others come in between.
 const BREATH: Duration = Duration::from_micros(500);
 /// Deleted resources of a type that are looked for.
