@@ -159,6 +159,28 @@ impl Query {
         }
     }
 
+    /// The same without checks: whatever resource it wants, this wants, too.
+    #[must_use]
+    pub fn widened(&self) -> Self {
+        match self {
+            Self::Verify(inner, _) => inner.widened(),
+            Self::And(parts) => Self::and(parts.iter().map(Self::widened).collect()),
+            Self::Or(parts) => Self::or(parts.iter().map(Self::widened).collect()),
+            // What is not wanted must not become more.
+            Self::Not(inner) if inner.has_check() => Self::All,
+            other => other.clone(),
+        }
+    }
+
+    fn has_check(&self) -> bool {
+        match self {
+            Self::Verify(..) => true,
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::has_check),
+            Self::Not(inner) => inner.has_check(),
+            _ => false,
+        }
+    }
+
     /// What deciding for one resource costs, in steps of a budget.
     #[must_use]
     pub fn weight(&self) -> u64 {

@@ -191,7 +191,10 @@ pub async fn kick_off(
     } else {
         note(&context.sim, request, operation.name(), "", &answer, started)
     };
-    drop(gates);
+    for gate in gates {
+        // One that was stopped does not wait any more.
+        let _ = gate.send(event.parse().ok());
+    }
     answer.into_response(Some(&event), None, false)
 }
 

@@ -36,7 +36,7 @@ const MAX_AGAIN: usize = 3;
 /// A body up to this size is worked on where it arrived.
 const INLINE_BYTES: usize = 128 << 10;
 /// Headers whose value is a secret.
-pub(super) const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// Answers a request for a simulator.
 pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {

@@ -135,8 +135,8 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
 
 /// How FHIRPath says what an expression calls by its name in JSON, such as `valueQuantity`: no element is called so.
 fn choice(expression: &str, definitions: &Definitions) -> Option<String> {
-    // What is quoted is no path.
-    let names = expression.split('\'').step_by(2).flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric()));
+    let code = code_of(expression);
+    let names = code.split(|c: char| !c.is_ascii_alphanumeric());
     let of = |name: &str| {
         let (at, _) = name.char_indices().find(|(_, c)| c.is_ascii_uppercase()).filter(|(at, _)| *at > 0)?;
         let mut ends = name.char_indices().filter(|(n, c)| *n >= at && c.is_ascii_uppercase()).map(|(n, _)| name.split_at(n));
@@ -153,6 +153,35 @@ fn choice(expression: &str, definitions: &Definitions) -> Option<String> {
         })
     };
     names.into_iter().find_map(of)
+}
+
+/// An expression with blanks in place of what is quoted and of comments.
+fn code_of(expression: &str) -> String {
+    let mut code = String::with_capacity(expression.len());
+    let mut rest = expression;
+    while let Some(c) = rest.chars().next() {
+        let skipped = match c {
+            '\'' | '"' | '`' => {
+                let mut is_escaped = false;
+                let end = rest[1..].find(|next| {
+                    let ends = next == c && !is_escaped;
+                    is_escaped = next == '\\' && !is_escaped;
+                    ends
+                });
+                end.map_or(rest.len(), |end| end + 2)
+            }
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            other => {
+                code.push(other);
+                rest = &rest[other.len_utf8()..];
+                continue;
+            }
+        };
+        code.push(' ');
+        rest = &rest[skipped..];
+    }
+    code
 }
 
 /// The types whose values a parameter of this type finds, <https://hl7.org/fhir/R5/search.html#table>, and `string` where a text
@@ -270,6 +299,19 @@ fn components(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_outside_of_quotes_and_comments() {
+        for (expression, expected) in [
+            ("a.where(use='x\\'valueString').b", "a.where(use= ).b"),
+            ("a // valueString\nb /* valueString */ | `valueString`.c", "a  \nb   |  .c"),
+            ("a.where(url='valueString", "a.where(url= "),
+        ] {
+            assert_eq!(code_of(expression), expected);
+        }
+        let definitions = Definitions::of(FhirVersion::R4);
+        assert!(choice("Patient.deceasedBoolean", definitions).is_some() && choice("Patient.name.where(use='valueString')", definitions).is_none());
+    }
 
     #[test]
     fn the_specifications_parameters_are_about_the_types_that_theirs_finds() {

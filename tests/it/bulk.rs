@@ -459,6 +459,12 @@ fn output_is_organized_by_a_type() {
     // Of other types, what refers to it; of what is not exported, the header alone leads to what is.
     assert_eq!(blocks("/$export?organizeOutputBy=Organization").0, [["Organization/x", "Organization/x", "Patient/p0"]]);
     assert_eq!(blocks("/Patient/$export?organizeOutputBy=Organization&_type=Patient").0, [["Organization/x", "Patient/p0"]]);
+    // Of some patients, the blocks are theirs alone, whoever else what belongs to them is about.
+    let both = json!({"resourceType": "Observation", "id": "both", "status": "final", "code": {"text": "c"}, "subject": {"reference": "Patient/p3"}, "performer": [{"reference": "Patient/p0"}]});
+    fhir.put("/Observation/both", &both).expect(201);
+    let of_group = blocks("/Group/g/$export?organizeOutputBy=Patient&_type=Observation").0;
+    assert_eq!(of_group.iter().map(|block| block[0].as_str()).collect::<Vec<_>>(), ["Patient/p0", "Patient/p1"]);
+    fhir.delete("/Observation/both").expect(204);
     // A block is never split, and files end where blocks end.
     server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 4}}})).expect(200);
     let whole = manifest(&server, fhir.send("GET", "/Patient/$export?organizeOutputBy=Patient&_type=Patient,Observation", &ASYNC, b""));

@@ -334,3 +334,64 @@ fn stu3_names_the_parts_of_a_composite_by_references() {
         assert_eq!(fhir.ids(&format!("/Observation?{id}=s|a$1")), ["o"], "{reference}");
     }
 }
+
+#[test]
+fn parts_of_every_type_are_found_in_their_element() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let own = |id: &str, kind: &str, expression: &str| {
+        json!({"resourceType": "SearchParameter", "id": id, "url": format!("http://x/{id}"), "name": id, "status": "active", "description": id, "code": id,
+            "base": ["Observation"], "type": kind, "expression": expression})
+    };
+    let component = "Observation.component";
+    fhir.put("/SearchParameter/cc", &own("cc", "token", "Observation.component.code")).expect(201);
+    for (part, kind, expression) in [
+        ("vd", "date", "value.ofType(dateTime)"),
+        ("vp", "date", "value.ofType(Period)"),
+        ("vs", "string", "value.ofType(string)"),
+        ("vq", "quantity", "value.ofType(Quantity)"),
+        ("vr", "number", "value.ofType(Range)"),
+    ] {
+        fhir.put(&format!("/SearchParameter/{part}"), &own(part, kind, &format!("{component}.{expression}"))).expect(201);
+        let mut composite = own(&format!("c{part}"), "composite", component);
+        composite["component"] =
+            json!([{"definition": "http://x/cc", "expression": "code"}, {"definition": format!("http://x/{part}"), "expression": expression}]);
+        fhir.put(&format!("/SearchParameter/c{part}"), &composite).expect(201);
+    }
+    let long = "x".repeat(300);
+    let coded = |code: &str, name: &str, value: Value| json!({"code": {"coding": [{"code": code}]}, name: value});
+    let components = json!([
+        coded("a", "valueDateTime", json!("2020-05-05")),
+        coded("b", "valueDateTime", json!("2021-06")),
+        coded("a", "valuePeriod", json!({"start": "2010-01", "end": "2010-03"})),
+        coded("b", "valuePeriod", json!({"start": "2012-01", "end": "2012-03"})),
+        coded("a", "valueString", json!(long)),
+        coded("b", "valueQuantity", json!({"value": 5, "comparator": "<"})),
+        coded("a", "valueQuantity", json!({"value": 9})),
+        coded("a", "valueRange", json!({"low": {"value": 5}, "high": {"value": 10}})),
+    ]);
+    fhir.put("/Observation/o", &json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "t"}, "component": components}))
+        .expect(201);
+    let with = [
+        "cvd=a$2020".to_owned(),
+        "cvd=b$2021".to_owned(),
+        "cvd=a$ap2020-05-05".to_owned(),
+        "cvd=b$ge2021".to_owned(),
+        "cvp=a$2010".to_owned(),
+        "cvp=b$ap2012-02".to_owned(),
+        format!("cvs=a${long}"),
+        "cvq=b$ap3".to_owned(),
+        "cvq=a$9".to_owned(),
+        "cvr=a$ap8".to_owned(),
+    ];
+    let without = ["cvd=a$2021", "cvd=b$2020", "cvp=a$2012", "cvs=b$x", "cvq=b$9", "cvq=a$ap3", "cvr=b$ap8", "cvd=c$2020"];
+    for when in ["recent", "committed"] {
+        for query in &with {
+            assert_eq!(fhir.ids(&format!("/Observation?{query}")), ["o"], "{when} {query}");
+        }
+        for query in without {
+            assert_eq!(total(&fhir, &format!("Observation?{query}")), Some(0), "{when} {query}");
+        }
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}

@@ -253,7 +253,7 @@ fn a_manifest_that_a_crash_has_cut_off_is_told_of() {
     // Jobs of before are listed without being asked for; secrets that were to be sent along are not kept.
     assert!(server.client().get("/api/sims/a__b/exports").json()["exports"].as_array().unwrap().len() >= 2);
     let secret = json!([{"name": "headerName", "valueString": "Authorization"}, {"name": "headerValue", "valueString": "Bearer hush"}]);
-    submit(&fhir, "t", &[("manifestUrl", json!(format!("{url}/m"))), base(), ("fileRequestHeader", secret), ("submissionStatus", json!("stopped"))])
+    submit(&fhir, "t", &[("manifestUrl", json!(format!("{url}/m"))), base(), ("fileRequestHeader", secret), ("submissionStatus", json!("completed"))])
         .expect(200);
     let kept: String = std::fs::read_dir(server.simdb().join("a__b/fhir/POST"))
         .unwrap()
@@ -263,4 +263,49 @@ fn a_manifest_that_a_crash_has_cut_off_is_told_of() {
     let framed = json!([{"name": "headerName", "valueString": "Content-Length"}, {"name": "headerValue", "valueString": "5"}]);
     submit(&fhir, "u", &[("manifestUrl", json!(format!("{url}/m"))), base(), ("fileRequestHeader", framed)]).expect(400).refusal();
     status(&fhir, "u").expect(404);
+}
+
+#[test]
+fn what_waits_while_the_simulator_is_sealed_is_taken_back() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let quick = relay(files(vec![("/m", 200, br#"{"output":[{"url":"URL/p"}]}"#.to_vec()), ("/p", 200, patients(0..5))]));
+    submit(&fhir, "s", &[("manifestUrl", json!(format!("{quick}/m"))), base()]).expect(200);
+    while count(&fhir, "Patient") < 5 {
+        std::thread::yield_now();
+    }
+    // Another import holds it up.
+    let (url, go) = slow(many(0..200), Vec::new());
+    let import = json!({"input": [{"type": "Patient", "url": format!("{url}/slow")}]});
+    let other = fhir.send("POST", "/$import", &[("content-type", "application/json")], import.to_string().as_bytes()).expect(202);
+    while count(&fhir, "Patient") == 5 {
+        std::thread::yield_now();
+    }
+    submit(&fhir, "s", &[("submissionStatus", json!("stopped"))]).expect(200);
+    server.client().post("/api/sims/a__b/snapshots", &json!({"name": "x"}));
+    drop(go);
+    done(&server, other);
+    done(&server, status(&fhir, "s"));
+    assert_eq!((0..5).filter(|n| fhir.get(&format!("/Patient/p{n}")).status == 200).count(), 0);
+    submit(&fhir, "nothing", &[("submissionStatus", json!("stopped"))]).expect(404).refusal();
+    // A chain goes together, however long it is.
+    server.client().patch("/api/sims/a__b", &json!({"settings": {"referentialIntegrity": "on"}})).expect(200);
+    let chain: String = (0..300)
+        .map(|n| {
+            let part_of = if n == 0 { json!(null) } else { json!({"reference": format!("Organization/c{}", n - 1)}) };
+            let mut organization = json!({"resourceType": "Organization", "id": format!("c{n}"), "partOf": part_of});
+            organization.as_object_mut().unwrap().retain(|_, v| !v.is_null());
+            format!("{organization}\n")
+        })
+        .collect();
+    let quick = relay(files(vec![("/m", 200, br#"{"output":[{"url":"URL/p"}]}"#.to_vec()), ("/p", 200, chain.into_bytes())]));
+    submit(&fhir, "t", &[("manifestUrl", json!(format!("{quick}/m"))), base()]).expect(200);
+    while count(&fhir, "Organization") < 300 {
+        std::thread::yield_now();
+    }
+    let before = events(&server, "a__b").len();
+    submit(&fhir, "t", &[("submissionStatus", json!("stopped"))]).expect(200);
+    done(&server, status(&fhir, "t"));
+    assert_eq!(count(&fhir, "Organization"), 0);
+    assert!(events(&server, "a__b").len() < before + 6);
 }

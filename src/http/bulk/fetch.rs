@@ -23,6 +23,8 @@ const MAX_BYTES: u64 = 16 << 30;
 const MAX_MANIFEST_BYTES: u64 = 8 << 20;
 /// Most manifests that lead to one another.
 const MAX_LINKS: usize = 100;
+/// What a line takes besides its text.
+const LINE_BYTES: usize = 32;
 /// Bytes that are handed on at once.
 const PIECE: usize = 1 << 20;
 /// Most threads that read: one whose server is silent is left alone until that says something, or its time is over.
@@ -61,7 +63,7 @@ impl Fetch {
         for (name, value) in &headers {
             let is_header = ureq::http::HeaderName::from_bytes(name.as_bytes()).is_ok() && ureq::http::HeaderValue::from_str(value).is_ok();
             if !is_header || FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
-                return Err(bad(format!("'{}: {}' is no header that can be sent along", clip(name), clip(value))));
+                return Err(bad(format!("'{}' and its value are no header that can be sent along", clip(name))));
             }
         }
         Ok(Self { headers })
@@ -224,7 +226,8 @@ fn read(mut reader: Box<dyn BufRead>, longest: usize, sender: &SyncSender<Result
                 return Err(broken(&error));
             }
         };
-        bytes += if let Line::Text(text) = &line { text.len() } else { 0 };
+        // A blank line takes memory, too.
+        bytes += LINE_BYTES + if let Line::Text(text) = &line { text.len() } else { 0 };
         piece.push(line);
         if bytes >= PIECE {
             if sender.send(Ok(std::mem::take(&mut piece))).is_err() {
@@ -238,16 +241,16 @@ fn read(mut reader: Box<dyn BufRead>, longest: usize, sender: &SyncSender<Result
 /// One line; of one that is too long no more is kept than tells so.
 fn one(reader: &mut Box<dyn BufRead>, longest: usize) -> io::Result<Option<Line>> {
     let mut text = Vec::new();
-    let read = reader.by_ref().take(longest as u64 + 1).read_until(b'\n', &mut text)?;
+    // It may end with a carriage return, too.
+    let read = reader.by_ref().take(longest as u64 + 2).read_until(b'\n', &mut text)?;
     if read == 0 {
         return Ok(None);
     }
-    if text.last() == Some(&b'\n') {
-        text.pop();
-        return Ok(Some(Line::Text(text)));
-    }
-    if text.len() <= longest {
-        return Ok(Some(Line::Text(text)));
+    let is_whole = text.last() == Some(&b'\n') || read < longest + 2;
+    let end = text.iter().rev().take_while(|b| matches!(b, b'\r' | b'\n')).count().min(2);
+    text.truncate(text.len() - end);
+    if is_whole {
+        return Ok(Some(if text.len() <= longest { Line::Text(text) } else { Line::TooLong }));
     }
     loop {
         let there = reader.fill_buf()?;
@@ -282,6 +285,7 @@ mod tests {
         assert_eq!(read("ab\n\ncd", 9), "ab||cd");
         assert_eq!(read("abc\nabcd\nab\n", 3), "abc|!|ab");
         assert_eq!(read("abcd", 3), "!");
+        assert_eq!(read("abc\r\nabcd\r\nabcde\r\nab", 3), "abc|!|!|ab");
         assert_eq!(read("", 3), "");
     }
 

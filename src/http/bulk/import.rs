@@ -39,7 +39,7 @@ const MAX_AGAIN: usize = 3;
 pub const JOB_HEADER: &str = "x-fhirsim-job";
 
 /// Keeps work from beginning, as long as it is there.
-pub type Gate = std::sync::mpsc::Sender<()>;
+pub type Gate = std::sync::mpsc::Sender<Option<EventId>>;
 
 /// A file that is read.
 #[derive(Clone, Debug, Default)]
@@ -76,15 +76,15 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
         bearer.may(&[Need(None, 'c'), Need(None, 'u'), Need(None, 'd')])?;
     }
     let (sim_there, app_there, runtime) = (sim.clone(), app.clone(), tokio::runtime::Handle::current());
-    let (gate, recorded) = std::sync::mpsc::channel::<()>();
+    let (gate, recorded) = std::sync::mpsc::channel();
     let work: Work = Box::new(move |job| {
-        // What began it is recorded first: this ends when the other side is gone.
-        let _ = recorded.recv();
+        // What began it is recorded first; nothing comes if whoever sent it is gone.
+        let began = recorded.recv().ok().flatten();
         let mut inputs = inputs;
         if let Some(url) = &next {
             inputs.extend(fetch::manifest(url, &Fetch::default(), job, &sim_there, &app_there)?);
         }
-        Import::of(job, sim_there, &app_there, runtime, Fetch::default()).all(&inputs)
+        Import::of(job, sim_there, &app_there, runtime, Fetch::default()).after(began).all(&inputs)
     });
     let job = app.jobs.begin(&app.registry, sim, state(sim, Task::Import, asked.url.clone(), bearer), None, Some(work))?;
     Ok((job, gate))
@@ -224,6 +224,11 @@ impl Entry {
 impl<'a> Import<'a> {
     pub fn of(job: &'a Job, sim: Arc<Sim>, app: &'a Data<App>, runtime: tokio::runtime::Handle, fetch: Fetch) -> Self {
         Self { job, sim, app, runtime, fetch, last: None, is_emptied: false }
+    }
+
+    /// The same, begun by that event: without it, the simulator is another.
+    pub fn after(self, event: Option<EventId>) -> Self {
+        Self { last: event, ..self }
     }
 
     /// The simulator.
@@ -423,7 +428,7 @@ impl<'a> Import<'a> {
     /// Whether the simulator still has what was stored last.
     fn has_last(&self) -> bool {
         let Some(last) = self.last else { return true };
-        let filter = Filter { operations: vec![Operation::Batch, Operation::Transaction], ..Filter::default() };
+        let filter = Filter { operations: vec![Operation::Post, Operation::Batch, Operation::Transaction], ..Filter::default() };
         self.sim.find_events(&filter, (last, last), false, 1).is_ok_and(|found| !found.is_empty())
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::http::respond::Answer;
 use crate::http::routes::text;
-use crate::http::serve::{SECRET, method_name, recorded_headers, shown_url};
+use crate::http::serve::{method_name, recorded_headers, shown_url};
 use crate::sim::{Draft, Sim};
 use crate::simdb::EventRecord;
 use crate::simdb::event::{RequestRecord, ResponseRecord};
@@ -61,21 +61,14 @@ pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, bod
     }
 }
 
-/// The body without the secrets that shall be sent along.
+/// The body without what shall be sent along when files are fetched: those are secrets.
 fn redacted(body: Bytes) -> Bytes {
-    const HEADER: &[u8] = b"fileRequestHeader";
-    if !body.windows(HEADER.len()).any(|window| window == HEADER) {
-        return body;
-    }
     let Ok(mut parameters) = serde_json::from_slice::<Value>(&body) else { return body };
     let mut changed = false;
     for parameter in parameters["parameter"].as_array_mut().into_iter().flatten().filter(|p| p["name"] == "fileRequestHeader") {
-        let parts = parameter["part"].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
-        let is_secret =
-            |part: &Value| part["name"] == "headerName" && part["valueString"].as_str().is_some_and(|n| SECRET.iter().any(|s| s.eq_ignore_ascii_case(n)));
-        if parts.iter().any(is_secret) {
-            for value in parts.iter_mut().filter(|part| part["name"] == "headerValue") {
-                value["valueString"] = "[redacted]".into();
+        for part in parameter["part"].as_array_mut().into_iter().flatten().filter(|part| part["name"] == "headerValue") {
+            for (_, value) in part.as_object_mut().into_iter().flatten().filter(|(name, _)| name.starts_with("value")) {
+                *value = "[redacted]".into();
                 changed = true;
             }
         }

@@ -11,6 +11,7 @@ use super::ask::{Asked, posted, value_of};
 use super::fetch::{self, Fetch};
 use super::import::{Gate, Import, outcomes, proven};
 use super::{Result, bad, state, status, withdraw};
+use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 use crate::http::policy::{Bearer, Need};
@@ -20,6 +21,8 @@ use crate::sim::bulk::{Job, MAX_PARTS, Manifest, Output, Phase, State, Submissio
 use crate::sim::{Sim, storage_failure};
 use crate::smart::SUBMITS;
 
+/// How long a submission that is not complete is kept when nothing is heard of it: a week.
+const SILENCE_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Held while a submission is looked up and changed.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -123,11 +126,24 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
     let known = known(&said, bearer, sim, app);
     let new = || Submission { submitter: said.submitter.clone(), id: said.id.clone(), status: Submitted::InProgress, manifests: Vec::new() };
     let mut submission = known.as_ref().and_then(|job| job.state().submission).unwrap_or_else(new);
+    if known.is_none() && said.status == Some(Submitted::Stopped) {
+        let message = format!("'{}' has submitted nothing as '{}', or that has expired; there is nothing to stop", clip(&said.submitter), clip(&said.id));
+        return Err(Failure::new(Kind::NotFound, message).at("Parameters.parameter.where(name = 'submissionId')"));
+    }
     let withdrawn = said.withdrawn(&mut submission)?;
     // All is in order: from here on something is done.
     let whole = State { submission: Some(submission.clone()), ..state(sim, Task::Submission, asked.url.clone(), bearer) };
     let job = known.map_or_else(|| app.jobs.begin(&app.registry, sim, whole, None, None), Ok)?;
-    let part = |state: State| State { is_part: true, expires_ms: job.state().expires_ms, ..state };
+    // One that goes on is kept as long as something is heard of it.
+    let keep = i64::from(sim.profile().settings.bulk.keep_minutes) * 60_000;
+    let is_going_on = said.status.is_none_or(|status| status == Submitted::InProgress);
+    let expires_ms = sim.now_ms() + if is_going_on { keep.max(SILENCE_MS) } else { keep };
+    for manifest in &submission.manifests {
+        if let Some(part) = app.jobs.find(&app.registry, sim, &manifest.job) {
+            part.save(|state| state.expires_ms = expires_ms).map_err(|e| storage_failure("the submission cannot be taken note of", &e))?;
+        }
+    }
+    let part = |state: State| State { is_part: true, expires_ms, ..state };
     let mut gates = Vec::new();
     if let Some((url, _)) = withdrawn.first() {
         // Nobody stops this one.
@@ -153,7 +169,8 @@ pub fn begin(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &Data<
         Submitted::Completed => "the submission is complete; $bulk-submit-status tells what became of it",
         Submitted::Stopped => "the submission is stopped, and what it has stored is being deleted; $bulk-submit-status tells what became of it",
     };
-    job.save(|state| state.submission = Some(submission)).map_err(|e| storage_failure("the submission cannot be taken note of", &e))?;
+    let noted = job.save(|state| (state.submission, state.expires_ms) = (Some(submission), expires_ms));
+    noted.map_err(|e| storage_failure("the submission cannot be taken note of", &e))?;
     Ok((text.to_owned(), gates))
 }
 
@@ -194,13 +211,13 @@ impl Said {
 }
 
 /// What brings what a manifest lists, and says so.
-fn of_manifest(url: String, fetch: Fetch, recorded: Receiver<()>, sim: &Arc<Sim>, app: &Data<App>) -> Work {
+fn of_manifest(url: String, fetch: Fetch, recorded: Receiver<Option<EventId>>, sim: &Arc<Sim>, app: &Data<App>) -> Work {
     let (sim, app, runtime) = (sim.clone(), app.clone(), tokio::runtime::Handle::current());
     Box::new(move |job| {
-        let _ = recorded.recv();
+        let began = recorded.recv().ok().flatten();
         let (severity, code, text) = match fetch::manifest(&url, &fetch, job, &sim, &app) {
             Ok(inputs) => {
-                Import::of(job, sim, &app, runtime, fetch).all(&inputs)?;
+                Import::of(job, sim, &app, runtime, fetch).after(began).all(&inputs)?;
                 let state = job.state();
                 let count = |all: &[Output]| all.iter().map(|o| o.count).sum::<usize>();
                 let (stored, refused) = (count(&state.output), count(&state.error));

@@ -26,32 +26,38 @@ const BATCH: usize = 200;
 type Left = BTreeMap<String, VersionId>;
 
 /// What takes back what these jobs have stored. What cannot be deleted is told by the job's outcomes.
-pub fn work(jobs: Vec<String>, gate: Option<std::sync::mpsc::Receiver<()>>, sim: &Arc<Sim>, app: &Data<App>, runtime: &tokio::runtime::Handle) -> Work {
+pub fn work(
+    jobs: Vec<String>,
+    gate: Option<std::sync::mpsc::Receiver<Option<EventId>>>,
+    sim: &Arc<Sim>,
+    app: &Data<App>,
+    runtime: &tokio::runtime::Handle,
+) -> Work {
     let (sim, app, runtime) = (sim.clone(), app.clone(), runtime.clone());
     Box::new(move |job| {
         if let Some(gate) = gate {
             let _ = gate.recv();
         }
-        let mut import = Import::of(job, sim.clone(), &app, runtime, super::fetch::Fetch::default());
+        // It may have been sealed while this waited.
+        let now = app.registry.get(sim.id()).ok().filter(|now| now.profile().created == sim.profile().created);
+        let sim = now.unwrap_or(sim);
         let mut left = stored(&jobs, &sim, &app)?;
+        let mut import = Import::of(job, sim, &app, runtime, super::fetch::Fetch::default());
         job.expect(left.len());
         let mut why = String::new();
+        let mut round = 0;
         loop {
             let before = left.len();
-            for piece in left.clone().into_iter().collect::<Vec<_>>().chunks(BATCH) {
-                if let Some(refused) = deleted(&mut import, piece, "batch", &mut left) {
-                    why = refused;
-                }
+            // What refers to one another goes together, or what refers to what is to go goes first, and that in the next round.
+            let (kind, size) = if round == 1 && before <= MAX_ENTRIES { ("transaction", before.max(1)) } else { ("batch", BATCH) };
+            for piece in left.clone().into_iter().collect::<Vec<_>>().chunks(size) {
+                why = deleted(&mut import, piece, kind, &mut left).unwrap_or(why);
             }
             job.did(before - left.len());
-            // What refers to what is to go goes first, and that in the next round.
-            if left.is_empty() || left.len() == before {
+            round += 1;
+            if left.is_empty() || left.len() == before && round > 2 {
                 break;
             }
-        }
-        if !left.is_empty() && left.len() <= MAX_ENTRIES {
-            let all: Vec<_> = left.clone().into_iter().collect();
-            why = deleted(&mut import, &all, "transaction", &mut left).unwrap_or(why);
         }
         import.tell(left.keys().map(|uid| format!("{uid} was stored and cannot be taken back: {why}")))
     })

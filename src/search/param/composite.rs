@@ -37,8 +37,10 @@ pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Fa
     let own = env.origin.params.of(param.name.split('/').next().unwrap_or_default());
     let mut narrowing = Vec::new();
     for (component, part) in param.components.iter().zip(parts(param, value)?) {
-        let whole = if param.has_part_keys { Some(component) } else { own.get(&component.code) };
-        if let Some(whole) = whole {
+        if param.has_part_keys {
+            // A check would look for the part in the resource, and not in the element.
+            narrowing.push(value_query(component, part, env)?.widened());
+        } else if let Some(whole) = own.get(&component.code) {
             narrowing.push(value_query(whole, part, env)?);
         }
     }

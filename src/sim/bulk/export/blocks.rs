@@ -15,7 +15,12 @@ impl Export<'_> {
     pub(super) fn organized(&mut self, by: &'static str, queries: &[(&'static str, Query)]) -> Result<(), Failure> {
         let own = queries.iter().find(|(type_name, _)| *type_name == by).map(|(_, query)| query.clone());
         // Of those that are not exported themselves, what refers to them is.
-        let headers = own.clone().unwrap_or_else(|| Query::term(&type_term(by)));
+        let headers = match &own {
+            Some(own) => own.clone(),
+            // Of patients those whose resources are wanted.
+            None if by == "Patient" => self.query(by)?,
+            None => Query::term(&type_term(by)),
+        };
         let mut file: Option<Lines> = None;
         for copy in 0..self.order.times.max(1) {
             let mut after = None;
