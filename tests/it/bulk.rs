@@ -469,6 +469,11 @@ fn output_is_organized_by_a_type() {
     server.client().patch("/api/sims/a__b", &json!({"settings": {"bulk": {"page": 4}}})).expect(200);
     let whole = manifest(&server, fhir.send("GET", "/Patient/$export?organizeOutputBy=Patient&_type=Patient,Observation", &ASYNC, b""));
     assert_eq!(whole["output"].as_array().unwrap().iter().map(|o| o["count"].as_u64().unwrap()).collect::<Vec<_>>(), [6, 6, 3]);
+    let failing = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"err":"some_file_generation_failed","page":4}"#);
+    let some =
+        server.client().send("GET", &format!("/sim/a__b/{failing}/fhir/Patient/$export?organizeOutputBy=Patient&_type=Patient,Observation"), &ASYNC, b"");
+    let some = manifest(&server, some);
+    assert_eq!((some["output"].as_array().unwrap().len(), some["error"][0]["count"].as_u64()), (1, Some(2)));
     let refused = fhir.send("GET", "/$export?organizeOutputBy=Pateint", &ASYNC, b"").expect(400).refusal();
     assert!(refused.contains("did you mean 'Patient'?"), "{refused}");
 }

@@ -281,7 +281,7 @@ impl Export<'_> {
         }
         let mut errors = Vec::new();
         match self.order.organized_by.as_deref() {
-            Some(type_name) => self.organized(self.snapshot.definitions().resource_type(type_name)?, &queries)?,
+            Some(type_name) => self.organized(self.snapshot.definitions().resource_type(type_name)?, &queries, &mut errors)?,
             None => {
                 for (type_name, query) in &queries {
                     self.by_type(type_name, query, &mut errors)?;
@@ -310,6 +310,18 @@ impl Export<'_> {
         Lines::begin(self.job, format!("{}.{of}.ndjson", self.part)).map_err(failed)
     }
 
+    /// Makes a file appear, unless it is to fail.
+    fn finish(&mut self, file: Lines, type_name: &str, errors: &mut Vec<String>) -> Result<(), Failure> {
+        if self.order.some_fail && !self.part.is_multiple_of(3) {
+            let what = if type_name.is_empty() { "several types" } else { type_name };
+            errors.push(format!("a file of {what} could not be made: a fault that this export was told to have"));
+            return fs::remove_file(file.place.with_extension("part")).map_err(failed);
+        }
+        let output = file.end(type_name).map_err(failed)?;
+        self.job.found(|state| state.output.extend(output));
+        Ok(())
+    }
+
     fn is_on(&self) -> Result<(), Failure> {
         if self.job.is_over() { Err(Failure::new(Kind::Conflict, "it was cancelled")) } else { Ok(()) }
     }
@@ -329,17 +341,12 @@ impl Export<'_> {
                 while waiting.len() >= page || is_end && !waiting.is_empty() {
                     let hits: Vec<Hit> = waiting.drain(..waiting.len().min(page)).collect();
                     let mut file = self.next_file(type_name)?;
-                    if self.order.some_fail && !self.part.is_multiple_of(3) {
-                        errors.push(format!("a file of {type_name} could not be made: a fault that this export was told to have"));
-                        continue;
-                    }
                     for hit in &hits {
                         if let Some(line) = self.resource(type_name, hit, copy)? {
                             file.add(&line).map_err(failed)?;
                         }
                     }
-                    let output = file.end(type_name).map_err(failed)?;
-                    self.job.found(|state| state.output.extend(output));
+                    self.finish(file, type_name, errors)?;
                 }
                 if is_end {
                     break;

@@ -12,7 +12,7 @@ use crate::search::extract::{refers_term, type_term};
 impl Export<'_> {
     /// Makes files in which each resource of a type is followed by what belongs to it, <https://hl7.org/fhir/uv/bulkdata/export.html>. What belongs
     /// to none is left out.
-    pub(super) fn organized(&mut self, by: &'static str, queries: &[(&'static str, Query)]) -> Result<(), Failure> {
+    pub(super) fn organized(&mut self, by: &'static str, queries: &[(&'static str, Query)], errors: &mut Vec<String>) -> Result<(), Failure> {
         let own = queries.iter().find(|(type_name, _)| *type_name == by).map(|(_, query)| query.clone());
         // Of those that are not exported themselves, what refers to them is.
         let headers = match &own {
@@ -27,9 +27,8 @@ impl Export<'_> {
             loop {
                 let found = self.found(&headers, after.as_ref(), BATCH)?;
                 for hit in &found.hits {
-                    if file.as_ref().is_some_and(|f| f.count >= self.order.page.max(1)) {
-                        let output = file.take().map(|f| f.end("")).transpose().map_err(failed)?.flatten();
-                        self.job.found(|state| state.output.extend(output));
+                    if let Some(full) = file.take_if(|f| f.count >= self.order.page.max(1)) {
+                        self.finish(full, "", errors)?;
                     }
                     let mut lines = match file.take() {
                         Some(lines) => lines,
@@ -44,9 +43,7 @@ impl Export<'_> {
                 after = found.last;
             }
         }
-        let output = file.map(|f| f.end("")).transpose().map_err(failed)?.flatten();
-        self.job.found(|state| state.output.extend(output));
-        Ok(())
+        file.map_or(Ok(()), |last| self.finish(last, "", errors))
     }
 
     /// A header, the resource it names if that is wanted, and what belongs to it; nothing if nothing does.
