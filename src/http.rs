@@ -72,8 +72,8 @@ pub struct App {
     pages: Pages,
     metrics: metrics::Metrics,
     lane: lane::Lane,
-    /// The keys of this server, once they are needed.
-    keys: std::sync::OnceLock<smart::Keys>,
+    /// The keys of simulators that were asked for.
+    keys: smart::Known,
     /// Exports.
     jobs: Arc<crate::sim::bulk::Jobs>,
     /// Assertions that were used.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::smart::Keys;
 use super::{App, routes};
+use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 use crate::interaction::delete::Which;
 use crate::interaction::target::pairs;
@@ -40,7 +41,11 @@ pub fn bearer(request: &HttpRequest, sim: &Sim, app: &App) -> Result<Option<Bear
     let refused = |why: &str| Failure::new(Kind::Unauthorized, format!("{why}; POST …/auth/token gives one, as …/fhir/.well-known/smart-configuration says"));
     let given = routes::text(request, header::AUTHORIZATION).and_then(|h| h.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let (_, token) = given.ok_or_else(|| refused("this simulator asks for an access token, which is missing"))?;
-    let access = Access::prove(token.trim(), &Keys::of(app)?.public).map_err(|why| refused(&format!("the access token is not one of this server: {why}")))?;
+    let access = Access::prove(token.trim(), &Keys::of(sim, app)?.public).map_err(|why| {
+        // Each has a key of its own; what the token says for itself is good enough for a hint.
+        let other = claimed_sim(token).filter(|other| other != sim.id().as_str()).map(|other| format!(", it says that it is for {}", clip(&other)));
+        refused(&format!("the access token is not one of this simulator{}: {why}", other.unwrap_or_default()))
+    })?;
     if access.sim != sim.id().as_str() || access.made != profile.created {
         return Err(refused(&format!("the access token is for simulator {}, as it was made at {}", access.sim, access.made)));
     }
@@ -54,6 +59,13 @@ pub fn bearer(request: &HttpRequest, sim: &Sim, app: &App) -> Result<Option<Bear
     }
     let scopes = Scope::parse_all(&access.scope, Definitions::of(profile.version()), true).map_err(|why| refused(&why))?;
     Ok(Some(Bearer { access, scopes }))
+}
+
+/// The simulator that a token claims to be for.
+fn claimed_sim(token: &str) -> Option<String> {
+    use base64::Engine as _;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.trim().split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Value>(&claims).ok()?["sim"].as_str().map(str::to_owned)
 }
 
 /// What a record says of who asked.

@@ -1,6 +1,7 @@
 //! SMART Backend Services of a simulator: its configuration, registration of clients, tokens.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::{Method, header};
@@ -33,7 +34,7 @@ const KEYS_BYTES: u64 = 1 << 20;
 /// Most assertions that are remembered as used.
 const MAX_USED: usize = 100_000;
 
-/// The keys of this server.
+/// The keys of a simulator.
 #[derive(Debug)]
 pub struct Keys {
     /// PEM.
@@ -44,18 +45,30 @@ pub struct Keys {
     jwk: Value,
 }
 
+/// Most simulators whose keys are remembered.
+const MAX_KEYS: usize = 10_000;
+
+/// The keys of simulators that were asked for, each with when it was made.
+pub type Known = Mutex<HashMap<(SimId, String), Arc<Keys>>>;
+
 impl Keys {
-    /// Reads or makes them, the first time.
-    pub fn of(app: &App) -> Result<&Self> {
-        if let Some(keys) = app.keys.get() {
-            return Ok(keys);
+    /// Those of a simulator, as it was made.
+    pub fn of(sim: &Sim, app: &App) -> Result<Arc<Self>> {
+        let made = (sim.id().clone(), sim.profile().created.clone());
+        if let Some(keys) = app.keys.lock().get(&made) {
+            return Ok(keys.clone());
         }
-        let key = app.registry.signing_key()?;
+        let key = app.registry.signing_key()?.of_sim(&made.0, &made.1);
         let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key.public_bytes());
         let kid = &base16ct::lower::encode_string(&Sha256::digest(key.public_bytes()))[..16];
         let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": "EdDSA"});
-        let made = Self { secret: key.secret()?, public: key.public()?, jwk };
-        Ok(app.keys.get_or_init(|| made))
+        let keys = Arc::new(Self { secret: key.secret()?, public: key.public()?, jwk });
+        let mut known = app.keys.lock();
+        if known.len() >= MAX_KEYS {
+            known.clear();
+        }
+        known.insert(made, keys.clone());
+        Ok(keys)
     }
 }
 
@@ -96,7 +109,7 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
         match (method.as_str(), asked.as_str()) {
             ("GET" | "HEAD", ".well-known/smart-configuration") => ("smart-configuration", Answer::json(200, &configuration(&root, &sim.profile()))),
             ("GET" | "HEAD", ".well-known/jwks.json") => {
-                ("smart-configuration", Keys::of(&app).map_or_else(|f| server_error(&f), |keys| Answer::json(200, &json!({"keys": [keys.jwk]}))))
+                ("smart-configuration", Keys::of(&sim, &app).map_or_else(|f| server_error(&f), |keys| Answer::json(200, &json!({"keys": [&keys.jwk]}))))
             }
             ("POST", "register") => ("register", register(&form, &sim, &app).unwrap_or_else(|r| refusal(&r))),
             ("POST", "token") => ("token", token(&form, &root, life, &sim, &app).unwrap_or_else(|r| refusal(&r))),
@@ -207,7 +220,7 @@ fn register(form: &Form, sim: &Sim, app: &App) -> std::result::Result<Answer, Re
         err: Some(form.get("err").to_owned()).filter(|err| !err.is_empty()),
         iat: Some(sim.now_ms().div_euclid(1_000)),
     };
-    let keys = Keys::of(app).map_err(|f| Refused::new("server_error", f.diagnostics))?;
+    let keys = Keys::of(sim, app).map_err(|f| Refused::new("server_error", f.diagnostics))?;
     Ok(Answer::of(200, "text/plain; charset=utf-8", smart::register(&registration, &keys.secret)?.into_bytes()))
 }
 
@@ -260,12 +273,12 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
         exp: now + lasts,
         err: client.registration.err.clone(),
     };
-    granted(&access, &client.id, lasts, app)
+    granted(&access, &client.id, lasts, sim, app)
 }
 
-fn granted(access: &Access, client_id: &str, lasts: i64, app: &App) -> std::result::Result<Answer, Refused> {
+fn granted(access: &Access, client_id: &str, lasts: i64, sim: &Sim, app: &App) -> std::result::Result<Answer, Refused> {
     let failed = |why: String| Refused::new("server_error", why);
-    let token = Keys::of(app).map_err(|f| failed(f.diagnostics)).and_then(|keys| access.sign(&keys.secret).map_err(failed))?;
+    let token = Keys::of(sim, app).map_err(|f| failed(f.diagnostics)).and_then(|keys| access.sign(&keys.secret).map_err(failed))?;
     Ok(Answer::json(200, &json!({"token_type": "bearer", "scope": access.scope, "client_id": client_id, "expires_in": lasts, "access_token": token})))
 }
 
@@ -312,7 +325,7 @@ pub async fn mint(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse
             exp: now + lasts,
             err: None,
         };
-        granted(&access, "management", lasts, &app).map_err(|r| Failure::new(Kind::Internal, r.description))
+        granted(&access, "management", lasts, &sim, &app).map_err(|r| Failure::new(Kind::Internal, r.description))
     })
     .await
 }

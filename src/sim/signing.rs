@@ -1,4 +1,5 @@
-//! The key that a server signs evidence with: Ed25519, made when it is first needed, `.signing-key.pem` beside the simulators.
+//! The key that a server signs evidence with: Ed25519, made when it is first needed, `.signing-key.pem` beside the simulators. Those that
+//! simulators sign tokens with are derived from it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,9 +10,12 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signer, SigningKey};
 
+use sha2::{Digest, Sha256};
+
 use super::registry::Registry;
 use super::storage_failure;
 use crate::fhir::Failure;
+use crate::simdb::SimId;
 
 /// A key to sign with.
 pub struct Key(SigningKey);
@@ -27,6 +31,17 @@ impl Key {
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
         self.0.sign(bytes).to_vec()
+    }
+
+    /// The key of a simulator: another for each that is made, and the same for one as long as it is there.
+    #[must_use]
+    pub fn of_sim(&self, id: &SimId, made: &str) -> Self {
+        let mut hash = Sha256::new();
+        for part in [b"fhirsim simulator".as_slice(), &self.0.to_bytes(), id.as_str().as_bytes(), made.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Self(SigningKey::from_bytes(&hash.finalize().into()))
     }
 
     /// The secret key: PEM, PKCS #8.

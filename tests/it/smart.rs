@@ -371,3 +371,19 @@ fn keys_are_fetched_from_where_it_is_allowed() {
     }
     assert_eq!(refused(at(&format!("{}/sim/keys__one/fhir/metadata", s.server.url()), None)), "invalid_grant", "that is no JWKS");
 }
+
+#[test]
+fn every_simulator_has_a_key_of_its_own() {
+    let mut server = TestServer::start();
+    let key = |server: &TestServer, sim: &str| server.fhir(sim).get("/.well-known/jwks.json").expect(200).json()["keys"][0].clone();
+    let (one, two) = (key(&server, "a__one"), key(&server, "a__two"));
+    assert!(one["x"] != two["x"] && one["kid"] != two["kid"]);
+    server.client().post("/api/sims/a__one/reset", &json!({})).expect(200);
+    server.kill();
+    server.restart();
+    assert_eq!((key(&server, "a__one"), key(&server, "a__two")), (one.clone(), two));
+    // Another of the name is another.
+    server.client().delete("/api/sims/a__one").expect(204);
+    server.client().put("/api/sims/a__one", &json!({})).expect(201);
+    assert!(key(&server, "a__one")["x"] != one["x"]);
+}
