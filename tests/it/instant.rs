@@ -457,6 +457,8 @@ fn refused_writes_and_recorded_reads_at_the_end_count() {
     let sequences: Vec<u64> = events().as_array().unwrap().iter().map(|e| e["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, [1, 2, 3]);
     let read = fhir.get("/Patient/1").expect(200).header("x-fhirsim-event").to_owned();
+    // Its folder is written after the answer.
+    server.client().get("/api/sims/a__b/events?interaction=read&wait=60s").expect(200);
     server.client().get(&format!("/api/sims/a__b/events/{read}")).expect(200);
     let archive = server.client().get("/api/sims/a__b/archive").expect(200);
     let made = server.client().send("PUT", "/api/sims/a__c/archive", &[("content-type", "application/zstd")], &archive.bytes).expect(201).json();
