@@ -79,8 +79,13 @@ class Browser:
         """Asks until it holds: what is waited for happens in another process."""
         end = time.monotonic() + SECONDS
         while True:
-            if self.js(expression):
-                return
+            try:
+                if self.js(expression):
+                    return
+            except AssertionError as error:
+                # A page that goes while it is asked has not what is waited for; the next may.
+                if "navigated or closed" not in str(error) and "context was destroyed" not in str(error):
+                    raise
             assert time.monotonic() < end, "not within %d s: %s\n%s" % (SECONDS, expression, self.js("document.body.innerText")[:2000])
 
     def keys(self, text):
@@ -208,7 +213,8 @@ def journeys(browser, url):
     browser.js("document.querySelector('input[name=v]').focus()")
     browser.keys("Patient/p")
     browser.press("Enter", 13)
-    browser.until("document.querySelector('td a[href$=\"/resources/Observation/o\"]') !== null")
+    # The page before has the link, too: it is the answer that is waited for.
+    browser.until("location.search.includes('Patient') && document.readyState === 'complete' && document.querySelector('td a[href$=\"/resources/Observation/o\"]') !== null")
     browser.js("document.querySelector('td a[href$=\"/resources/Observation/o\"]').click()")
     browser.until("document.querySelector('.json a[href$=\"/resources/Patient/p\"]') !== null")
     browser.js("document.querySelector('.json a').click()")
