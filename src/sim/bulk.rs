@@ -56,9 +56,6 @@ pub struct Output {
     /// The URL that was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// The name of the file in which what belongs together goes on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub continues: Option<String>,
     /// Of outcomes: how many of each severity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub severities: BTreeMap<String, usize>,

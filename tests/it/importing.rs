@@ -7,6 +7,15 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Reply, TestServer};
 
+/// The head of a request.
+pub fn head_of(stream: &mut impl Read) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 /// Serves files, each as it is, until the test is over.
 pub fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -14,12 +23,7 @@ pub fn files(of: Vec<(&'static str, u16, Vec<u8>)>) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).unwrap();
+            let head = head_of(&mut stream);
             let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
             let found = of.iter().find(|(name, ..)| *name == path);
             let (status, body) = found.map_or((404, Vec::new()), |(_, status, body)| (*status, body.clone()));
@@ -228,13 +232,9 @@ pub fn relay(to: String) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
+            let head = head_of(&mut stream);
             let mut there = std::net::TcpStream::connect(to.trim_start_matches("http://")).unwrap();
-            there.write_all(&head).unwrap();
+            there.write_all(head.as_bytes()).unwrap();
             let mut answer = Vec::new();
             there.read_to_end(&mut answer).unwrap();
             let text = String::from_utf8(answer).unwrap();
@@ -273,6 +273,8 @@ fn tokens_decide_who_may_import_and_submit() {
     let untyped = json!({"input": [{"url": format!("{url}/p")}]});
     send("a__b", &minted("a__b", "system/Patient.cu"), "$import", &untyped).expect(403);
     let completed = parameters("s", &[("submissionStatus", json!("completed"))]);
+    // What is stopped is deleted: who may not delete may not submit.
+    assert!(send("a__b", &minted("a__b", "system/*.cu"), "$bulk-submit", &completed).expect(403).refusal().contains("system/*.d"));
     assert!(send("b__b", &minted("b__b", "system/*.rs"), "$bulk-submit", &completed).expect(403).refusal().contains("system/bulk-submit"));
     let submits = minted("b__b", "system/bulk-submit");
     send("b__b", &submits, "$bulk-submit", &completed).expect(200);
@@ -315,10 +317,7 @@ fn secure(body: Vec<u8>) -> (String, String) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                head.push(byte[0]);
-            }
+            head_of(&mut stream);
             let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(&body);
             stream.conn.send_close_notify();

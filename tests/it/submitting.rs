@@ -1,12 +1,12 @@
 //! Submissions of bulk data: what is announced, replaced and taken back.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
 
-use crate::importing::{done, events, files, parameters, patients, relay, said};
+use crate::importing::{done, events, files, head_of, parameters, patients, relay, said};
 use crate::support::{Client, Reply, TestServer};
 
 #[test]
@@ -119,12 +119,9 @@ fn slow(first: Vec<u8>, rest: Vec<u8>) -> (String, Sender<()>) {
 }
 
 fn answer(mut stream: TcpStream, own: &str, first: &[u8], rest: &[u8], waits: &Receiver<()>) {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-        head.push(byte[0]);
-    }
+    let head = head_of(&mut stream);
     let manifest = json!({"output": [{"type": "Patient", "url": format!("{own}/slow")}]}).to_string();
-    if !head.starts_with(b"GET /slow") {
+    if !head.starts_with("GET /slow") {
         let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{manifest}", manifest.len());
         return;
     }
@@ -164,8 +161,8 @@ fn what_is_replaced_is_taken_back_even_if_the_replacement_is_replaced() {
     assert!(fhir.get("/Patient/p5").status == 200 && fhir.get("/Patient/p0").status != 200);
 }
 
-#[test]
-fn what_is_stopped_is_taken_back_after_a_crash_too() {
+/// A server that was killed while it read the manifest of submission `s`, and started again; where the manifest lies.
+fn cut_off() -> (TestServer, String) {
     let mut server = TestServer::start();
     let fhir = server.fhir("a__b");
     let (url, go) = slow(many(0..400), Vec::new());
@@ -176,6 +173,12 @@ fn what_is_stopped_is_taken_back_after_a_crash_too() {
     server.kill();
     drop(go);
     server.restart();
+    (server, url)
+}
+
+#[test]
+fn what_is_stopped_is_taken_back_after_a_crash_too() {
+    let (mut server, _) = cut_off();
     let fhir = server.fhir("a__b");
     assert!(count(&fhir, "Patient") > 0);
     submit(&fhir, "s", &[("submissionStatus", json!("stopped"))]).expect(200);
@@ -234,16 +237,7 @@ fn what_refers_to_one_another_is_taken_back_whatever_the_settings() {
 
 #[test]
 fn a_manifest_that_a_crash_has_cut_off_is_told_of() {
-    let mut server = TestServer::start();
-    let fhir = server.fhir("a__b");
-    let (url, go) = slow(many(0..400), Vec::new());
-    submit(&fhir, "s", &[("manifestUrl", json!(format!("{url}/m"))), base()]).expect(200);
-    while count(&fhir, "Patient") == 0 {
-        std::thread::yield_now();
-    }
-    server.kill();
-    drop(go);
-    server.restart();
+    let (server, url) = cut_off();
     let fhir = server.fhir("a__b");
     submit(&fhir, "s", &[("submissionStatus", json!("completed"))]).expect(200);
     let whole = done(&server, status(&fhir, "s"));

@@ -283,8 +283,7 @@ impl<'a> Import<'a> {
     /// # Errors
     /// The disk refuses.
     pub fn tell(&self, texts: impl Iterator<Item = String>) -> Result<()> {
-        let of = |text: String| json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing", "details": {"text": text}, "diagnostics": text}]});
-        let lines: Vec<String> = texts.map(|text| of(text).to_string() + "\n").collect();
+        let lines: Vec<String> = texts.map(|text| outcome::informational("error", "processing", &[text]).to_string() + "\n").collect();
         if lines.is_empty() {
             return Ok(());
         }

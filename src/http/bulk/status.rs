@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Result, ask, submit};
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::http::App;
 use crate::http::negotiate::Format;
 use crate::http::policy::Bearer;
@@ -42,8 +42,7 @@ pub fn of(job: &Job, asked: &Asked<'_>, sim: &Sim, app: &App) -> Answer {
     }
     if state.err.as_deref() == Some("transient_error") && !job.once.swap(true, Ordering::AcqRel) {
         let text = "a fault that this export was told to have, once; ask again";
-        let outcome =
-            json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "transient", "details": {"text": text}, "diagnostics": text}]});
+        let outcome = outcome::informational("error", "transient", &[text.to_owned()]);
         return Answer::of(500, "application/fhir+json; charset=utf-8", outcome.to_string().into_bytes()).with("retry-after", AGAIN_S.to_string());
     }
     let answer = if state.task == Task::Submission { submit::status(job, &state, asked, sim, app) } else { of_files(job, &state, asked, sim.now_ms()) };
@@ -149,9 +148,6 @@ pub fn item(output: &Output, url: &dyn Fn(&str) -> String) -> Value {
     }
     if let Some(input) = &output.input {
         put("inputUrl", input.clone());
-    }
-    if let Some(file) = &output.continues {
-        put("continuesInFile", url(file));
     }
     item["count"] = output.count.into();
     if !output.severities.is_empty() {

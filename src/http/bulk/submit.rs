@@ -13,7 +13,7 @@ use super::import::{Gate, Import, outcomes, proven};
 use super::{Result, bad, state, status, withdraw};
 use crate::clock::EventId;
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Failure, Kind, outcome};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::{Answer, http_date};
 use crate::http::{App, outbound};
@@ -88,12 +88,12 @@ impl Said {
     }
 }
 
-/// Proves that the token is one of a client that submits, or may write everything.
+/// Proves that the token is one of a client that submits, or may write everything: what is stopped is deleted.
 fn may_submit(bearer: Option<&Bearer>) -> Result<()> {
     match bearer {
-        Some(bearer) if !bearer.access.scope.split_ascii_whitespace().any(|scope| scope == SUBMITS) => {
-            bearer.may(&[Need(None, 'c'), Need(None, 'u')]).map_err(|f| Failure { diagnostics: format!("{}, or {SUBMITS}", f.diagnostics), ..f })
-        }
+        Some(bearer) if !bearer.access.scope.split_ascii_whitespace().any(|scope| scope == SUBMITS) => bearer
+            .may(&[Need(None, 'c'), Need(None, 'u'), Need(None, 'd')])
+            .map_err(|f| Failure { diagnostics: format!("{}, or {SUBMITS}", f.diagnostics), ..f }),
         Some(_) | None => Ok(()),
     }
 }
@@ -225,8 +225,7 @@ fn of_manifest(url: String, fetch: Fetch, recorded: Receiver<Option<EventId>>, s
             }
             Err(failure) => ("error", failure.kind.issue_code(), failure.diagnostics),
         };
-        let outcome =
-            json!({"resourceType": "OperationOutcome", "issue": [{"severity": severity, "code": code, "details": {"text": text}, "diagnostics": text}]});
+        let outcome = outcome::informational(severity, code, &[text]);
         let file = "summary.OperationOutcome.ndjson";
         std::fs::write(job.place(file), format!("{outcome}\n")).map_err(|e| storage_failure("what became of the submission cannot be written", &e))?;
         job.found(|state| state.error.insert(0, outcomes(file.to_owned(), severity, 1)));
@@ -283,8 +282,7 @@ fn failure(job: &Job, part: &Job, manifest: &str, why: &str, root: &str) -> Valu
     let file = format!("{}.OperationOutcome.ndjson", part.id);
     let output = outcomes(file.clone(), "error", 1);
     if job.file(&file).is_none() {
-        let outcome =
-            json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "exception", "details": {"text": why}, "diagnostics": why}]});
+        let outcome = outcome::informational("error", "exception", &[why.to_owned()]);
         let _ = std::fs::write(job.place(&file), format!("{outcome}\n"));
         job.found(|state| state.error.push(output.clone()));
     }

@@ -23,7 +23,7 @@ use super::{Job, Jobs, Output, State, Work};
 use crate::clock::EventId;
 use crate::fhir::reference::Reference;
 use crate::fhir::subset::Subset;
-use crate::fhir::{Failure, Kind, raw};
+use crate::fhir::{Failure, Kind, outcome, raw};
 use crate::index::{Budget, Find, Found, Hit, Position, Span};
 use crate::query::Query;
 use crate::search::condition::Condition;
@@ -471,10 +471,7 @@ impl Export<'_> {
 
     /// A file of OperationOutcomes.
     fn outcomes(&self, name: &str, texts: &[String]) -> Result<Output, Failure> {
-        let outcome = |text: &String| {
-            json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": "processing", "details": {"text": text}, "diagnostics": text}]})
-                .to_string()
-        };
+        let outcome = |text: &String| outcome::informational("error", "processing", std::slice::from_ref(text)).to_string();
         let lines: Vec<String> = texts.iter().map(outcome).collect();
         let output = self.write("OperationOutcome", name, &lines).map_err(failed)?;
         Ok(Output { severities: BTreeMap::from([("error".to_owned(), lines.len())]), ..output })
