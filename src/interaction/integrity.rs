@@ -18,7 +18,7 @@ use crate::sim::{Integrity, NewVersion, Snapshot, Stored, Versioning};
 
 /// Most referrers that a refusal names.
 const MAX_NAMED: usize = 5;
-/// Most referrers that are looked at; where there are more, some surely refer to what is there now.
+/// Most referrers that are looked at besides those of the same exchange; where there are more, some surely refer to what is there now.
 const MAX_REFERRERS: usize = 1_000;
 
 /// Refuses changes after which a reference leads to nothing; says which of them is to blame.
@@ -96,7 +96,8 @@ fn is_referred_to_by_nobody(change: &NewVersion, made: &FxHashSet<String>, gone:
         return Ok(());
     }
     let uid = format!("{}/{}", change.type_name, change.id);
-    let (total, found) = snapshot.matching(&Query::term(&refers_term(&uid)), MAX_REFERRERS, &snapshot.budget())?;
+    let most = MAX_REFERRERS + made.len() + gone.len();
+    let (total, found) = snapshot.matching(&Query::term(&refers_term(&uid)), most, &snapshot.budget())?;
     let mut named = Vec::new();
     for stored in &found {
         let other = format!("{}/{}", stored.type_name, search::id_of(stored)?);

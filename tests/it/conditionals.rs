@@ -326,3 +326,17 @@ fn a_reference_to_a_version_asks_for_that_version() {
     fhir.put("/Observation/of-old", &changed).expect(422);
     fhir.delete("/Observation/of-old").expect(204);
 }
+
+#[test]
+fn many_that_refer_to_one_go_with_it() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"referentialIntegrity": "on"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    let entry = |resource: Value| json!({"request": {"method": "PUT", "url": format!("{}/{}", resource["resourceType"].as_str().unwrap(), resource["id"].as_str().unwrap())}, "resource": resource});
+    let mut entries = vec![entry(json!({"resourceType": "Patient", "id": "hub"}))];
+    entries.extend((0..1_200).map(|n| entry(json!({"resourceType": "Basic", "id": format!("b{n}"), "subject": {"reference": "Patient/hub"}}))));
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+    fhir.delete("/Patient/hub").expect(409).refusal();
+    fhir.delete("/Patient/hub?_cascade=delete").expect(204);
+    assert_eq!(fhir.get("/Basic?_summary=count").json()["total"], 0);
+}
