@@ -22,6 +22,7 @@ mod negotiate;
 mod outbound;
 mod pages;
 mod policy;
+mod readers;
 pub mod replay;
 mod resend;
 mod respond;
@@ -72,6 +73,7 @@ pub struct App {
     pages: Pages,
     metrics: metrics::Metrics,
     lane: lane::Lane,
+    readers: readers::Readers,
     /// The keys of simulators that were asked for.
     keys: smart::Known,
     /// Exports.

@@ -153,6 +153,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         pages,
         metrics,
         lane: super::lane::Lane::new()?,
+        readers: super::readers::Readers::new(),
         keys: super::smart::Known::default(),
         jobs: Arc::default(),
         used: super::smart::Used::default(),

@@ -73,12 +73,13 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     {
         sim = next;
     }
-    let mut outcome = run(&app, &sim, &call).await;
+    let port = request.peer_addr().map_or(0, |peer| peer.port());
+    let mut outcome = run(&app, &sim, &call, port).await;
     for _ in 0..MAX_AGAIN {
         // It was sealed or emptied meanwhile, and nothing came of the request: the next of its name takes it.
         let Some(next) = successor(&app, &sim, &outcome).await else { break };
         sim = next;
-        outcome = run(&app, &sim, &call).await;
+        outcome = run(&app, &sim, &call, port).await;
     }
     let Outcome { mut answer, event, ticket } = outcome;
     if !sim.durable(ticket).await {
@@ -118,7 +119,7 @@ async fn again(app: &Data<App>, sim: &Arc<Sim>) -> Option<Arc<Sim>> {
 }
 
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.
-async fn run(app: &App, sim: &Arc<Sim>, call: &Arc<Call>) -> Outcome {
+async fn run(app: &App, sim: &Arc<Sim>, call: &Arc<Call>, port: u16) -> Outcome {
     let long = match &call.asked {
         Ok(
             Interaction::Batch(_)
@@ -130,11 +131,14 @@ async fn run(app: &App, sim: &Arc<Sim>, call: &Arc<Call>) -> Outcome {
         ) => true,
         Ok(Interaction::Search(search)) => call.at.is_some() || !is_selective(search, sim.snapshot().version()),
         Ok(Interaction::Create(..) | Interaction::Update(..) | Interaction::Patch(..) | Interaction::Delete(_)) | Err(_) => {
-            call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy())
+            call.operation != Operation::Get && (call.body.len() > INLINE_BYTES || sim.is_busy() || app.readers.others(call.started, port))
         }
         Ok(Interaction::Read(..) | Interaction::Vread(..)) => false,
     };
     if !long {
+        if call.operation == Operation::Get {
+            app.readers.saw(call.started, port);
+        }
         return exchange(sim, call);
     }
     let (version, format) = (sim.snapshot().version(), call.format.clone());
