@@ -324,6 +324,9 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
         self.rate("search identifier again c=16", server.url, 16, server, "math.randomseed(SEED)\nrequest=function() return wrk.format('GET','%s/Patient?identifier='..(%s):gsub('|','%%%%7C'):gsub(':','%%%%3A')) end" % (path, number))
         create = "math.randomseed(SEED)\nlocal h={['Content-Type']='application/fhir+json',['Prefer']='return=minimal'}\nlocal body=[==[%s]==]\nrequest=function() h['If-None-Exist']='identifier='..%s; return wrk.format('POST','%s/Patient',h,body) end"
         self.rate("conditional create that matches c=16", server.url, 16, server, create % (json.dumps(patient("X", "X", "1970-01-01")), number, path))
+        server.call("PATCH", "/api/sims/" + sim, {"settings": {"record": "changes"}})
+        self.rate("the same where only changes are recorded c=16", server.url, 16, server, create % (json.dumps(patient("X", "X", "1970-01-01")), number, path))
+        server.call("PATCH", "/api/sims/" + sim, {"settings": {"record": "writes"}})
         server.call("PUT", "/api/sims/bench__patch")
         update = self.create_lua("bench__patch", "PUT", 1000)
         self.rate("update of 1,000 ids again c=16", server.url, 16, server, update)

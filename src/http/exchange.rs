@@ -186,16 +186,21 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
         let perform = || call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
         let (answer, changes, issues) = call.answered(perform, snapshot.version());
         used(sim, call, &changes);
-        let draft = Draft {
+        let is_kept = !changes.is_empty() || profile.settings.record != Record::Changes;
+        let draft = is_kept.then(|| Draft {
             record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
             request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
             response_body: answer.body.clone().map(|body| (call.answer_file(), body)),
             changes,
-        };
+        });
         (draft, answer)
     });
     match outcome {
-        Ok((answer, event, ticket)) => Outcome { answer, event: Some(event.to_string()), ticket },
+        Ok((answer, Some(event), ticket)) => Outcome { answer, event: Some(event.to_string()), ticket },
+        Ok((answer, None, ticket)) => {
+            let number = log(sim, call, &answer, None);
+            Outcome { answer, event: Some(format!("log-{number}")), ticket }
+        }
         Err(failure) => {
             if !sim.is_over() {
                 tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
@@ -207,18 +212,30 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
 
 fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
     let profile = sim.profile();
-    let now_ms = sim.now_ms();
     let perform = || {
         let snapshot = call.seen(sim)?;
         let stamp = Stamp { event: snapshot.last_event(), operation: Operation::Get };
-        call.performed(&snapshot, stamp, now_ms, &profile.created)
+        call.performed(&snapshot, stamp, sim.now_ms(), &profile.created)
     };
     let (answer, ..) = call.answered(perform, profile.version());
     let event = (profile.settings.record == Record::All).then(|| sim.next_read());
+    let number = log(sim, call, &answer, event);
+    let id = match event {
+        Some(event) => {
+            record_read(sim, event, call, &answer);
+            event.to_string()
+        }
+        None => format!("log-{number}"),
+    };
+    Outcome { answer, event: Some(id), ticket: Ticket::default() }
+}
+
+/// Notes in the request log what changed nothing, and tells of it; the number of the entry.
+fn log(sim: &Sim, call: &Call, answer: &Answer, event: Option<EventId>) -> u64 {
     let entry = Waiting {
         event,
         number: 0,
-        at_ms: now_ms,
+        at_ms: sim.now_ms(),
         interaction: call.name(),
         method: call.method,
         url: call.url.as_str().into(),
@@ -228,19 +245,11 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
         fault: call.fault.as_ref().map(|f| f.rule.as_str().into()),
     };
     // One that is recorded is told of when its folder is there.
-    let number = sim.log.push(entry, |entry| {
+    sim.log.push(entry, |entry| {
         if event.is_none() {
             sim.feed.tell(|| Happening::Read(entry.shown()));
         }
-    });
-    let id = match event {
-        Some(event) => {
-            record_read(sim, event, call, &answer);
-            event.to_string()
-        }
-        None => format!("log-{number}"),
-    };
-    Outcome { answer, event: Some(id), ticket: Ticket::default() }
+    })
 }
 
 /// Writes the folder of a read off the request's path.

@@ -260,11 +260,16 @@ impl Sim {
     /// Plans an exchange against the newest snapshot and commits it.
     ///
     /// `plan` is called once, with no other exchange going on. What it returns is written as one event folder; then readers
-    /// see its changes; then this returns. The response may go out once the ticket is durable.
+    /// see its changes; then this returns the event. The response may go out once the ticket is durable. Where it returns no
+    /// draft there is no event.
     ///
     /// # Errors
     /// The disk refused: nothing is stored, no reader sees anything, and the plan's response must not be sent.
-    pub fn exchange<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
+    pub fn exchange<'a, R>(
+        &self,
+        operation: Operation,
+        plan: impl FnOnce(&Snapshot, Stamp) -> (Option<Draft<'a>>, R),
+    ) -> Result<(R, Option<EventId>, Ticket), Failure> {
         if !self.flusher.wait(&self.published, &self.closed) {
             return Err(Failure::new(Kind::Storage, "the index cannot be written, and what is not in it yet is too much; nothing was stored"));
         }
@@ -282,10 +287,18 @@ impl Sim {
         outcome
     }
 
-    fn exchange_locked<'a, R>(&self, operation: Operation, plan: impl FnOnce(&Snapshot, Stamp) -> (Draft<'a>, R)) -> Result<(R, EventId, Ticket), Failure> {
+    fn exchange_locked<'a, R>(
+        &self,
+        operation: Operation,
+        plan: impl FnOnce(&Snapshot, Stamp) -> (Option<Draft<'a>>, R),
+    ) -> Result<(R, Option<EventId>, Ticket), Failure> {
         let before = self.published.load_full();
         let stamp = Stamp { event: self.order.begin(|| self.next_event()), operation };
         let (draft, response) = plan(&before, stamp);
+        let Some(draft) = draft else {
+            self.order.end(stamp.event, None, &self.feed);
+            return Ok((response, None, Ticket::default()));
+        };
         let defines = draft.changes.iter().any(|c| c.type_name == "SearchParameter");
         let purges = draft.changes.iter().any(|c| matches!(c.rewrites, Rewrites::Purge(_)));
         let committed = self.commit(&before, stamp, draft);
@@ -304,7 +317,7 @@ impl Sim {
         }
         self.published.store(Arc::new(after));
         self.took_place(stamp.event, operation, record);
-        Ok((response, stamp.event, ticket))
+        Ok((response, Some(stamp.event), ticket))
     }
 
     /// The only way from a plan to the truth.

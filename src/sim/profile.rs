@@ -233,6 +233,8 @@ pub enum Record {
     Writes,
     /// Reads and searches too.
     All,
+    /// Only those that change something; the others are in the request log.
+    Changes,
 }
 
 /// What becomes of content whose structure is not as the specification has it.

@@ -30,7 +30,7 @@ fn sim() -> &'static Arc<Sim> {
         let put = Interaction::Update(Whom::Id("p".parse().unwrap()), content, Conditions::default());
         let stored = sim.exchange(Operation::Put, |snapshot, stamp| {
             let changes = perform(&put, snapshot, &env(stamp)).unwrap().changes;
-            (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, ())
+            (Some(Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }), ())
         });
         let ((), _, _) = stored.unwrap();
         (dir, registry, sim)

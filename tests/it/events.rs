@@ -101,6 +101,31 @@ fn reads_are_logged_and_become_folders_when_the_simulator_says_so() {
 }
 
 #[test]
+fn only_what_changes_something_becomes_a_folder_when_the_simulator_says_so() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    api.put("/api/sims/a__b", &json!({"settings": {"record": "changes"}})).expect(201);
+    let create = || fhir.send("POST", "/Patient", &[("if-none-exist", "family=A")], patient("", "A").to_string().replace("\"id\":\"\",", "").as_bytes());
+    let made = create().expect(201);
+    let found = create().expect(200);
+    assert_eq!(found.header("location"), made.header("location"));
+    let refused = fhir.send("POST", "/Patient", &[], b"{\"resourceType\":").expect(400);
+    let nothing = fhir.delete("/Patient/none").expect(204);
+    let entries = api.get("/api/sims/a__b/log").json()["entries"].clone();
+    for (entry, reply, status) in [(0, &nothing, 204), (1, &refused, 400), (2, &found, 200)] {
+        assert_eq!((&entries[entry]["id"], &entries[entry]["status"]), (&json!(reply.header("x-fhirsim-event")), &json!(status)));
+    }
+    assert_eq!(entries[2]["interaction"], "create");
+    let folder = only_event(&server.simdb(), "a__b", "POST");
+    assert!(folder.ends_with(made.header("x-fhirsim-event")), "{folder:?}");
+    assert!(events(&server.simdb(), "a__b", "DELETE").is_empty());
+    // What did not become one leaves no gap.
+    fhir.put("/Patient/p", &patient("p", "B")).expect(201);
+    let listed = api.get("/api/sims/a__b/events").json();
+    assert_eq!((&listed["events"][0]["sequence"], &listed["events"][1]["sequence"]), (&json!(2), &json!(1)));
+}
+
+#[test]
 fn two_events_never_share_a_folder() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

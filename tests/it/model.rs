@@ -132,7 +132,7 @@ impl World {
                 let env = Env { base: "http://h/fhir", stamp, now_ms: 0, created: "", returns: Return::Unsaid, strict: false };
                 let mut reply = perform(interaction, snapshot, &env).unwrap();
                 let changes = std::mem::take(&mut reply.changes);
-                (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
+                (Some(Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }), reply)
             })
             .unwrap();
         drop(outcome);

@@ -44,7 +44,7 @@ pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, bod
                 response_body: answered.clone().map(|body| ("response_body.json", body)),
                 changes: Vec::new(),
             };
-            (draft, ())
+            (Some(draft), ())
         })
     });
     let failed = |why: String| {
@@ -54,7 +54,7 @@ pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, bod
     match kept.await {
         Ok(Ok(((), event, ticket))) => {
             sim.durable(ticket).await;
-            event.to_string()
+            event.map(|event| event.to_string()).unwrap_or_default()
         }
         Ok(Err(failure)) => failed(failure.diagnostics),
         Err(error) => failed(error.to_string()),

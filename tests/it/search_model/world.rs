@@ -69,7 +69,7 @@ impl World {
             let env = Env { base: BASE, stamp, now_ms: NOW_MS, created: "", returns: Return::Unsaid, strict: false };
             let mut reply = perform(interaction, snapshot, &env).unwrap();
             let changes = std::mem::take(&mut reply.changes);
-            (Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }, reply)
+            (Some(Draft { record: EventRecord::default(), request_body: None, response_body: None, changes }), reply)
         });
         drop(written.unwrap());
     }
