@@ -20,6 +20,7 @@ use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
 use crate::sim::faults::Fault;
 use crate::sim::feed::Happening;
 use crate::sim::log::Waiting;
+use crate::sim::profile::Profile;
 use crate::sim::usage::Seen;
 use crate::sim::{Draft, NewVersion, Record, Sim, Snapshot, Stamp};
 use crate::simdb::EventRecord;
@@ -180,8 +181,29 @@ fn used(sim: &Sim, call: &Call, changes: &[NewVersion]) {
     }
 }
 
+/// Where only changes are recorded, a conditional create that finds its resource is a read, and waits for no other write.
+fn found(sim: &Sim, call: &Call, profile: &Profile) -> Option<Outcome> {
+    let is_conditional = matches!(&call.asked, Ok(Interaction::Create(_, conditions)) if conditions.if_none_exist.is_some());
+    if !is_conditional || profile.settings.record != Record::Changes {
+        return None;
+    }
+    let snapshot = sim.snapshot();
+    let stamp = Stamp { event: snapshot.last_event(), operation: call.operation };
+    let (answer, changes, _) = call.answered(|| call.performed(&snapshot, stamp, sim.now_ms(), &profile.created), snapshot.version());
+    changes.is_empty().then(|| unrecorded(sim, call, answer))
+}
+
+/// What comes of a call that changed nothing and is in the request log only.
+fn unrecorded(sim: &Sim, call: &Call, answer: Answer) -> Outcome {
+    let number = log(sim, call, &answer, None);
+    Outcome { answer, event: Some(format!("log-{number}")), ticket: Ticket::default() }
+}
+
 fn write(sim: &Sim, call: &Call) -> Outcome {
     let profile = sim.profile();
+    if let Some(outcome) = found(sim, call, &profile) {
+        return outcome;
+    }
     let outcome = sim.exchange(call.operation, |snapshot, stamp| {
         let perform = || call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
         let (answer, changes, issues) = call.answered(perform, snapshot.version());
@@ -197,10 +219,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     });
     match outcome {
         Ok((answer, Some(event), ticket)) => Outcome { answer, event: Some(event.to_string()), ticket },
-        Ok((answer, None, ticket)) => {
-            let number = log(sim, call, &answer, None);
-            Outcome { answer, event: Some(format!("log-{number}")), ticket }
-        }
+        Ok((answer, None, _)) => unrecorded(sim, call, answer),
         Err(failure) => {
             if !sim.is_over() {
                 tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
