@@ -6,7 +6,7 @@
 
 pub mod scope;
 
-use jsonwebtoken::jwk::{Jwk, KeyOperations};
+use jsonwebtoken::jwk::{Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -202,7 +202,10 @@ fn usable(keys: &Value) -> Result<Vec<Jwk>, Refused> {
         return Err(Refused::new("invalid_grant", format!("the client has more than {MAX_KEYS} keys")));
     }
     let listed = keys.get("keys").and_then(Value::as_array).ok_or_else(|| Refused::new("invalid_grant", "the client's keys are no JWKS: {\"keys\":[…]}"))?;
-    let verifies = |key: &Jwk| key.common.key_operations.as_ref().is_none_or(|ops| ops.contains(&KeyOperations::Verify));
+    let verifies = |key: &Jwk| {
+        let is_for_it = key.common.public_key_use.as_ref().is_none_or(|wanted| *wanted == PublicKeyUse::Signature);
+        is_for_it && key.common.key_operations.as_ref().is_none_or(|ops| ops.contains(&KeyOperations::Verify))
+    };
     Ok(listed.iter().filter_map(|key| serde_json::from_value::<Jwk>(key.clone()).ok()).filter(verifies).collect())
 }
 

@@ -11,9 +11,9 @@ use crate::simdb::EventRecord;
 /// Longest body that is shown, or repeated in a command.
 const REPEATED_BYTES: u64 = 1 << 20;
 
-/// Headers that the other tool sends by itself.
+/// Headers that the other tool sends by itself, or that are not true of the body as it is kept, unpacked.
 fn is_theirs(name: &str) -> bool {
-    matches!(name, "host" | "content-length" | "connection" | "accept-encoding" | "user-agent" | "transfer-encoding")
+    matches!(name, "host" | "content-length" | "content-encoding" | "connection" | "accept-encoding" | "user-agent" | "transfer-encoding")
 }
 
 fn headers(record: &EventRecord) -> impl Iterator<Item = (&str, &str)> {

@@ -145,7 +145,8 @@ pub async fn kick_off(
         method: request.method().clone(),
         accept: routes::text(request, header::ACCEPT).unwrap_or_default().to_owned(),
         content_type: routes::text(request, header::CONTENT_TYPE).unwrap_or_default().to_owned(),
-        prefer: routes::text(request, "prefer").unwrap_or_default().to_ascii_lowercase(),
+        // Several lines are one list, RFC 9110, 5.3.
+        prefer: request.headers().get_all("prefer").filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ").to_ascii_lowercase(),
         query: request.query_string().to_owned(),
         url: format!("{}{}", context.base, request.uri().path_and_query().map_or("", |p| p.as_str()).split_once("/fhir").map_or("", |(_, rest)| rest)),
         body: body.clone(),

@@ -274,7 +274,8 @@ fn log(sim: &Sim, call: &Call, answer: &Answer, event: Option<EventId>) -> u64 {
 /// Writes the folder of a read off the request's path.
 fn record_read(sim: &Arc<Sim>, event: EventId, call: &Call, answer: &Answer) {
     let (sim, record, asked, file) = (sim.clone(), call.record(answer), call.body.clone(), call.body_file);
-    let (answered, answer_file) = (answer.body.clone(), call.answer_file());
+    // To HEAD, what there would be is not sent.
+    let (answered, answer_file) = (answer.body.clone().filter(|_| call.method != "HEAD"), call.answer_file());
     actix_web::rt::task::spawn_blocking(move || {
         let asked = (!asked.is_empty()).then_some((file, &asked[..]));
         if let Err(error) = sim.record_read(event, record, asked, answered.as_deref().map(|body| (answer_file, body))) {

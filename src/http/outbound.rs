@@ -10,11 +10,11 @@ use crate::fhir::id::clip;
 use crate::fhir::{Failure, Kind};
 
 /// How it sends: never to where an answer redirects, for what was allowed is one place, and where that refers to is another; over TLS if
-/// the system trusts the other's certificate.
+/// the system trusts the other's certificate; to the place itself, whatever proxy the environment names.
 #[must_use]
 pub fn configured() -> ConfigBuilder<AgentScope> {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-    Agent::config_builder().max_redirects(0).http_status_as_error(false).tls_config(tls)
+    Agent::config_builder().max_redirects(0).http_status_as_error(false).tls_config(tls).proxy(None)
 }
 
 /// An agent that does so.

@@ -111,7 +111,13 @@ impl Bearer {
                 match allows(&self.scopes, search.type_name, 's') {
                     Verdict::Yes => {}
                     Verdict::No => return Err(self.lacks(Need(search.type_name, 's'))),
-                    Verdict::Matching(restriction) => search.parameters.extend(pairs(&restriction)),
+                    // What was, is not looked at, and may have been another thing.
+                    Verdict::Matching(_) if past => return Err(self.lacks(Need(search.type_name, 's'))),
+                    Verdict::Matching(restriction) => {
+                        let restriction = pairs(&restriction);
+                        still(&restriction, search.type_name, sim)?;
+                        search.parameters.extend(restriction);
+                    }
                 }
                 Ok(Interaction::Search(search))
             }
@@ -143,13 +149,24 @@ fn alongside(parameters: &[(String, String)]) -> Vec<Need> {
     if parameters.iter().any(leads) { vec![Need(None, 's')] } else { Vec::new() }
 }
 
+/// Proves that the search of a scope is still one: its parameter may be gone since the token was made.
+fn still(restriction: &[(String, String)], type_name: Option<&'static str>, sim: &Sim) -> Result<(), Failure> {
+    let type_name = type_name.ok_or_else(|| Failure::new(Kind::Forbidden, "the token allows searches of one type only; name it".to_owned()))?;
+    condition(restriction, type_name, &sim.snapshot(), sim.now_ms()).map_err(no_longer)
+}
+
+fn no_longer(failure: Failure) -> Failure {
+    let message = format!("the search in the token's scope means nothing here any more: {}; ask for another token", failure.diagnostics);
+    Failure { kind: Kind::Forbidden, diagnostics: message, ..failure }
+}
+
 /// Whether a resource is one that a search finds.
 fn matches(search: &str, type_name: &'static str, id: &ResourceId, sim: &Sim) -> Result<bool, Failure> {
     let snapshot = sim.snapshot();
     let mut parameters = pairs(search);
     parameters.push(("_id".to_owned(), id.to_string()));
     let scope = crate::search::Scope { type_name: Some(type_name), compartment: None };
-    let search = Search::parse(&parameters, scope, snapshot.params())?;
+    let search = Search::parse(&parameters, scope, snapshot.params()).and_then(Search::strict).map_err(no_longer)?;
     Ok(snapshot.search(&search, From::default(), 1, sim.now_ms(), &snapshot.budget())?.total > 0)
 }
 

@@ -31,6 +31,8 @@ pub struct Replay {
     headers: Vec<(String, String)>,
     /// `Patient/old` to `Patient/new`.
     ids: BTreeMap<String, String>,
+    /// The links of pages, as they were and as they are: each server counts on from a place of its own.
+    links: BTreeMap<String, String>,
 }
 
 /// What came of a request that was sent again.
@@ -49,7 +51,7 @@ impl Replay {
     #[must_use]
     pub fn to(base: &str, headers: Vec<(String, String)>) -> Self {
         let agent = outbound::agent(outbound::configured().timeout_global(Some(LONGEST)).build());
-        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new() }
+        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new(), links: BTreeMap::new() }
     }
 
     /// Sends a recorded request again: an event as the API shows it, with its bodies.
@@ -58,14 +60,12 @@ impl Replay {
     /// Nobody answers there.
     pub fn again(&mut self, event: &Value) -> Result<Sent, String> {
         let (request, response) = (&event["request"], &event["response"]);
-        let url = request["url"].as_str().unwrap_or_default();
-        // `/sim/<name>/fhir/...`, and a name may have `fhir` in it.
-        let below = url.strip_prefix("/sim/").and_then(|rest| rest.split_once('/')?.1.strip_prefix("fhir")).unwrap_or_default();
+        let below = below(request["url"].as_str().unwrap_or_default()).unwrap_or_default();
         if !below.is_empty() && !below.starts_with(['/', '?']) {
             // Of an imported event it may be anything: it must not become part of the host.
             return Ok(Sent { differences: vec!["not sent: its URL is none of an endpoint".to_owned()], ..Sent::default() });
         }
-        let url = format!("{}{}", self.base, self.renamed(below));
+        let url = self.links.get(below).cloned().unwrap_or_else(|| format!("{}{}", self.base, self.renamed(below)));
         if request["text"].is_null() && request["bodyBytes"].as_u64().unwrap_or(0) > 0 {
             return Ok(Sent { differences: vec!["not sent: its body is no text, or longer than a MiB".to_owned()], ..Sent::default() });
         }
@@ -96,6 +96,7 @@ impl Replay {
         match (response["text"].as_str().and_then(parsed), parsed(&text)) {
             (Some(before), Some(mut now)) => {
                 self.learn_entries(&before, &now);
+                self.learn_links(&before, &now);
                 let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
                 // What is found in no order that was asked for may come in another.
                 if before["type"] == "searchset" && !below.contains("_sort") {
@@ -127,12 +128,31 @@ impl Replay {
         }
     }
 
+    fn learn_links(&mut self, before: &Value, now: &Value) {
+        let links = |bundle: &Value| bundle["link"].as_array().cloned().unwrap_or_default();
+        let now = links(now);
+        for link in links(before) {
+            let same = now.iter().find(|other| other["relation"] == link["relation"]);
+            if let (Some(before), Some(now)) = (link["url"].as_str().and_then(below), same.and_then(|same| same["url"].as_str()))
+                && now.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with(['/', '?']))
+            {
+                self.links.insert(before.to_owned(), now.to_owned());
+            }
+        }
+    }
+
     fn learn_entries(&mut self, before: &Value, now: &Value) {
         let entries = |bundle: &Value| bundle["entry"].as_array().cloned().unwrap_or_default();
         for (before, now) in entries(before).iter().zip(&entries(now)) {
             self.learn(before["response"]["location"].as_str(), now["response"]["location"].as_str());
         }
     }
+}
+
+/// What follows the endpoint in `/sim/<name>/fhir/...`, with or without a host before it; a name may have `fhir` in it.
+fn below(url: &str) -> Option<&str> {
+    let path = url.find("/sim/").map(|at| &url[at + 5..])?;
+    path.split_once('/')?.1.strip_prefix("fhir")
 }
 
 /// `Patient/123` of `http://x/fhir/Patient/123/_history/1`.
@@ -160,7 +180,7 @@ fn header_differs(name: &str, before: Option<&str>, now: Option<&str>) -> Option
 fn align(before: &Value, now: &mut Value) {
     let uid = |entry: &Value| format!("{}/{}", entry["resource"]["resourceType"], entry["resource"]["id"]);
     let order: BTreeMap<String, usize> = before["entry"].as_array().into_iter().flatten().enumerate().map(|(n, entry)| (uid(entry), n)).collect();
-    if let Some(entries) = now["entry"].as_array_mut() {
+    if let Some(entries) = now.get_mut("entry").and_then(Value::as_array_mut) {
         entries.sort_by_key(|entry| order.get(&uid(entry)).copied().unwrap_or(usize::MAX));
     }
 }
@@ -172,8 +192,6 @@ fn is_own(at: &str, name: &str) -> bool {
         "fullUrl" | "link" | "location" | "etag" | "lastModified" | "diagnostics" | "details" | "text" => {
             at.is_empty() || at.contains("entry") || at.contains("issue")
         }
-        // Of a Bundle that was made for the answer.
-        "id" => at.is_empty(),
         _ => false,
     }
 }
@@ -182,10 +200,15 @@ fn compare(before: &Value, now: &Value, at: &str, found: &mut Vec<String>) {
     let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), |v| crate::fhir::id::clip(&v.to_string()));
     match (before, now) {
         (Value::Object(a), Value::Object(b)) => {
-            let own_bundle = at.is_empty() && a.get("resourceType").is_some_and(|t| t == "Bundle");
+            // One that was made for the answer, and that within it.
+            let kind = a.get("type").and_then(Value::as_str).unwrap_or_default();
+            let is_made = matches!(kind, "searchset" | "history" | "batch-response" | "transaction-response");
+            let own_bundle = a.get("resourceType").is_some_and(|t| t == "Bundle") && (at.is_empty() || is_made);
+            let is_statement = at.is_empty() && a.get("resourceType").is_some_and(|t| t == "CapabilityStatement");
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for name in names {
-                if is_own(at, name) && (name != "id" || own_bundle) || name == "meta" && own_bundle {
+                let is_about_server = is_statement && matches!(name.as_str(), "date" | "implementation" | "software");
+                if is_own(at, name) && name != "id" || matches!(name.as_str(), "id" | "meta") && own_bundle || is_about_server {
                     continue;
                 }
                 let here = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
@@ -199,6 +222,8 @@ fn compare(before: &Value, now: &Value, at: &str, found: &mut Vec<String>) {
             a.iter().zip(b).enumerate().for_each(|(n, (x, y))| compare(x, y, &format!("{at}[{n}]"), found));
         }
         _ if before == now => {}
+        // The same place, each of its own endpoint.
+        (Value::String(a), Value::String(b)) if a.starts_with("http") && b.starts_with("http") && below(a).is_some() && below(a) == below(b) => {}
         _ => found.push(format!("{at} is {} instead of {}", shown(Some(now)), shown(Some(before)))),
     }
 }

@@ -29,6 +29,9 @@ impl Answer {
         if let Some(allow) = failure.allow {
             answer.headers.push(("allow", allow.to_owned()));
         }
+        if failure.kind == Kind::TooMany {
+            answer.headers.push(("retry-after", "1".to_owned()));
+        }
         if failure.kind == Kind::Unauthorized {
             answer.headers.push(("www-authenticate", "Bearer error=\"invalid_token\"".to_owned()));
         }

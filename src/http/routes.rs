@@ -147,6 +147,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
     let metrics = metrics::Metrics::new(registry.clone());
     let (stopping, is_stopping) = tokio::sync::watch::channel(false);
     let (workers, read_timeout) = (options.workers, options.read_timeout);
+    let used = super::smart::Used::open(registry.root())?;
     let state = web::Data::new(App {
         registry,
         options: Options { addr, ..options },
@@ -156,7 +157,7 @@ pub fn start(registry: Arc<Registry>, options: Options) -> io::Result<Server> {
         readers: super::readers::Readers::new(),
         keys: super::smart::Known::default(),
         jobs: Arc::default(),
-        used: super::smart::Used::default(),
+        used,
         stopping: is_stopping,
     });
 

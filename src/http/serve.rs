@@ -251,7 +251,7 @@ fn call(
         url: shown_url(request),
         headers: if recorded { recorded_headers(request) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
-        body,
+        body: without_secrets(body),
         type_name,
         accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
         client: request.peer_addr().map(|a| a.ip()),
@@ -261,6 +261,22 @@ fn call(
         fault,
         authorization,
     }
+}
+
+/// The body without what a client proves itself by, should it have been sent to the wrong place.
+fn without_secrets(body: Bytes) -> Bytes {
+    let is_secret = |name: &str| matches!(name, "client_assertion" | "client_secret");
+    let begins = |what: &[u8]| body.starts_with(what) || body.windows(what.len() + 1).any(|w| w[0] == b'&' && &w[1..] == what);
+    if body.len() > INLINE_BYTES || body.first().is_none_or(|b| matches!(b, b'{' | b'[' | b'<')) || !(begins(b"client_assertion=") || begins(b"client_secret="))
+    {
+        return body;
+    }
+    let Ok(text) = std::str::from_utf8(&body) else { return body };
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in pairs(text) {
+        kept.append_pair(&name, if is_secret(&name) { "[redacted]" } else { &value });
+    }
+    kept.finish().into()
 }
 
 /// The refusal of a write to a simulator as it was.

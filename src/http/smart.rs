@@ -1,6 +1,8 @@
 //! SMART Backend Services of a simulator: its configuration, registration of clients, tokens.
 
 use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +29,7 @@ use crate::sim::profile::BULK_TYPE;
 use crate::sim::usage::Seen;
 use crate::sim::{Profile, Sim};
 use crate::simdb::SimId;
+use crate::simdb::write::replace_file;
 use crate::smart::{self, ASSERTION_TYPE, Access, Expected, Refused, Registration, Scope};
 
 /// Most bytes of the keys that a URL answers with.
@@ -72,16 +75,54 @@ impl Keys {
     }
 }
 
-/// Which assertions were used, by simulator and `jti`, each until it ends, in seconds since 1970.
-#[derive(Debug, Default)]
-pub struct Used(Mutex<HashMap<(SimId, String), i64>>);
+/// Which assertions were used, by simulator and `jti`, each until it ends, in seconds since 1970; a file remembers them over a
+/// restart.
+#[derive(Debug)]
+pub struct Used {
+    all: Mutex<HashMap<(SimId, String), i64>>,
+    file: PathBuf,
+}
 
 impl Used {
+    /// Those that `root` remembers.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open(root: &std::path::Path) -> std::io::Result<Self> {
+        let file = root.join(".assertions");
+        let text = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        // What was cut off when it was written was not answered.
+        let all = text.lines().filter_map(|line| serde_json::from_str::<(String, String, i64)>(line).ok());
+        let all = all.filter_map(|(sim, jti, ends)| Some(((sim.parse().ok()?, jti), ends))).collect();
+        let used = Self { all: Mutex::new(all), file };
+        if !text.is_empty() && !text.ends_with('\n') {
+            used.keep(used.all.lock().iter(), true)?;
+        }
+        Ok(used)
+    }
+
+    /// Adds a line, or writes all anew.
+    fn keep<'a>(&self, these: impl Iterator<Item = (&'a (SimId, String), &'a i64)>, anew: bool) -> std::io::Result<()> {
+        let mut lines = these.map(|((sim, jti), ends)| json!([sim.as_str(), jti, ends]).to_string()).collect::<Vec<_>>().join("\n");
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
+        if anew {
+            return replace_file(&self.file, lines.as_bytes());
+        }
+        std::fs::File::options().create(true).append(true).open(&self.file)?.write_all(lines.as_bytes())
+    }
+
     /// Takes note of one.
     fn first(&self, sim: &SimId, jti: &str, ends: i64, now: i64) -> std::result::Result<(), Refused> {
-        let mut used = self.0.lock();
+        let failed = |e: std::io::Error| Refused::new("server_error", format!("the assertion cannot be noted: {e}"));
+        let mut used = self.all.lock();
         if used.len() >= MAX_USED {
             used.retain(|_, ends| *ends >= now);
+            self.keep(used.iter(), true).map_err(failed)?;
         }
         if used.get(&(sim.clone(), jti.to_owned())).is_some_and(|ends| *ends >= now) {
             return Err(Refused::new(
@@ -92,7 +133,9 @@ impl Used {
         if used.len() >= MAX_USED {
             return Err(Refused::new("invalid_grant", "more assertions are in use than this server remembers; try again in a minute"));
         }
-        used.insert((sim.clone(), jti.to_owned()), ends);
+        let this = (sim.clone(), jti.to_owned());
+        self.keep(std::iter::once((&this, &ends)), false).map_err(failed)?;
+        used.insert(this, ends);
         Ok(())
     }
 }

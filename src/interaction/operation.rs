@@ -266,10 +266,13 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
 }
 
 /// `$convert`, <https://hl7.org/fhir/R4/resource-operation-convert.html>: the answer is what was sent, in the format that is
-/// asked for.
+/// asked for. The one parameter, `input`, may be sent as such or by itself.
 fn convert(call: &Call) -> Result<Reply, Failure> {
     let sent = call.input.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "$convert needs a resource as its body"))?;
-    Ok(Reply { body: Some(sent.text.clone().into_bytes().into()), ..Reply::new(Done::Ok) })
+    let input = sent.resource.value()["parameter"].as_array().filter(|all| sent.type_name == "Parameters" && all.len() == 1);
+    let input = input.and_then(|all| all[0].get("resource").filter(|_| all[0]["name"] == "input"));
+    let text = input.map_or_else(|| sent.text.clone(), serde_json::Value::to_string);
+    Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 
 #[cfg(test)]

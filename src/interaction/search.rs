@@ -14,7 +14,7 @@ use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::index::Budget;
 use crate::search::condition::Condition;
 use crate::search::param::token;
-use crate::search::parse::Modifier;
+use crate::search::parse::{Contained, Modifier};
 use crate::search::{Cursor, Scope, Search, Total};
 use crate::sim::find::{From, Match};
 use crate::sim::{Page, Snapshot, Stored};
@@ -187,6 +187,9 @@ impl Answer<'_> {
         }
         let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
         notes.extend(self.doubts(search));
+        if search.contained != Contained::False && !search.sort.is_empty() {
+            notes.push("_sort: what is inside another resource comes where that one comes, by its own values".to_owned());
+        }
         if !search.includes.is_empty() {
             let (included, note) = include::included(search, page, self.snapshot, self.budget)?;
             notes.extend(note);
@@ -234,7 +237,8 @@ impl Answer<'_> {
         if self.search.contained_alone {
             for inner in &hit.inside {
                 let name = inner.get("id").and_then(Value::as_str).unwrap_or_default();
-                entries.push(entry(&format!("{url}#{name}"), &inner.to_string(), "match", score));
+                let type_name = inner.get("resourceType").and_then(Value::as_str).unwrap_or_default();
+                entries.push(entry(&format!("{url}#{name}"), &self.part(&inner.to_string(), type_name, false), "match", score));
             }
         }
         Ok(())

@@ -242,7 +242,11 @@ impl Reader<'_> {
         targets.sort_unstable();
         targets.dedup();
         if let Some(name) = type_name {
-            let wanted = definitions.resource_type(name).map_err(|f| Failure { kind: Kind::BadValue, ..f })?;
+            let bad = |f: Failure| {
+                let diagnostics = format!("'{}': {}; '{code}' refers to {}", clip(head), f.diagnostics, targets.join(", "));
+                Failure { kind: Kind::BadValue, diagnostics, ..f }
+            };
+            let wanted = definitions.resource_type(name).map_err(bad)?;
             if !targets.contains(&wanted) {
                 let message = format!("'{code}' cannot refer to a {wanted}; it refers to {}", targets.join(", "));
                 return Err(Failure::new(Kind::BadValue, message));
@@ -259,7 +263,8 @@ impl Reader<'_> {
             let message = format!("'_has:{}' must be _has:[type]:[reference]:[parameter], such as _has:Observation:patient:code", clip(text));
             return Err(Failure::new(Kind::BadValue, message));
         };
-        let source = self.params.definitions().resource_type(type_name).map_err(|f| Failure { kind: Kind::BadValue, ..f })?;
+        let bad = |f: Failure| Failure { kind: Kind::BadValue, ..in_chain(&format!("_has:{}", clip(text)), f) };
+        let source = self.params.definitions().resource_type(type_name).map_err(bad)?;
         let types = [source];
         let there = self.there(&types);
         let Some(&param) = there.with(code).as_deref().and_then(<[_]>::first) else { return Ok(Err(in_chain("_has", there.unknown(code)))) };
@@ -319,7 +324,15 @@ fn alternatives(name: &str, value: &str) -> Result<Vec<String>, Failure> {
 
 fn text(name: &str, value: &str) -> Result<Condition, Failure> {
     let field = if name == "_text" { TextField::Narrative } else { TextField::Content };
-    let text =
-        Text::parse(value).map_err(|reason| Failure::new(Kind::BadValue, format!("'{name}': '{}' is not a condition on words: {reason}", clip(value))))?;
+    let parse = |one: &str| {
+        let bad = |reason| Failure::new(Kind::BadValue, format!("'{name}': '{}' is not a condition on words: {reason}", clip(value)));
+        Text::parse(one).map_err(bad)
+    };
+    // A comma is an OR here, too, but for one within quotation marks.
+    let mut any = if value.contains('"') { vec![parse(value)?] } else { alternatives(name, value)?.iter().map(|one| parse(one)).collect::<Result<_, _>>()? };
+    if any.is_empty() {
+        any.push(parse(value)?);
+    }
+    let text = if any.len() == 1 { any.remove(0) } else { Text::Or(any) };
     Ok(Condition::Text(field, Arc::new(text)))
 }

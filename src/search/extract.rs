@@ -140,8 +140,12 @@ pub fn extract(resource: &Value, type_name: &'static str, id: &ResourceId, last_
 pub fn extract_contained(resource: &Value, type_name: &'static str, origin: &Origin<'_>) -> Keys {
     let mut keys = KeysBuilder::default();
     keys.term(&[&type_term(type_name)]);
-    for param in origin.params.of(type_name).list.iter().filter(|p| p.kind != ParamType::Composite) {
-        param.with_values(resource, type_name, |found| add(param, found, origin, &mut keys));
+    for param in &origin.params.of(type_name).list {
+        if param.kind != ParamType::Composite {
+            param.with_values(resource, type_name, |found| add(param, found, origin, &mut keys));
+        } else if param.has_part_keys {
+            parts(param, resource, type_name, origin, &mut keys);
+        }
     }
     keys.build()
 }

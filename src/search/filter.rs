@@ -271,23 +271,19 @@ impl<'t> Parser<'t> {
     fn value(&mut self) -> Result<String, Failure> {
         self.space();
         if self.rest().starts_with('"') {
-            let mut out = String::new();
             let mut escaped = false;
-            for (offset, c) in self.rest().char_indices().skip(1) {
-                match c {
-                    _ if escaped => {
-                        out.push(c);
-                        escaped = false;
-                    }
-                    '\\' => escaped = true,
-                    '"' => {
-                        self.at += offset + 1;
-                        return Ok(out);
-                    }
-                    _ => out.push(c),
-                }
-            }
-            return Err(self.bad("a text without its closing quotation mark begins"));
+            let end = self.rest().char_indices().skip(1).find(|(_, c)| {
+                let ends = *c == '"' && !escaped;
+                escaped = *c == '\\' && !escaped;
+                ends
+            });
+            let Some((end, _)) = end else { return Err(self.bad("a text without its closing quotation mark begins")) };
+            // A text as JSON has it.
+            let Ok(text) = serde_json::from_str(&self.rest()[..=end]) else {
+                return Err(self.bad("a text that is no JSON string, such as \"a \\\"b\\\" \\u00e9\", begins"));
+            };
+            self.at += end + 1;
+            return Ok(text);
         }
         let length = self.rest().find([' ', ')', ']', '\t']).unwrap_or(self.rest().len());
         if length == 0 {

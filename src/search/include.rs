@@ -30,7 +30,7 @@ impl Include {
         let again = if params.version == FhirVersion::Stu3 { "recurse" } else { "iterate" };
         let iterate = match modifier {
             None => false,
-            Some("iterate" | "recurse") => true,
+            Some(other) if other == again => true,
             Some(other) => {
                 return Err(Failure::new(Kind::NotSupported, format!("modifier '{}' is not supported for {name}; known here: {again}", clip(other))));
             }

@@ -308,6 +308,13 @@ impl Search {
                 _ => search.parameter(name, value, params)?,
             }
         }
+        // <https://hl7.org/fhir/R4/search.html#summary>
+        if search.subset == Subset::Text && !search.includes.is_empty() {
+            search.includes.clear();
+            search.applied.retain(|(name, _)| !name.starts_with("_include") && !name.starts_with("_revinclude"));
+            let message = "_include and _revinclude were left out: they cannot be mixed with _summary=text; leave that out, or use _elements";
+            search.ignored.push(Failure::new(Kind::NotSupported, message));
+        }
         Ok(search)
     }
 

@@ -307,7 +307,7 @@ impl<'v> Context<'v> {
     }
 
     fn holds(&self, condition: &Expr, input: Node<'v>) -> bool {
-        matches!(self.all(condition, input)[..], [Node { value: Value::Bool(true), .. }])
+        matches!(condition, Expr::Literal(Value::Bool(true))) || matches!(self.all(condition, input)[..], [Node { value: Value::Bool(true), .. }])
     }
 
     /// `None` where FHIRPath says empty: a side has no value, a primitive with extensions alone neither.

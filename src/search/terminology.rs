@@ -210,7 +210,9 @@ impl Terminology<'_> {
         }
         let definitions = self.env.origin.definitions();
         let found = match Reference::parse(self.env.origin.local_part(name).unwrap_or(name), definitions) {
-            Reference::Local { type_name: "ValueSet", id, .. } => self.by_id("ValueSet", id)?,
+            Reference::Local { type_name: "ValueSet", id, .. } => {
+                self.by_id("ValueSet", id).transpose().or_else(|| self.stored("ValueSet", name).transpose()).transpose()?
+            }
             _ => self.stored("ValueSet", name)?,
         };
         if let Some(found) = found {
@@ -221,7 +223,7 @@ impl Terminology<'_> {
             let mut any = Vec::new();
             for (system, codes) in own {
                 any.push(match codes {
-                    Concepts::All => self.system(system)?,
+                    Concepts::All => self.system(system, system)?,
                     Concepts::These(codes) => Members::Codes((*system).into(), codes.iter().map(|c| Box::from(*c)).collect()),
                 });
             }
@@ -258,15 +260,17 @@ impl Terminology<'_> {
             all.push(self.value_set(other, depth + 1)?);
         }
         if let Some(system) = part.get("system").and_then(Value::as_str) {
+            // Its codes are those of the version that is meant; values are compared by their system.
+            let defined = part.get("version").and_then(Value::as_str).map_or(system.to_owned(), |version| format!("{system}|{version}"));
             let filters: Vec<&Value> = list("filter").collect();
             let concepts: BTreeSet<Box<str>> = list("concept").filter_map(|c| c.get("code")?.as_str()).map(Into::into).collect();
             if !concepts.is_empty() {
                 all.push(Members::Codes(system.into(), concepts));
             } else if filters.is_empty() {
-                all.push(self.system(system)?);
+                all.push(self.system(system, &defined)?);
             }
             if !filters.is_empty() {
-                let hierarchy = self.code_system(system)?.ok_or_else(|| unknown_system(system))?;
+                let hierarchy = self.code_system(&defined)?.ok_or_else(|| unknown_system(&defined))?;
                 for filter in filters {
                     all.push(Members::Codes(system.into(), filtered(name, &hierarchy, filter)?));
                 }
@@ -279,9 +283,9 @@ impl Terminology<'_> {
         })
     }
 
-    /// All codes of a system: those it is known to have, or whatever is said to be of it.
-    fn system(&self, system: &str) -> Result<Members, Failure> {
-        Ok(match self.code_system(system)? {
+    /// All codes of a system, defined by the code system of this URL: those it is known to have, or whatever is said to be of it.
+    fn system(&self, system: &str, defined: &str) -> Result<Members, Failure> {
+        Ok(match self.code_system(defined)? {
             Some(hierarchy) if !hierarchy.concepts.is_empty() => Members::Codes(system.into(), hierarchy.concepts.into_keys().collect()),
             _ => Members::System(system.into()),
         })
@@ -312,9 +316,17 @@ impl Terminology<'_> {
 fn filtered(name: &str, hierarchy: &Hierarchy, filter: &Value) -> Result<BTreeSet<Box<str>>, Failure> {
     let text = |key: &str| filter.get(key).and_then(Value::as_str).unwrap_or_default();
     let (property, op, value) = (text("property"), text("op"), text("value"));
-    let has = |code: &str, concept: &Concept, wanted: &dyn Fn(&str) -> bool| {
-        (property == "code" || property == "concept") && wanted(code) || concept.properties.iter().any(|(p, v)| p == property && wanted(v))
+    let has = |code: &str, concept: &Concept, wanted: &dyn Fn(&str) -> bool| match property {
+        "code" | "concept" => wanted(code),
+        // Said by nesting, by this property or by the other.
+        "parent" => concept.parents.iter().any(|c| wanted(c)),
+        "child" => concept.children.iter().any(|c| wanted(c)),
+        _ => concept.properties.iter().any(|(p, v)| p == property && wanted(v)),
     };
+    if matches!(op, "is-a" | "descendent-of" | "child-of" | "is-not-a" | "generalizes") && !hierarchy.concepts.contains_key(value) {
+        let message = format!("value set '{}': the filter '{}' is about the code '{}', which its code system does not have", clip(name), op, clip(value));
+        return Err(Failure::new(Kind::BadValue, message));
+    }
     let all = || hierarchy.concepts.iter();
     let codes = |test: &dyn Fn(&str, &Concept) -> bool| all().filter(|(code, c)| test(code, c)).map(|(code, _)| code.clone()).collect();
     let words: Vec<&str> = value.split(',').map(str::trim).collect();

@@ -429,3 +429,60 @@ fn a_head_entry_says_that_there_is_something() {
         assert_eq!(entries[0]["response"]["etag"], entries[1]["response"]["etag"]);
     }
 }
+
+#[test]
+fn what_a_stored_bundle_holds_refers_to_what_is_in_it() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let shared = "urn:uuid:22222222-2222-4222-8222-222222222222";
+    let document = json!({"resourceType": "Bundle", "type": "document", "identifier": {"value": "d"}, "timestamp": "2020-01-01T00:00:00Z", "entry": [
+        {"fullUrl": "http://a.example/fhir/Composition/1", "resource": {"resourceType": "Composition", "status": "final", "subject": {"reference": "Patient/1"},
+            "author": [{"reference": "Patient?identifier=nobody"}]}},
+        {"fullUrl": "http://a.example/fhir/Patient/1", "resource": {"resourceType": "Patient", "id": "1"}},
+        {"fullUrl": shared, "resource": {"resourceType": "Patient"}}]});
+    let entry = |url: &str, resource: &Value| json!({"fullUrl": url, "resource": resource, "request": {"method": "POST", "url": resource["resourceType"]}});
+    let entries = json!([
+        entry("http://b.example/fhir/Patient/1", &json!({"resourceType": "Patient"})),
+        entry(shared, &json!({"resourceType": "Patient"})),
+        entry("urn:uuid:33333333-3333-4333-8333-333333333333", &document)
+    ]);
+    let done = fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200).json();
+    let place = done["entry"][2]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    assert_eq!(fhir.get(&format!("/{place}")).json()["entry"], document["entry"]);
+}
+
+#[test]
+fn a_fhirpath_patch_may_give_a_reference_as_a_text() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put(
+        "/Observation/o",
+        &json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "c"}, "subject": {"reference": "Patient/x"}}),
+    )
+    .expect(201);
+    let to = "urn:uuid:22222222-2222-4222-8222-222222222222";
+    let patch = |reference: &str| {
+        let parts = |all: &[(&str, Value)]| {
+            let part = |(name, value): &(&str, Value)| {
+                if value.is_array() { json!({"name": name, "part": value}) } else { json!({"name": name, "valueString": value}) }
+            };
+            json!({"name": "operation", "part": all.iter().map(part).collect::<Vec<_>>()})
+        };
+        let performer = json!([{"name": "reference", "valueString": reference}, {"name": "display", "valueString": "d"}]);
+        json!({"resourceType": "Parameters", "parameter": [
+            parts(&[("type", json!("replace")), ("path", json!("Observation.subject.reference")), ("value", json!(reference))]),
+            parts(&[("type", json!("add")), ("path", json!("Observation")), ("name", json!("performer")), ("value", performer)]),
+            parts(&[("type", json!("replace")), ("path", json!("Observation.code.text")), ("value", json!("urn:uuid:other"))])]})
+    };
+    let send = |reference: &str| {
+        let entries = json!([
+            {"fullUrl": to, "resource": {"resourceType": "Patient"}, "request": {"method": "POST", "url": "Patient"}},
+            {"resource": patch(reference), "request": {"method": "PATCH", "url": "Observation/o"}}]);
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}))
+    };
+    let done = send(to).expect(200).json();
+    let place = done["entry"][0]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    let observation = fhir.get("/Observation/o").json();
+    assert_eq!((&observation["subject"]["reference"], &observation["performer"][0]["reference"]), (&json!(place), &json!(place)), "{observation}");
+    send("Patient?identifier=nobody").expect(412).refusal();
+}

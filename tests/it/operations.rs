@@ -229,3 +229,14 @@ fn a_difference_that_no_patch_makes_is_refused() {
         assert!(refused.contains("$validate") || refused.contains("element"), "{n}: {refused}");
     }
 }
+
+#[test]
+fn what_is_converted_may_be_sent_as_the_parameter_input() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let sent = json!({"resourceType": "Parameters", "parameter": [{"name": "input", "resource": crate::support::patient("p", "A")}]});
+    let xml = fhir.send("POST", "/$convert", &[("content-type", "application/fhir+json"), ("accept", "application/fhir+xml")], sent.to_string().as_bytes());
+    assert!(xml.expect(200).text().contains("<Patient "));
+    let other = json!({"resourceType": "Parameters", "parameter": [{"name": "other", "resource": crate::support::patient("p", "A")}]});
+    assert_eq!(fhir.post("/$convert", &other).expect(200).json(), other);
+}

@@ -370,3 +370,21 @@ fn a_fhirpath_patch_of_a_monstrous_path_is_refused() {
     }
     fhir.get("/Patient/p").expect(200);
 }
+
+#[test]
+fn texts_of_a_path_may_have_any_character() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let names = json!([{"family": "O'Neil", "given": ["a"]}, {"family": "back\\slash", "given": ["b"]}]);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "name": names})).expect(201);
+    let delete = |path: &str| send(&fhir, "application/fhir+json", &fhirpath(&[operation(&json!({"type": "delete", "path": path}))]));
+    for path in ["Patient.name.where(family='\\u004f\\'Neil').given", "Patient.name.where(family='back\\\\slash').given"] {
+        delete(path).expect(200);
+    }
+    let left = fhir.get("/Patient/p").json();
+    assert_eq!(left["name"], json!([{"family": "O'Neil"}, {"family": "back\\slash"}]));
+    let refused = delete("Patient.name.where(family='\\x')").expect(422).refusal();
+    assert!(refused.contains("backslash"), "{refused}");
+    delete("Patient.name.where(true)[0].family").expect(200);
+    assert_eq!(fhir.get("/Patient/p").json()["name"], json!([{"family": "back\\slash"}]));
+}

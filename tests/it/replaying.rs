@@ -62,3 +62,30 @@ fn a_simulator_is_sent_again_to_itself_once() {
     assert!(said.lines().any(|line| line.starts_with("120 sent again to")), "{said}");
     assert_eq!(fhir.get("/_history?_count=0").expect(200).json()["total"], 240);
 }
+
+#[test]
+fn what_is_each_servers_own_is_no_difference() {
+    let server = TestServer::start();
+    for sim in ["a__one", "a__two"] {
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"settings": {"record": "all"}})).expect(201);
+    }
+    let fhir = server.fhir("a__one");
+    fhir.get("/Patient?active=true").expect(200);
+    for n in 0..5 {
+        fhir.put(&format!("/Patient/{n}"), &patient(&n.to_string(), "House")).expect(201);
+    }
+    let page = fhir.get("/Patient?_count=2&_sort=_id").expect(200).json();
+    let next = crate::support::link(&page, "next").unwrap().split("/fhir").last().unwrap().to_owned();
+    assert_eq!(fhir.ids(&next), ["2", "3"]);
+    let entry = json!({"request": {"method": "GET", "url": "Patient?_id=1"}});
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [entry]})).expect(200);
+    fhir.get("/metadata").expect(200);
+    let head = fhir.send("HEAD", "/Patient/1", &[], b"").expect(200).header("x-fhirsim-event").to_owned();
+    let found = server.client().get("/api/sims/a__one/events?operation=GET&atLeast=5&wait=60s").expect(200).json();
+    assert_eq!(found["events"].as_array().unwrap().len(), 5);
+    // What was not sent is not kept as if it had been.
+    let folder = server.simdb().join("a__one/fhir/GET").join(head);
+    assert!(folder.join("event.json").exists() && !folder.join("response_body.json").exists());
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(same && said.contains("11 sent again to"), "{said}");
+}

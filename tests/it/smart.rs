@@ -373,6 +373,33 @@ fn keys_are_fetched_from_where_it_is_allowed() {
 }
 
 #[test]
+fn an_assertion_is_good_once_over_a_restart_too() {
+    let mut s = Setting::new("fhir", json!({}));
+    let once = |s: &Setting| {
+        let mut claims = s.claims();
+        claims["jti"] = json!("once");
+        s.ask(&s.assertion(&claims), "system/*.rs")
+    };
+    once(&s).expect(200);
+    s.server.kill();
+    // A line that the kill has cut off.
+    let file = s.server.simdb().join(".assertions");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}[\"a__b\",\"x")).unwrap();
+    s.server.restart();
+    assert_eq!(refused(once(&s)), "invalid_grant");
+    s.token("system/*.rs");
+    s.server.stop();
+    s.server.restart();
+    assert_eq!(refused(once(&s)), "invalid_grant");
+    // A key that is not for signatures is none.
+    let mut other = s.key.jwk.clone();
+    other["use"] = json!("enc");
+    let pairs = form(&[("jwks", &json!({"keys": [other]}).to_string())]);
+    refused(s.server.client().send("POST", "/sim/a__b/auth/register", &[FORM], pairs.as_bytes()));
+}
+
+#[test]
 fn every_simulator_has_a_key_of_its_own() {
     let mut server = TestServer::start();
     let key = |server: &TestServer, sim: &str| server.fhir(sim).get("/.well-known/jwks.json").expect(200).json()["keys"][0].clone();

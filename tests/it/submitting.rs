@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use serde_json::{Value, json};
 
 use crate::importing::{done, events, files, head_of, parameters, patients, relay, said};
-use crate::support::{Client, Reply, TestServer};
+use crate::support::{Client, Reply, TestServer, patient};
 
 #[test]
 fn manifests_are_submitted_replaced_and_taken_back() {
@@ -28,9 +28,7 @@ fn manifests_are_submitted_replaced_and_taken_back() {
         ("/broken", 200, b"no manifest".to_vec()),
     ]);
     // The files know where they lie only now.
-    let at = |name: &str| json!(format!("{url}/{name}"));
-    let _ = at;
-    let proxy = relay(url.clone());
+    let proxy = relay(url);
     let at = |name: &str| json!(format!("{proxy}/{name}"));
     let base = ("fhirBaseUrl", json!("http://sender.example/fhir"));
     let submit = |id: &str, more: &[(&str, Value)]| fhir.post("/$bulk-submit", &parameters(id, more));
@@ -75,14 +73,15 @@ fn manifests_are_submitted_replaced_and_taken_back() {
     submit("t", &[("replacesManifestUrl", at("m2")), ("manifestUrl", at("broken")), base.clone(), ("submissionStatus", json!("completed"))]).expect(200);
     let whole = done(&server, status("t"));
     assert!(said(&server, &whole)[0].contains("cannot be read"), "{whole}");
-    fhir.get("/Patient/p3").expect(410);
+    let given_back = fhir.get("/Patient/p3").expect(200).json();
+    assert_eq!((&given_back["meta"]["versionId"], &given_back["name"][0]["family"]), (&json!("3"), &json!("F3")), "it was there before");
     assert_eq!(fhir.get("/Patient/p4").json()["active"], true);
     // One that is stopped leaves nothing.
     submit("u", &[("manifestUrl", at("m1")), base]).expect(200);
     submit("u", &[("submissionStatus", json!("stopped"))]).expect(200);
     done(&server, status("u"));
     let versions = fhir.get("/Patient/p0/_history").json()["total"].as_u64().unwrap();
-    assert!(versions == 1 || fhir.get("/Patient/p0").status == 410, "{versions}");
+    assert!(versions == 1 || versions == 3 && fhir.get("/Patient/p0").json()["name"][0]["family"] == "F0", "{versions}");
     let recorded: Vec<Value> = events(&server, "a__b").into_iter().filter(|e| e["interaction"] == "$bulk-submit").collect();
     assert_eq!(recorded.len(), 14);
 }
@@ -205,6 +204,39 @@ fn what_is_stopped_is_taken_back_after_a_crash_too() {
 }
 
 #[test]
+fn what_was_there_before_is_given_back() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, family) in [("p0", "Mine"), ("gone", "Mine"), ("back", "Mine")] {
+        fhir.put(&format!("/Patient/{id}"), &patient(id, family)).expect(201);
+    }
+    let deletions: Vec<u8> = ["gone", "never"]
+        .iter()
+        .flat_map(|id| {
+            format!(
+                "{}\n",
+                json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"request": {"method": "DELETE", "url": format!("Patient/{id}")}}]})
+            )
+            .into_bytes()
+        })
+        .collect();
+    let manifest = br#"{"output":[{"url":"URL/p"}],"deleted":[{"type":"Bundle","url":"URL/d"}]}"#;
+    let quick = relay(files(vec![("/m", 200, manifest.to_vec()), ("/p", 200, patients(0..2)), ("/d", 200, deletions)]));
+    submit(&fhir, "s", &[("manifestUrl", json!(format!("{quick}/m"))), base()]).expect(200);
+    while fhir.get("/Patient/gone").status != 410 || fhir.get("/Patient/p1").status != 200 {
+        std::thread::yield_now();
+    }
+    submit(&fhir, "s", &[("submissionStatus", json!("stopped"))]).expect(200);
+    let whole = done(&server, status(&fhir, "s"));
+    for id in ["p0", "gone", "back"] {
+        let family = fhir.get(&format!("/Patient/{id}")).expect(200).json()["name"][0]["family"].clone();
+        assert_eq!(family, "Mine", "{id}: {:?}", said(&server, &whole));
+    }
+    fhir.get("/Patient/p1").expect(410);
+    fhir.get("/Patient/never").expect(404);
+}
+
+#[test]
 fn what_refers_to_one_another_is_taken_back_whatever_the_settings() {
     let server = TestServer::start();
     for (sim, settings) in [("a__b", json!({"referentialIntegrity": "on"})), ("c__d", json!({"versioning": "no-version"}))] {
@@ -232,7 +264,7 @@ fn what_refers_to_one_another_is_taken_back_whatever_the_settings() {
     fhir.put("/Procedure/mine", &json!({"resourceType": "Procedure", "id": "mine", "status": "completed", "subject": {"reference": "Patient/p0"}})).expect(201);
     submit(&fhir, "t", &[("submissionStatus", json!("stopped"))]).expect(200);
     let texts = said(&server, &done(&server, status(&fhir, "t")));
-    assert!(texts.len() == 1 && texts[0].contains("Patient/p0 was stored and cannot be taken back") && texts[0].contains("Procedure/mine"), "{texts:?}");
+    assert!(texts.len() == 1 && texts[0].contains("Patient/p0 was changed and cannot be taken back") && texts[0].contains("Procedure/mine"), "{texts:?}");
 }
 
 #[test]

@@ -74,14 +74,25 @@ impl Asked {
         if self.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(found);
         }
-        for parameter in posted(&self.body, "$export")?["parameter"].as_array().into_iter().flatten() {
+        let posted = posted(&self.body, "$export")?;
+        let all = match &posted["parameter"] {
+            Value::Null => return Ok(found),
+            Value::Array(all) => all,
+            _ => return Err(bad("Parameters.parameter is no array".to_owned()).at("Parameters.parameter")),
+        };
+        for (at, parameter) in all.iter().enumerate() {
             let name = parameter["name"].as_str().unwrap_or_default();
             let text = match value_of(parameter) {
-                Some(Value::String(text)) => text.clone(),
-                Some(Value::Object(reference)) => reference.get("reference").and_then(Value::as_str).unwrap_or_default().to_owned(),
-                Some(other) => other.to_string(),
-                None => String::new(),
+                Some(Value::String(text)) => Some(text.clone()),
+                Some(Value::Object(reference)) if name == "patient" => reference.get("reference").and_then(Value::as_str).map(str::to_owned),
+                Some(value @ (Value::Bool(_) | Value::Number(_))) => Some(value.to_string()),
+                _ => None,
             };
+            // One that is not understood must not widen what is exported.
+            let text = text.filter(|text| !text.is_empty()).ok_or_else(|| {
+                let wanted = if name == "patient" { "valueReference with a reference" } else { "value, such as valueString" };
+                bad(format!("parameter '{}' has no {wanted}", clip(name))).at(format!("Parameters.parameter[{at}]"))
+            })?;
             found.push((name.to_owned(), text));
         }
         Ok(found)

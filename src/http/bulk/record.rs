@@ -61,17 +61,66 @@ pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, bod
     }
 }
 
-/// The body without what shall be sent along when files are fetched: those are secrets.
+/// Parameters whose values are secrets.
+const SECRET: [&str; 2] = ["fileRequestHeader", "fileEncryptionKey"];
+
+/// The body without what shall be sent along when files are fetched, and without keys: those are secrets. Where it cannot be told
+/// where they stand, nothing of it is kept.
 fn redacted(body: Bytes) -> Bytes {
-    let Ok(mut parameters) = serde_json::from_slice::<Value>(&body) else { return body };
-    let mut changed = false;
-    for parameter in parameters["parameter"].as_array_mut().into_iter().flatten().filter(|p| p["name"] == "fileRequestHeader") {
-        for part in parameter["part"].as_array_mut().into_iter().flatten().filter(|part| part["name"] == "headerValue") {
-            for (_, value) in part.as_object_mut().into_iter().flatten().filter(|(name, _)| name.starts_with("value")) {
-                *value = "[redacted]".into();
-                changed = true;
-            }
+    let text = String::from_utf8_lossy(&body);
+    if !SECRET.iter().any(|name| text.contains(name)) {
+        return body;
+    }
+    let Ok(mut parameters) = serde_json::from_slice::<Value>(&body) else { return Bytes::from_static(b"[redacted: it names secrets and is no JSON]") };
+    let hide = |parameter: &mut Value| {
+        if parameter.get("name").and_then(Value::as_str).is_some_and(|name| SECRET.contains(&name)) {
+            hidden(parameter);
+        }
+    };
+    match parameters.get_mut("parameter") {
+        Some(Value::Array(all)) => all.iter_mut().for_each(hide),
+        Some(one) => hide(one),
+        None => {}
+    }
+    parameters.to_string().into()
+}
+
+/// Takes every text out of a parameter but names, and the name of a header.
+fn hidden(value: &mut Value) {
+    match value {
+        Value::String(text) => "[redacted]".clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(hidden),
+        Value::Object(members) if members.get("name").is_some_and(|name| name == "headerName") => {}
+        Value::Object(members) => members.iter_mut().filter(|(key, _)| *key != "name").for_each(|(_, value)| hidden(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::web::Bytes;
+
+    use super::redacted;
+
+    #[test]
+    fn secrets_do_not_stay_whatever_form_they_have() {
+        for body in ["[]", "5", "null", "\"x\"", "{}", "not json", r#"{"parameter":[{"name":"x","valueString":"y"}]}"#] {
+            assert_eq!(redacted(Bytes::copy_from_slice(body.as_bytes())), body, "nothing secret, nothing changed");
+        }
+        for body in [
+            r#"{"parameter":[{"name":"fileRequestHeader","part":[{"name":"headerName","valueString":"X"},{"name":"headerValue","valueString":"hush"}]}]}"#,
+            r#"{"parameter":[{"name":"fileRequestHeader","part":[{"name":"headerValue","part":[{"name":"y","valueString":"hush"}]}]}]}"#,
+            r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}]}"#,
+            r#"{"parameter":{"name":"fileRequestHeader","valueString":"hush"}}"#,
+            r#"{"parameter":[{"name":"fileEncryptionKey","part":[{"name":"value","valueString":"hush"}]}]}"#,
+            r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}],"parameter":[]}"#,
+            r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}"#,
+            "\u{feff}{\"parameter\":[{\"name\":\"fileRequestHeader\",\"valueString\":\"hush\"}]}",
+            "<Parameters><parameter><name value='fileRequestHeader'/><valueString value='hush'/></parameter></Parameters>",
+        ] {
+            let kept = redacted(Bytes::copy_from_slice(body.as_bytes()));
+            let kept = std::str::from_utf8(&kept).unwrap_or_default();
+            assert!(!kept.contains("hush") && kept.contains("redacted") != kept.ends_with("[]}"), "{kept}");
         }
     }
-    if changed { parameters.to_string().into() } else { body }
 }

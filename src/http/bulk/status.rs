@@ -38,7 +38,9 @@ pub fn of(job: &Job, asked: &Asked<'_>, sim: &Sim, app: &App) -> Answer {
     let most = sim.profile().settings.bulk.polls_per_minute;
     if let Some(left) = job.is_asked_too_often(most, sim.now_ms()) {
         let message = format!("the status was asked for more than {most} times in a minute (setting bulk.pollsPerMinute); Retry-After says when to ask again");
-        return Answer::refusal(&Failure::new(Kind::TooMany, message), asked.version, &Format::default()).with("retry-after", left.max(1).to_string());
+        let mut refusal = Answer::refusal(&Failure::new(Kind::TooMany, message), asked.version, &Format::default());
+        refusal.headers.retain(|(name, _)| *name != "retry-after");
+        return refusal.with("retry-after", left.max(1).to_string());
     }
     if state.err.as_deref() == Some("transient_error") && !job.once.swap(true, Ordering::AcqRel) {
         let text = "a fault that this export was told to have, once; ask again";
@@ -170,7 +172,7 @@ pub fn file(job: &Job, name: &str, bearer: Option<&Bearer>) -> Result<(PathBuf, 
     let (path, output) = job.file(name).filter(|_| is_shown).ok_or_else(missing)?;
     let types = match output.type_name.as_str() {
         // What errors and deletions tell is of no type that a token names.
-        "OperationOutcome" | "Bundle" => Vec::new(),
+        _ if !state.output.iter().any(|of| of.file == name) => Vec::new(),
         "" => state.types.clone(),
         one => vec![one.to_owned()],
     };

@@ -1,7 +1,7 @@
-//! What imports have stored is taken back: what is still as they left it is deleted. What that is, the event folders tell, so it is known
-//! after a crash, too.
+//! What imports have done is taken back: what is still as they left it becomes what it was before, and what was not there is deleted.
+//! What that is, the event folders tell, so it is known after a crash, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix_web::web::Data;
@@ -17,15 +17,25 @@ use crate::sim::bulk::{Job, Phase, Work};
 use crate::sim::{Sim, Versioning, storage_failure};
 use crate::simdb::event_index::Filter;
 use crate::simdb::scan;
-use crate::version::Operation;
+use crate::version::{Operation, Version};
 
-/// Resources that are deleted at once, in one event.
+/// Resources that are taken back at once, in one event.
 const BATCH: usize = 200;
 
-/// `Type/id` and the version that an import has left.
-type Left = BTreeMap<String, VersionId>;
+/// `Type/id` and what an import has left of it.
+type Left = BTreeMap<String, Trace>;
 
-/// What takes back what these jobs have stored. What cannot be deleted is told by the job's outcomes.
+/// What an import has left of a resource.
+#[derive(Clone, Copy)]
+struct Trace {
+    type_name: &'static str,
+    /// Its last version, by the import.
+    last: Version,
+    /// The one before the import, with content.
+    before: Option<Version>,
+}
+
+/// What takes back what these jobs have done. What cannot be taken back is told by the job's outcomes.
 pub fn work(
     jobs: Vec<String>,
     gate: Option<std::sync::mpsc::Receiver<Option<EventId>>>,
@@ -51,7 +61,7 @@ pub fn work(
             // What refers to one another goes together, or what refers to what is to go goes first, and that in the next round.
             let (kind, size) = if round == 1 && before <= MAX_ENTRIES { ("transaction", before.max(1)) } else { ("batch", BATCH) };
             for piece in left.clone().into_iter().collect::<Vec<_>>().chunks(size) {
-                why = deleted(&mut import, piece, kind, &mut left).unwrap_or(why);
+                why = taken_back(&mut import, piece, kind, &mut left).unwrap_or(why);
             }
             job.did(before - left.len());
             round += 1;
@@ -59,7 +69,7 @@ pub fn work(
                 break;
             }
         }
-        import.tell(left.keys().map(|uid| format!("{uid} was stored and cannot be taken back: {why}")))
+        import.tell(left.keys().map(|uid| format!("{uid} was changed and cannot be taken back: {why}")))
     })
 }
 
@@ -71,35 +81,48 @@ fn stored(jobs: &[String], sim: &Arc<Sim>, app: &App) -> Result<Left> {
     let filter = Filter { operations: vec![Operation::Batch], ..Filter::default() };
     let failed = |e: std::io::Error| storage_failure("the events of an import cannot be read", &e);
     let events = sim.find_events(&filter, (EventId::first_of(began), snapshot.last_event()), false, usize::MAX).map_err(failed)?;
-    let mut left = Left::new();
+    let mut theirs: BTreeMap<String, BTreeSet<VersionId>> = BTreeMap::new();
     for (event, operation) in events {
         let record = scan::record(sim.dir_of(event), operation, event).map_err(|e| Failure::new(Kind::Damaged, e.reason))?;
         let is_theirs =
             record.client.is_empty() && record.request.headers.get(JOB_HEADER).and_then(Value::as_str).is_some_and(|id| jobs.iter().any(|j| j == id));
-        for resource in record.resources.iter().filter(|r| is_theirs && r.file.is_some()) {
-            left.insert(format!("{}/{}", resource.type_name, resource.id), VersionId(resource.version_id));
+        for resource in record.resources.iter().filter(|_| is_theirs) {
+            theirs.entry(format!("{}/{}", resource.type_name, resource.id)).or_default().insert(VersionId(resource.version_id));
         }
     }
-    left.retain(|uid, version| {
-        let found =
-            uid.split_once('/').and_then(|(type_name, id)| Some((snapshot.definitions().find_resource_type(type_name)?, id.parse::<ResourceId>().ok()?)));
-        let latest = found.and_then(|(type_name, id)| snapshot.latest(type_name, &id));
-        latest.is_some_and(|latest| latest.id == *version && !latest.is_deletion())
+    let traced = theirs.into_iter().filter_map(|(uid, theirs)| {
+        let (type_name, id) = uid.split_once('/')?;
+        let type_name = snapshot.definitions().find_resource_type(type_name)?;
+        let versions = snapshot.versions(type_name, &id.parse::<ResourceId>().ok()?);
+        let last = *versions.first().filter(|last| theirs.contains(&last.id))?;
+        let before = versions.into_iter().find(|version| !theirs.contains(&version.id)).filter(|before| !before.is_deletion());
+        // What was deleted and was not there before is as it was.
+        (!last.is_deletion() || before.is_some()).then_some((uid, Trace { type_name, last, before }))
     });
-    Ok(left)
+    Ok(traced.collect())
 }
 
-/// Deletes resources together; what is gone, or was changed meanwhile, is no longer left. Returns why one was not deleted.
-fn deleted(import: &mut Import<'_>, these: &[(String, VersionId)], kind: &str, left: &mut Left) -> Option<String> {
+/// Takes resources back together; what was changed meanwhile is no longer left. Returns why one was not taken back.
+fn taken_back(import: &mut Import<'_>, these: &[(String, Trace)], kind: &str, left: &mut Left) -> Option<String> {
     let has_versions = import.sim().profile().settings.versioning != Versioning::NoVersion;
-    let entry = |(uid, version): &(String, VersionId)| {
-        let mut request = json!({"method": "DELETE", "url": uid});
-        if has_versions {
-            request["ifMatch"] = format!("W/\"{version}\"").into();
+    let snapshot = import.sim().snapshot();
+    let mut entries = Vec::with_capacity(these.len());
+    for (uid, trace) in these {
+        let mut entry = json!({"request": {"method": "DELETE", "url": uid}});
+        if let Some(before) = trace.before {
+            let body = match snapshot.body(trace.type_name, &before) {
+                Ok(body) => body,
+                Err(failure) => return Some(failure.diagnostics),
+            };
+            entry["request"]["method"] = "PUT".into();
+            entry["resource"] = serde_json::from_slice(&body).unwrap_or_default();
         }
-        json!({"request": request})
-    };
-    let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": these.iter().map(entry).collect::<Vec<_>>()});
+        if has_versions && !trace.last.is_deletion() {
+            entry["request"]["ifMatch"] = format!("W/\"{}\"", trace.last.id).into();
+        }
+        entries.push(entry);
+    }
+    let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": entries});
     let answer = import.exchanged(&bundle.to_string());
     let body: Value = answer.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
     let said = |outcome: &Value| outcome["issue"][0]["diagnostics"].as_str().unwrap_or("it was refused").to_owned();

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use base64::Engine as _;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde_json::Value;
 
 use super::super::Content;
 use crate::fhir::id::clip;
@@ -59,6 +60,7 @@ impl Renames {
     ) -> Result<(), Failure> {
         let base = full_url.and_then(|url| self.split_base(url)).map_or("", |(base, _)| base);
         let type_name = content.resource.type_name();
+        let given = patched.filter(|_| type_name == "Parameters").map(|_| references_given(content.resource.value())).unwrap_or_default();
         let mut failed = None;
         let mut refers = |text: &str| {
             if let Some(uid) = self.target(text, base) {
@@ -84,6 +86,13 @@ impl Renames {
         };
         let mut rewritten = |of: &'static str, path: &[Cow<'_, str>], text: &str| {
             let key = path.last().map_or("", |k| &**k);
+            // What a Bundle holds refers to what is in it, and is not this server's.
+            if of == "Bundle" && path.first().is_some_and(|first| first == "entry") {
+                return None;
+            }
+            if key.starts_with("value") && given.contains(text) {
+                return refers(text);
+            }
             if key == "div" {
                 return self.narrative(text);
             }
@@ -178,6 +187,29 @@ impl Renames {
         }
         found
     }
+}
+
+/// The references that a FHIRPath Patch gives as texts: for an element `reference` that a path ends in, or that a part is called.
+fn references_given(parameters: &Value) -> FxHashSet<String> {
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let text_of = |part: &Value| part.as_object().and_then(|members| members.iter().find(|(key, _)| key.starts_with("value"))?.1.as_str().map(str::to_owned));
+    let mut found = FxHashSet::default();
+    let mut todo: Vec<Value> = Vec::new();
+    for operation in list(parameters, "parameter") {
+        let parts = list(&operation, "part");
+        let part = |name: &str| parts.iter().find(|part| part["name"] == *name);
+        let is_reference = part("path").and_then(text_of).is_some_and(|path| path.ends_with(".reference"))
+            || part("name").and_then(text_of).is_some_and(|name| name == "reference");
+        found.extend(part("value").filter(|_| is_reference).and_then(text_of));
+        todo.extend(part("value").cloned());
+    }
+    while let Some(value) = todo.pop() {
+        for part in list(&value, "part") {
+            found.extend(Some(&part).filter(|part| part["name"] == "reference").and_then(text_of));
+            todo.push(part);
+        }
+    }
+    found
 }
 
 /// The JSON Patch or JSON Merge Patch in a Binary, and where in its text that is.

@@ -99,36 +99,44 @@ impl Collected<'_> {
 
     /// The resource that a reference means, if it is here.
     fn resolve(&self, text: &str, target: Option<&str>, canonical: bool) -> Result<Option<Stored>, Failure> {
-        let snapshot = self.snapshot;
         self.budget.spend(200);
-        let origin = snapshot.origin();
-        match Reference::parse(origin.local_part(text).unwrap_or(text), snapshot.definitions()) {
-            Reference::Local { type_name, id, version } => {
-                let type_name = snapshot.definitions().resource_type(type_name)?;
-                if target.is_some_and(|t| t != type_name) {
-                    return Ok(None);
-                }
-                let id = id.parse()?;
-                let found = match version {
-                    Some(version) => snapshot.versions(type_name, &id).into_iter().find(|v| v.id.to_string() == version),
-                    None => snapshot.latest(type_name, &id),
-                };
-                let Some(version) = found.filter(|v| !v.is_deletion()) else { return Ok(None) };
-                Ok(Some(Stored { type_name, version, body: snapshot.body(type_name, &version)? }))
-            }
-            Reference::Other(url) if canonical => {
-                let (url, version) = url.split_once('|').map_or((url, None), |(url, version)| (url, Some(version)));
-                let types = snapshot.definitions().resource_types().iter().filter(|t| target.is_none_or(|target| target == **t));
-                let with_url = types.filter(|t| snapshot.params().of(t).get("url").is_some());
-                let by_url = |t: &&str| {
-                    let named = Query::term(&format!("{t}/url\u{1f}l{url}"));
-                    version.map_or(named.clone(), |v| Query::and(vec![named, Query::term(&format!("{t}/version\u{1f}c{v}"))]))
-                };
-                let query = Query::or(with_url.map(by_url).collect());
-                Ok(snapshot.matching(&query, 1, self.budget)?.1.into_iter().next())
-            }
-            Reference::Other(_) | Reference::Contained(_) | Reference::Conditional { .. } => Ok(None),
+        let origin = self.snapshot.origin();
+        let own = origin.local_part(text);
+        let (here, is_url) = match Reference::parse(own.unwrap_or(text), self.snapshot.definitions()) {
+            // A canonical URL may look like one of a resource here.
+            Reference::Local { type_name, id, version } => (self.instance(type_name, id, version, target)?, own.is_some()),
+            Reference::Other(_) => (None, true),
+            Reference::Contained(_) | Reference::Conditional { .. } => (None, false),
+        };
+        if here.is_none() && is_url && canonical { self.by_url(text, target) } else { Ok(here) }
+    }
+
+    fn instance(&self, type_name: &str, id: &str, version: Option<&str>, target: Option<&str>) -> Result<Option<Stored>, Failure> {
+        let snapshot = self.snapshot;
+        let type_name = snapshot.definitions().resource_type(type_name)?;
+        if target.is_some_and(|t| t != type_name) {
+            return Ok(None);
         }
+        let id = id.parse()?;
+        let found = match version {
+            Some(version) => snapshot.versions(type_name, &id).into_iter().find(|v| v.id.to_string() == version),
+            None => snapshot.latest(type_name, &id),
+        };
+        let Some(version) = found.filter(|v| !v.is_deletion()) else { return Ok(None) };
+        Ok(Some(Stored { type_name, version, body: snapshot.body(type_name, &version)? }))
+    }
+
+    fn by_url(&self, url: &str, target: Option<&str>) -> Result<Option<Stored>, Failure> {
+        let snapshot = self.snapshot;
+        let (url, version) = url.split_once('|').map_or((url, None), |(url, version)| (url, Some(version)));
+        let types = snapshot.definitions().resource_types().iter().filter(|t| target.is_none_or(|target| target == **t));
+        let with_url = types.filter(|t| snapshot.params().of(t).get("url").is_some());
+        let by_url = |t: &&str| {
+            let named = Query::term(&format!("{t}/url\u{1f}l{url}"));
+            version.map_or(named.clone(), |v| Query::and(vec![named, Query::term(&format!("{t}/version\u{1f}c{v}"))]))
+        };
+        let query = Query::or(with_url.map(by_url).collect());
+        Ok(snapshot.matching(&query, 1, self.budget)?.1.into_iter().next())
     }
 
     /// What refers to `to`.

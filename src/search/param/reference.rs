@@ -55,23 +55,29 @@ pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut Key
 }
 
 fn add(param: &Param, text: &str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
-    let text = origin.local_part(text).unwrap_or(text);
-    match Reference::parse(text, origin.definitions()) {
+    let own = origin.local_part(text);
+    match Reference::parse(own.unwrap_or(text), origin.definitions()) {
         Reference::Local { type_name, id, version } => {
             keys.term(&[&param.name, "\u{1f}r", type_name, "/", id]);
             keys.term(&[&param.name, "\u{1f}i", id]);
             if let Some(version) = version {
                 keys.term(&[&param.name, "\u{1f}v", type_name, "/", id, "/_history/", version]);
             }
+            // A canonical URL may look like one of a resource here.
+            if own.is_some() && param.is_canonical() {
+                add_url(param, text, keys);
+            }
         }
         Reference::Contained(_) => keys.term(&[&param.name, "\u{1f}n"]),
         Reference::Conditional { .. } => {}
-        Reference::Other(url) => {
-            keys.term(&[&param.name, "\u{1f}u", url]);
-            if let Some((canonical, _)) = url.split_once('|') {
-                keys.term(&[&param.name, "\u{1f}k", canonical]);
-            }
-        }
+        Reference::Other(_) => add_url(param, text, keys),
+    }
+}
+
+fn add_url(param: &Param, url: &str, keys: &mut KeysBuilder) {
+    keys.term(&[&param.name, "\u{1f}u", url]);
+    if let Some((canonical, _)) = url.split_once('|') {
+        keys.term(&[&param.name, "\u{1f}k", canonical]);
     }
 }
 
@@ -79,13 +85,15 @@ fn add(param: &Param, text: &str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
 #[must_use]
 pub fn query(param: &Param, value: &str, origin: &Origin<'_>) -> Query {
     let value = unescape(value);
-    let text = origin.local_part(&value).unwrap_or(&value);
-    match Reference::parse(text, origin.definitions()) {
+    let own = origin.local_part(&value);
+    let by_url = |classes: &[char]| classes.iter().map(|class| Query::term(&param.key(*class, &value))).collect::<Vec<_>>();
+    let here = match Reference::parse(own.unwrap_or(&value), origin.definitions()) {
         Reference::Local { type_name, id, version: None } => Query::term(&param.key('r', &format!("{type_name}/{id}"))),
         Reference::Local { type_name, id, version: Some(version) } => Query::term(&param.key('v', &format!("{type_name}/{id}/_history/{version}"))),
-        Reference::Contained(_) | Reference::Conditional { .. } => Query::None,
-        Reference::Other(text) => Query::or(['i', 'u', 'k'].map(|class| Query::term(&param.key(class, text))).to_vec()),
-    }
+        Reference::Contained(_) | Reference::Conditional { .. } => return Query::None,
+        Reference::Other(_) => return Query::or(by_url(&['i', 'u', 'k'])),
+    };
+    if own.is_some() && param.is_canonical() { Query::or([vec![here], by_url(&['u', 'k'])].concat()) } else { here }
 }
 
 /// The query of one search value with a modifier.

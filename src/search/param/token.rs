@@ -42,6 +42,9 @@ pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut Key
         Piece::Code(code) => {
             count += 1;
             add_code(param, code, keys);
+            if is_text(&node.ty) {
+                keys.term(&[&param.name, "\u{1f}C", &code.to_lowercase()]);
+            }
             for system in systems(node, code, origin) {
                 add(param, Some(system), Some(code), keys);
             }
@@ -102,6 +105,11 @@ fn each<'v>(node: &Node<'v>, found: &mut dyn FnMut(Piece<'v>)) {
     }
 }
 
+/// Whether values of a type are strings, whose case does not count though they are tokens.
+fn is_text(ty: &Ty) -> bool {
+    ty.base == "string"
+}
+
 /// The systems that a bare code can belong to by the binding of its element.
 fn systems<'d>(node: &Node<'_>, code: &str, origin: &Origin<'_>) -> impl Iterator<Item = &'d str> {
     let groups = node.codes.and_then(|name| origin.definitions().codes(name)).into_iter().flatten();
@@ -139,7 +147,14 @@ pub fn index_identifier(param: &Param, identifier: &Value, keys: &mut KeysBuilde
 /// The query of one search value: `code`, `system|code`, `|code`, `system|`.
 #[must_use]
 pub fn query(param: &Param, value: &str) -> Query {
-    query_named(&param.name, value)
+    let literal = query_named(&param.name, value);
+    if !param.path.types.iter().any(is_text) {
+        return literal;
+    }
+    match split_unescaped(value, '|')[..] {
+        [code] | ["", code] => Query::or(vec![literal, Query::term(&param.key('C', &unescape(code).to_lowercase()))]),
+        _ => literal,
+    }
 }
 
 /// The same for keys under `name`.
@@ -192,6 +207,7 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
             _ => Err(bad_value(param, value, "system|code|value, such as http://terminology.hl7.org/CodeSystem/v2-0203|MR|446053")),
         },
         Modifier::In | Modifier::NotIn => Ok(among(param, &terminology::value_set(&unescape(value), env)?, env)),
+        Modifier::Below if is_media_type(param) && !value.contains('|') => Ok(media_types(param, &unescape(value))),
         Modifier::Above | Modifier::Below => match split_unescaped(value, '|')[..] {
             [system, code] if !system.is_empty() && !code.is_empty() => {
                 let (system, code) = (unescape(system), unescape(code));
@@ -202,6 +218,18 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
         },
         _ => Ok(query(param, value)),
     }
+}
+
+/// Whether the values are media types.
+fn is_media_type(param: &Param) -> bool {
+    [".contentType", "CapabilityStatement.format", ".patchFormat"].iter().any(|end| param.expression.ends_with(end))
+}
+
+/// A media type with whatever parameters, or all of a kind, <https://hl7.org/fhir/R4/search.html#mimetype>.
+fn media_types(param: &Param, wanted: &str) -> Query {
+    let longer =
+        [";", " ", "/"].iter().filter(|more| **more != "/" || !wanted.contains('/')).map(|more| Query::prefix(&param.key('c', &format!("{wanted}{more}"))));
+    Query::or(std::iter::once(Query::term(&param.key('c', wanted))).chain(longer).collect())
 }
 
 /// `:text`: the text for people begins so.
@@ -260,6 +288,7 @@ pub fn unequal(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Check {
             let mut another = false;
             each(node, &mut |piece| match piece {
                 Piece::Pair(system, code) if system.is_some() || code.is_some() => another |= !is(system, code),
+                Piece::Code(code) if is_text(&node.ty) => another |= parts.last().is_none_or(|wanted| wanted.to_lowercase() != code.to_lowercase()),
                 Piece::Code(code) => another |= !is(None, Some(code)) && !systems(node, code, &origin).any(|system| is(Some(system), Some(code))),
                 Piece::Pair(..) | Piece::Text(_) | Piece::Typed(..) => {}
             });

@@ -19,10 +19,13 @@ pub fn index(param: &Param, node: &Node<'_>, keys: &mut KeysBuilder) -> usize {
     1
 }
 
-/// The query of one search value.
+/// The query of one search value; of a definition, its version may follow, <https://hl7.org/fhir/R4/references.html#canonical>.
 #[must_use]
 pub fn query(param: &Param, value: &str) -> Query {
-    Query::term(&param.key('l', &unescape(value)))
+    let url = unescape(value);
+    let whole = Query::term(&param.key('l', &url));
+    let (Some(type_name), Some((url, version))) = (param.name.strip_suffix("/url"), url.split_once('|')) else { return whole };
+    Query::or(vec![whole, Query::and(vec![Query::term(&param.key('l', url)), Query::term(&format!("{type_name}/version\u{1f}c{version}"))])])
 }
 
 /// The query of one search value with a modifier.

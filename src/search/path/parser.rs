@@ -62,10 +62,32 @@ impl Parser<'_> {
 
     fn string(&mut self) -> Result<String, BadPath> {
         self.expect("'")?;
-        let end = self.rest().find('\'').ok_or_else(|| self.error("unfinished string"))?;
-        let text = self.rest()[..end].to_owned();
-        self.at += end + 1;
-        Ok(text)
+        let mut text = String::new();
+        let mut rest = self.rest().char_indices();
+        while let Some((at, c)) = rest.next() {
+            match c {
+                '\'' => {
+                    self.at += at + 1;
+                    return Ok(text);
+                }
+                // <https://hl7.org/fhirpath/#string>
+                '\\' => match rest.next() {
+                    Some((_, 'n')) => text.push('\n'),
+                    Some((_, 'r')) => text.push('\r'),
+                    Some((_, 't')) => text.push('\t'),
+                    Some((_, 'f')) => text.push('\u{c}'),
+                    Some((_, 'u')) => {
+                        let code: String = rest.by_ref().take(4).map(|(_, digit)| digit).collect();
+                        let found = u32::from_str_radix(&code, 16).ok().filter(|_| code.len() == 4).and_then(char::from_u32);
+                        text.push(found.ok_or_else(|| self.error("expected four hexadecimal digits of a character after \\u in a string"))?);
+                    }
+                    Some((_, c @ ('\'' | '"' | '`' | '\\' | '/'))) => text.push(c),
+                    _ => return Err(self.error("a backslash in a string begins none of \\' \\\" \\` \\\\ \\/ \\n \\r \\t \\f \\u")),
+                },
+                _ => text.push(c),
+            }
+        }
+        Err(self.error("unfinished string"))
     }
 
     fn type_name(&mut self) -> Result<&'static str, BadPath> {

@@ -499,7 +499,8 @@ impl Export<'_> {
         let mut lines: Vec<String> = gone.into_iter().map(|uid| delete(uid)).collect();
         // Whose it was that is gone, nobody can tell of some patients; nor whether a search would have found it.
         if let (Some(since), Whose::Anyones | Whose::Patients) = (self.order.since_ms, &self.order.whose) {
-            let until = EventId::first_of(self.order.until_ms.unwrap_or(i64::MAX).saturating_add(1));
+            // The last that is not after it.
+            let until = EventId::from_u64(EventId::first_of(self.order.until_ms.unwrap_or(i64::MAX).saturating_add(1)).to_u64().saturating_sub(1));
             let (first, last) = (EventId::first_of(since.saturating_add(1)), self.snapshot.last_event().min(until));
             let is_told = |t: &&String| !self.order.restrictions.contains_key(*t) && !self.order.filters.iter().any(|(of, _)| of == *t);
             let types = self.order.gone.iter().filter(is_told).filter_map(|t| self.snapshot.definitions().find_resource_type(t));

@@ -1,0 +1,154 @@
+//! What restricted scopes and odd requests must not get at, in searches, exports and imports.
+
+use serde_json::{Value, json};
+
+use crate::importing::events;
+use crate::support::{Client, Reply, TestServer, patient};
+
+const ASYNC: (&str, &str) = ("prefer", "respond-async");
+
+/// A simulator that asks for tokens, once what is there is there.
+fn locked(server: &TestServer) {
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"auth":"smart-backend"}}"#).expect(200);
+}
+
+fn token(server: &TestServer, scope: &str) -> String {
+    let reply = server.client().post("/api/sims/a__b/token", &json!({"scope": scope})).expect(200).json();
+    format!("Bearer {}", reply["access_token"].as_str().unwrap())
+}
+
+fn get(fhir: &Client, token: &str, path: &str) -> Reply {
+    fhir.send("GET", path, &[("authorization", token)], b"")
+}
+
+fn observation(fhir: &Client, id: &str, category: &str) -> Reply {
+    let category = json!([{"coding": [{"system": "http://c", "code": category}]}]);
+    fhir.put(&format!("/Observation/{id}"), &json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "x"}, "category": category}))
+}
+
+#[test]
+fn a_scope_whose_parameter_is_gone_allows_nothing() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let own = json!({"resourceType": "SearchParameter", "id": "mycat", "url": "http://x/mycat", "name": "mycat", "status": "active", "description": "x",
+        "code": "mycat", "base": ["Observation"], "type": "token", "expression": "Observation.category"});
+    fhir.put("/SearchParameter/mycat", &own).expect(201);
+    observation(&fhir, "lab", "lab").expect(201);
+    observation(&fhir, "vital", "vital").expect(201);
+    locked(&server);
+    let (restricted, all) = (token(&server, "system/Observation.rs?mycat=lab"), token(&server, "system/*.cruds"));
+    assert_eq!(get(&fhir, &restricted, "/Observation").expect(200).json()["total"], 1);
+    fhir.send("DELETE", "/SearchParameter/mycat", &[("authorization", &all)], b"").expect(204);
+    for path in ["/Observation", "/Observation/lab", "/Observation/vital"] {
+        let refused = get(&fhir, &restricted, path).expect(403).refusal();
+        assert!(refused.contains("mycat"), "{refused}");
+    }
+}
+
+#[test]
+fn a_restricted_scope_does_not_look_back() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let event = observation(&fhir, "o", "lab").expect(201).header("x-fhirsim-event").to_owned();
+    observation(&fhir, "o", "vital").expect(200);
+    locked(&server);
+    let (restricted, whole) = (token(&server, "system/Observation.rs?category=lab"), token(&server, "system/Observation.rs"));
+    let past = server.fhir(&format!("a__b@{event}"));
+    assert_eq!(get(&fhir, &restricted, "/Observation").expect(200).json()["total"], 0);
+    get(&past, &restricted, "/Observation").expect(403);
+    assert_eq!(get(&past, &whole, "/Observation?category=lab").expect(200).json()["total"], 1);
+}
+
+#[test]
+fn a_file_of_bundles_needs_the_scope_for_bundles() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Bundle/b", &json!({"resourceType": "Bundle", "id": "b", "type": "collection"})).expect(201);
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    fhir.delete("/Patient/p").expect(204);
+    locked(&server);
+    let (all, some) = (token(&server, "system/*.rs"), token(&server, "system/Patient.rs"));
+    let begun = fhir.send("GET", "/$export?_since=2020-01-01T00:00:00Z", &[ASYNC, ("authorization", &all)], b"").expect(202);
+    let status = begun.header("content-location").strip_prefix(server.url()).unwrap().to_owned();
+    let api = server.client();
+    let manifest = loop {
+        let reply = get(&api, &all, &status);
+        if reply.status != 202 {
+            break reply.expect(200).json();
+        }
+        std::thread::yield_now();
+    };
+    let file = |list: &str| manifest[list][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    assert_eq!((&manifest["output"][0]["type"], &manifest["deleted"][0]["type"]), (&json!("Bundle"), &json!("Bundle")));
+    get(&api, &all, &file("output")).expect(200);
+    get(&api, &some, &file("output")).expect(403);
+    get(&api, &some, &file("deleted")).expect(200);
+}
+
+#[test]
+fn what_is_not_understood_does_not_widen_an_export() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let ask = |parameter: Value| {
+        let body = json!({"resourceType": "Parameters", "parameter": parameter}).to_string();
+        fhir.send("POST", "/Patient/$export", &[ASYNC, ("content-type", "application/fhir+json")], body.as_bytes())
+    };
+    for parameter in [
+        json!({"name": "_type", "valueString": "Patient"}),
+        json!([{"name": "_type", "valueCodeableConcept": {"text": "Patient"}}]),
+        json!([{"name": "_type"}]),
+        json!([{"name": "_type", "resource": {"resourceType": "Patient"}}]),
+        json!([{"name": "patient", "valueReference": {}}]),
+        json!([{"name": "patient", "valueReference": {"identifier": {"value": "x"}}}]),
+    ] {
+        let refused = ask(parameter.clone()).expect(400).refusal();
+        assert!(refused.contains("Parameters.parameter") || refused.contains("parameter '"), "{parameter}: {refused}");
+    }
+    ask(json!([{"name": "_type", "valueString": "Patient"}, {"name": "patient", "valueReference": {"reference": "Patient/p"}}])).expect(202);
+    // Several lines of Prefer are one list.
+    let lines = [ASYNC, ("prefer", "handling=lenient")];
+    for lines in [[lines[0], lines[1]], [lines[1], lines[0]]] {
+        fhir.send("GET", "/$export?_unheard=1", &lines, b"").expect(202);
+    }
+}
+
+#[test]
+fn bodies_that_are_no_objects_are_refused_and_kept() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let bodies = ["[]", "5", "\"x\"", "true", "null"];
+    for path in ["/$import", "/$bulk-submit", "/$bulk-submit-status", "/$export"] {
+        for body in bodies {
+            let reply = fhir.send("POST", path, &[ASYNC, ("content-type", "application/json")], body.as_bytes());
+            assert!((400..500).contains(&reply.status), "{path} {body}: {}", reply.status);
+            assert!(!reply.refusal().is_empty());
+        }
+    }
+    let kept = events(&server, "a__b").into_iter().filter(|e| e["interaction"] == "$import").count();
+    assert_eq!(kept, bodies.len());
+}
+
+#[test]
+fn secrets_sent_to_the_wrong_place_are_not_kept() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let reply = fhir.send("POST", "/token", &form, b"grant_type=client_credentials&client_assertion=hush&scope=x");
+    assert!(reply.status >= 400, "{}", reply.status);
+    let folder = crate::support::only_event(&server.simdb(), "a__b", "POST");
+    let kept = std::fs::read_to_string(folder.join("request_body.form")).unwrap();
+    assert_eq!(kept, "grant_type=client_credentials&client_assertion=%5Bredacted%5D&scope=x");
+    let key = json!([{"name": "headerName", "valueString": "X-Key"}, {"name": "headerValue", "valueString": "hush"}]);
+    let import = json!({"resourceType": "Parameters", "parameter": [{"name": "fileRequestHeader", "part": key}]}).to_string();
+    for body in [format!("\u{feff}{import}"), import[..import.len() - 2].to_owned(), import.clone()] {
+        let reply = fhir.send("POST", "/$import", &[ASYNC, ("content-type", "application/json")], body.as_bytes());
+        assert!(reply.status >= 400, "{}", reply.text());
+    }
+    for folder in crate::support::events(&server.simdb(), "a__b", "POST") {
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned();
+            assert!(!text.contains("hush"), "{text}");
+        }
+    }
+}
