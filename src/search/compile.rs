@@ -435,8 +435,10 @@ fn order_by(search: &Search, code: &str, env: &Env<'_>) -> OrderBy {
     match params.first().map(|p| p.kind) {
         Some(ParamType::Date) => OrderBy::Columns(params.iter().map(|p| p.column('<').into()).collect()),
         Some(ParamType::String) => prefixes('s'),
-        // The number alone, whatever its unit.
-        Some(ParamType::Number | ParamType::Quantity) => OrderBy::Terms(params.iter().map(|p| p.key('e', "\u{1e}").into()).collect()),
+        // The number alone, whatever its unit; of a range, of what is compared, where it begins.
+        Some(ParamType::Number | ParamType::Quantity) => {
+            OrderBy::Terms(['e', 'a'].iter().flat_map(|class| params.iter().map(|p| p.key(*class, "\u{1e}").into())).collect())
+        }
         Some(ParamType::Reference) => prefixes('r'),
         Some(ParamType::Uri) => prefixes('l'),
         Some(ParamType::Token | ParamType::Composite | ParamType::Special) | None => prefixes('c'),

@@ -178,3 +178,28 @@ fn what_does_not_go_together_is_said_and_so_is_what_is_of_another_version() {
         assert!(refused.contains(named), "{refused}");
     }
 }
+
+#[test]
+fn ranges_have_their_place_in_an_order() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let values = [
+        ("none", Value::Null),
+        ("five", json!({"value": 5})),
+        ("over", json!({"value": 3, "comparator": ">="})),
+        ("under", json!({"value": 4, "comparator": "<"})),
+    ];
+    for (id, value) in values {
+        let mut observation = json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "c"}});
+        if !value.is_null() {
+            observation["valueQuantity"] = value;
+        }
+        fhir.put(&format!("/Observation/{id}"), &observation).expect(201);
+    }
+    for when in ["recent", "committed"] {
+        assert_eq!(fhir.ids("/Observation?_sort=value-quantity"), ["under", "over", "five", "none"], "{when}");
+        assert_eq!(fhir.ids("/Observation?_sort=-value-quantity"), ["five", "over", "under", "none"], "{when}");
+        assert_eq!(fhir.ids("/Observation?_sort=value-quantity&_count=4"), ["under", "over", "five", "none"], "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
