@@ -178,6 +178,8 @@ fn an_export_is_ended_and_expires() {
     let part = api.send("GET", &file, &[("range", "bytes=3-12")], b"").expect(206);
     assert_eq!((part.text(), part.header("content-range")), (&text[3..13], format!("bytes 3-12/{}", text.len()).as_str()));
     api.send("GET", &file, &[("range", &format!("bytes={}-", text.len()))], b"").expect(416);
+    let unparted = api.send("GET", &file, &[("range", "bytes=3-12"), ("if-range", "\"x\"")], b"").expect(200);
+    assert_eq!(unparted.text(), text);
     let packed = api.send("GET", &file, &[("accept-encoding", "gzip")], b"").expect(200);
     assert_eq!(packed.header("content-encoding"), "gzip");
     let mut unpacked = String::new();

@@ -204,6 +204,20 @@ fn what_is_stopped_is_taken_back_after_a_crash_too() {
 }
 
 #[test]
+fn the_ballot_calls_what_is_told_outcome() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (ig, name, other) in [("4.0", "outcome", "error"), ("3.0", "error", "outcome")] {
+        server.client().put("/api/sims/a__b", &json!({"settings": {"bulk": {"ig": ig}}}));
+        let quick = relay(files(vec![("/m", 200, br#"{"output":[{"url":"URL/p"}]}"#.to_vec()), ("/p", 200, patients(0..1))]));
+        submit(&fhir, ig, &[("manifestUrl", json!(format!("{quick}/m"))), base(), ("submissionStatus", json!("completed"))]).expect(200);
+        let whole = done(&server, status(&fhir, ig));
+        assert!(whole[name].as_array().is_some_and(|all| !all.is_empty()) && whole.get(other).is_none(), "{whole}");
+        assert_eq!(whole.get("manifestType").is_some(), ig == "4.0");
+    }
+}
+
+#[test]
 fn what_was_there_before_is_given_back() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

@@ -23,7 +23,9 @@ pub async fn send(request: &HttpRequest, path: std::path::PathBuf, output: &Outp
             return respond::failure(&Failure::new(Kind::Damaged, format!("the file cannot be read: {error}")), crate::fhir::FhirVersion::default());
         }
     };
-    let range = routes::text(request, header::RANGE).map_or(Part::Whole, |r| part(r, length));
+    // There is no version of a file that a client could compare with, RFC 9110, 13.1.5.
+    let asked = routes::text(request, header::RANGE).filter(|_| !request.headers().contains_key(header::IF_RANGE));
+    let range = asked.map_or(Part::Whole, |r| part(r, length));
     let mut response = HttpResponse::Ok();
     response.content_type("application/fhir+ndjson").insert_header(("accept-ranges", "bytes")).insert_header(("x-fhirsim-event", event));
     response.insert_header(("content-disposition", format!("attachment; filename=\"{}\"", output.file)));

@@ -18,6 +18,7 @@ use crate::http::policy::{Bearer, Need};
 use crate::http::respond::{Answer, http_date};
 use crate::http::{App, outbound};
 use crate::sim::bulk::{Job, MAX_PARTS, Manifest, Output, Phase, State, Submission, Submitted, Task, Work};
+use crate::sim::profile::Ig;
 use crate::sim::{Sim, storage_failure};
 use crate::smart::SUBMITS;
 
@@ -247,6 +248,9 @@ pub fn of_status(asked: &Asked, bearer: Option<&Bearer>, sim: &Arc<Sim>, app: &A
     known(&said, bearer, sim, app).ok_or_else(missing)
 }
 
+/// What its ballot calls the manifest, <https://hl7.org/fhir/uv/bulkdata/4.0.0-202609-ballot/en/StructureDefinition-BulkSubmitStatusManifest.html>.
+const MANIFEST_TYPE: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/BulkSubmitStatusManifest";
+
 /// How far a submission is.
 pub fn status(job: &Job, state: &State, asked: &status::Asked<'_>, sim: &Sim, app: &App) -> Answer {
     let Some(submission) = &state.submission else { return Answer::default() };
@@ -272,8 +276,14 @@ pub fn status(job: &Job, state: &State, asked: &status::Asked<'_>, sim: &Sim, ap
             error.push(failure(job, part, &manifest.url, why, asked.root));
         }
     }
-    let manifest = json!({"submissionId": submission.id, "transactionTime": crate::clock::instant(sim.now_ms()), "requiresAccessToken": state.requires_token,
-        "output": [], "error": error});
+    let mut manifest = json!({"submissionId": submission.id, "transactionTime": crate::clock::instant(sim.now_ms()), "requiresAccessToken": state.requires_token,
+        "output": []});
+    if sim.profile().settings.bulk.ig == Ig::V4 {
+        manifest["manifestType"] = MANIFEST_TYPE.into();
+        manifest["outcome"] = error.into();
+    } else {
+        manifest["error"] = error.into();
+    }
     Answer::json(200, &manifest).with("expires", http_date(state.expires_ms))
 }
 
