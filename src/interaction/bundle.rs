@@ -9,7 +9,9 @@ pub mod restore;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, update};
+use super::{
+    Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, structure, update,
+};
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
@@ -40,6 +42,7 @@ pub fn interactions(content: &Content, version: FhirVersion) -> Vec<Interaction>
 /// The Bundle itself is broken.
 pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let raw = entry::split(content)?;
+    let issues = structure::check_bundle(content.resource.value(), snapshot)?;
     let mut entries: Vec<Result<Entry, Failure>> = raw.iter().map(|raw| Entry::read(raw, snapshot.version())).collect();
     let mut plan = Plan::new(snapshot, env, entries.len());
     for methods in ORDER {
@@ -55,7 +58,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
             }
         }
     }
-    Ok(plan.finish("batch-response"))
+    Ok(said_too(plan.finish("batch-response"), issues))
 }
 
 /// All or nothing.
@@ -64,6 +67,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
 /// An entry failed: the failure names it, and nothing is stored.
 pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let raw = entry::split(content)?;
+    let issues = structure::check_bundle(content.resource.value(), snapshot)?;
     let mut entries = Vec::with_capacity(raw.len());
     for (at, raw) in raw.iter().enumerate() {
         entries.push(Entry::read(raw, snapshot.version()).map_err(|f| f.within(&named(at)))?);
@@ -79,7 +83,13 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     }
     // Only now is everything there that the entries may refer to.
     integrity::check(&plan.changes, snapshot).map_err(|(change, failure)| failure.within(&named(plan.made_by[change])))?;
-    Ok(plan.finish("transaction-response"))
+    Ok(said_too(plan.finish("transaction-response"), issues))
+}
+
+/// The reply with what is wrong with the Bundle itself.
+fn said_too(mut reply: Reply, mut issues: Vec<Issue>) -> Reply {
+    issues.append(&mut reply.issues);
+    Reply { issues, ..reply }
 }
 
 fn named(at: usize) -> String {

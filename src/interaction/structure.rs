@@ -1,6 +1,6 @@
 //! What the setting `validation` makes of content whose structure is not as the specification has it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::fhir::validate::{Issue, Severity, validate};
 use crate::fhir::{Failure, Kind};
@@ -22,4 +22,24 @@ pub(super) fn check(resource: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>,
     }
     let message = issues.iter().map(|i| format!("{}: {}", i.expression, i.message)).collect::<Vec<_>>().join("; ");
     Err(Failure { issues, ..Failure::new(Kind::Unprocessable, message) })
+}
+
+/// The same of a Bundle of requests, but for the resources that its entries hold: those are looked at one by one.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_bundle(bundle: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
+    let Some(members) = bundle.as_object().filter(|_| snapshot.settings().validation != Validation::Off) else { return Ok(Vec::new()) };
+    let without_resource = |entry: &Value| match entry.as_object() {
+        Some(entry) if entry.len() > 1 => Value::Object(entry.iter().filter(|(key, _)| *key != "resource").map(|(k, v)| (k.clone(), v.clone())).collect()),
+        _ => entry.clone(),
+    };
+    let bare: Map<String, Value> = members
+        .iter()
+        .map(|(key, value)| match value.as_array().filter(|_| key == "entry") {
+            Some(entries) => (key.clone(), entries.iter().map(without_resource).collect()),
+            None => (key.clone(), value.clone()),
+        })
+        .collect();
+    check(&Value::Object(bare), snapshot)
 }

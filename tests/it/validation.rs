@@ -101,3 +101,26 @@ fn validate_tells_and_stores_nothing() {
     assert!(fhir.post("/Patient/$validate?mode=guess", &right).expect(400).refusal().contains("mode 'guess'"));
     assert!(crate::support::events(&server.simdb(), "a__b", "POST").is_empty(), "what is not stored is no event");
 }
+
+#[test]
+fn a_bundle_of_requests_is_looked_at_itself() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let entry = json!({"fullUrl": "urn:uuid:22222222-2222-4222-8222-222222222222", "resource": {"resourceType": "Patient"}, "request": {"method": "POST", "url": "Patient", "baz": 1}});
+    let bundle = |kind: &str| json!({"resourceType": "Bundle", "type": kind, "foo": true, "entry": [entry]});
+    for (validation, status) in [("off", 200), ("warn", 200), ("strict", 422)] {
+        server.client().put("/api/sims/a__b", &json!({"settings": {"validation": validation}}));
+        for kind in ["transaction", "batch"] {
+            let reply = fhir.post("", &bundle(kind)).expect(status);
+            let event = server.client().get(&format!("/api/sims/a__b/events/{}", reply.header("x-fhirsim-event"))).json();
+            let said = if status == 422 { reply.text().to_owned() } else { event["issues"].to_string() };
+            for place in ["Bundle.foo", "Bundle.entry[0].request.baz"] {
+                assert_eq!(said.contains(place), validation != "off", "{validation} {kind}: {said}");
+            }
+        }
+    }
+    // What is as it should be is taken.
+    let good = json!({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": {"resourceType": "Patient"}, "request": {"method": "POST", "url": "Patient"}},
+        {"request": {"method": "GET", "url": "Patient?_count=1"}}]});
+    fhir.post("", &good).expect(200);
+}
