@@ -16,6 +16,12 @@ impl ResourceId {
         Self(uuid::Uuid::new_v4().hyphenated().to_string().into())
     }
 
+    /// The same with something before it, which must be of letters, digits, hyphens and dots, 28 at most.
+    #[must_use]
+    pub fn random_after(prefix: &'static str) -> Self {
+        Self(format!("{prefix}{}", Self::random().0).into())
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -161,7 +161,7 @@ impl<'a> Identifying<'a> {
         let Some(type_name) = entry.target.type_name() else { return Ok(None) };
         Ok(match (entry.method, whom, &entry.conditions.if_none_exist) {
             (Method::Post, Whom::Where(_), Some(query)) => Some(self.created_unless(type_name, query)?),
-            (Method::Post, Whom::Where(_), None) => Some(Identity::New(type_name, ResourceId::random())),
+            (Method::Post, Whom::Where(_), None) => Some(Identity::New(type_name, entry.content.as_ref().map_or_else(ResourceId::random, create::new_id))),
             (Method::Put, whom, _) => Some(self.updated(type_name, &whom, entry)?),
             (Method::Patch, whom, _) => Some(Identity::Known(type_name, patch::subject(type_name, &whom, self.snapshot, self.env)?)),
             (Method::Delete, Whom::Id(id), _) => Some(Identity::Known(type_name, id)),

@@ -18,7 +18,17 @@ pub fn perform(content: &Content, conditions: &Conditions, snapshot: &Snapshot, 
     {
         return Ok(existing);
     }
-    as_new(content, ResourceId::random(), snapshot, env)
+    as_new(content, new_id(content), snapshot, env)
+}
+
+/// The extension that restricts a group to those whose resources a search finds.
+pub const MEMBER_FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
+
+/// The id of a new resource: of a group that a search restricts, one that says so, as the reference server for bulk data has it.
+pub(super) fn new_id(content: &Content) -> ResourceId {
+    let extensions = content.resource.value()["modifierExtension"].as_array().filter(|_| content.type_name == "Group");
+    let is_custom = extensions.is_some_and(|all| all.iter().any(|extension| extension["url"] == MEMBER_FILTER));
+    if is_custom { ResourceId::random_after("custom-") } else { ResourceId::random() }
 }
 
 /// Stores the first version of a resource under `id`.

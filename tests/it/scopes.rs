@@ -152,3 +152,19 @@ fn secrets_sent_to_the_wrong_place_are_not_kept() {
         }
     }
 }
+
+#[test]
+fn a_group_that_a_search_restricts_is_called_custom() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let filter = json!({"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter",
+        "valueExpression": {"language": "application/x-fhir-query", "expression": "Patient?gender=female"}});
+    let group = |extensions: &[&Value]| json!({"resourceType": "Group", "type": "person", "actual": false, "modifierExtension": extensions});
+    let made = fhir.post("/Group", &group(&[&filter])).expect(201).json();
+    assert!(made["id"].as_str().unwrap().starts_with("custom-"), "{made}");
+    let entry = json!({"resource": group(&[&filter]), "request": {"method": "POST", "url": "Group"}});
+    let done = fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]})).expect(200).json();
+    assert!(done["entry"][0]["response"]["location"].as_str().unwrap().contains("Group/custom-"), "{done}");
+    let plain = fhir.post("/Group", &json!({"resourceType": "Group", "type": "person", "actual": true})).expect(201).json();
+    assert!(!plain["id"].as_str().unwrap().starts_with("custom-"), "{plain}");
+}

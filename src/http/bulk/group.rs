@@ -10,11 +10,10 @@ use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
 use crate::fhir::{Failure, Kind, ResourceId, instant};
 use crate::http::policy;
+use crate::interaction::create::MEMBER_FILTER;
 use crate::interaction::target::pairs;
 use crate::sim::Snapshot;
 
-/// The extension that restricts a group to those whose resources a search finds.
-const FILTER: &str = "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter";
 /// Most groups in one another.
 const MAX_GROUPS: usize = 1_000;
 
@@ -63,10 +62,10 @@ fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<Str
         }
     }
     let filters: Vec<&Value> =
-        group["modifierExtension"].as_array().into_iter().flatten().filter(|e| e["url"] == FILTER).map(|e| &e["valueExpression"]).collect();
+        group["modifierExtension"].as_array().into_iter().flatten().filter(|e| e["url"] == MEMBER_FILTER).map(|e| &e["valueExpression"]).collect();
     if filters.is_empty() && all.is_empty() && group["characteristic"].as_array().is_some_and(|c| !c.is_empty()) {
         let message = format!(
-            "Group/{id} has characteristics and no members: who they are is said by the modifier extension {FILTER}, a search such as Patient?gender=female"
+            "Group/{id} has characteristics and no members: who they are is said by the modifier extension {MEMBER_FILTER}, a search such as Patient?gender=female"
         );
         return Err(Failure::new(Kind::Unprocessable, message).at("Group.modifierExtension"));
     }
