@@ -107,6 +107,7 @@ class Server:
 class Bench:
     def __init__(self, options, folder):
         self.o, self.folder, self.rows, self.values = options, folder, [], {}
+        self.numbers = {}  # of each patient loaded, by id
 
     def note(self, what, figure, unit, aside=""):
         self.values[what] = figure
@@ -188,6 +189,7 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
                 found = [e["response"]["location"].split("/")[1] for e in answer["entry"] if e["response"]["location"].startswith("Patient/")]
                 with lock:
                     ids.extend(found)
+                    self.numbers.update(zip(found, range(start, start + len(found))))
 
         began = time.time()
         threads = [threading.Thread(target=work) for _ in range(4)]
@@ -272,11 +274,13 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
     def whole(self, server, sim, ids, patients, label=""):
         """What chains, includes, order and depth cost; and what a hostile search costs others."""
         path = "/sim/%s/fhir" % sim
-        table = "local ids={%s}\nmath.randomseed(SEED)\n" % ",".join('"%s"' % i for i in random.sample(ids, min(2000, len(ids))))
+        chosen = random.sample(ids, min(2000, len(ids)))
+        # The same patients, by their ids and by their identifiers.
+        table = "local ids={%s}\nlocal numbers={%s}\nmath.randomseed(SEED)\n" % (",".join('"%s"' % i for i in chosen), ",".join(str(self.numbers[i]) for i in chosen))
         one = "request=function() return wrk.format('GET','%s/'..(%s)) end"
         some = "(function() local t={} for n=1,20 do t[n]='Patient/'..ids[math.random(#ids)] end return table.concat(t,',') end)()"
         any_id = "ids[math.random(#ids)]"
-        identifier = "string.format('%s%%%%7CM-%%07d',math.random(0,%d))" % (urllib.parse.quote(SYSTEM, safe="").replace("%", "%%"), patients - 1)
+        identifier = "string.format('%s%%%%7CM-%%07d',numbers[math.random(#numbers)])" % urllib.parse.quote(SYSTEM, safe="").replace("%", "%%")
         code = "'&code=http%%3A%%2F%%2Floinc.org%%7C%s'" % LOINC[3].replace("%", "%%")
         code = code.replace("%%", "%")
         for what, query in (
