@@ -34,6 +34,8 @@ PACKAGES = {
     "r4b": "hl7.fhir.r4b.core@4.3.0",
     "r5": "hl7.fhir.r5.core@5.0.0",
 }
+# Code systems that the version's own value sets include and its package does not hold.
+ELSEWHERE = {"r5": "hl7.terminology.r5@7.0.1"}
 WANTED = ("StructureDefinition-", "SearchParameter-", "ValueSet-", "CodeSystem-", "CompartmentDefinition-")
 CORE = "http://hl7.org/fhir/StructureDefinition/"
 # A value set longer than this tells a tester nothing that its system would not.
@@ -56,6 +58,13 @@ def package(spec, folder):
                     continue
                 found.setdefault(resource.get("resourceType"), []).append(resource)
     return found
+
+
+def with_systems(found, other):
+    """Adds the code systems of `other` that the value sets of `found` include and `found` lacks."""
+    own = {c.get("url") for c in found["CodeSystem"]}
+    included = {inc.get("system") for vs in found["ValueSet"] for inc in vs.get("compose", {}).get("include", [])}
+    found["CodeSystem"] += [c for c in other["CodeSystem"] if c.get("url") in included - own]
 
 
 def type_code(t):
@@ -240,6 +249,8 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         for version, spec in PACKAGES.items():
             found = package(spec, folder or temporary)
+            if version in ELSEWHERE:
+                with_systems(found, package(ELSEWHERE[version], folder or temporary))
             for name, make in (("elements", elements), ("search", search), ("terminology", terminology)):
                 lines = ["# %s of %s; made by scripts/definitions.py" % (name, spec)]
                 make(found, lines)

@@ -124,3 +124,17 @@ fn a_bundle_of_requests_is_looked_at_itself() {
         {"request": {"method": "GET", "url": "Patient?_count=1"}}]});
     fhir.post("", &good).expect(200);
 }
+
+#[test]
+fn codes_of_systems_that_are_published_elsewhere_are_known() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"fhirVersion": "R5", "settings": {"validation": "strict"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    for (code, status) in [("active", 201), ("unknown", 201), ("bogus", 422)] {
+        let clinical = json!({"coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": code}]});
+        let reply =
+            fhir.post("/Condition", &json!({"resourceType": "Condition", "clinicalStatus": clinical, "subject": {"reference": "Patient/p"}})).expect(status);
+        assert!(status == 201 || reply.refusal().contains("bogus"));
+    }
+    assert_eq!(fhir.get("/Condition?clinical-status:in=http://hl7.org/fhir/ValueSet/condition-clinical").expect(200).json()["total"], 2);
+}
