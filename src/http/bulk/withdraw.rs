@@ -106,29 +106,36 @@ fn stored(jobs: &[String], sim: &Arc<Sim>, app: &App) -> Result<Left> {
 fn taken_back(import: &mut Import<'_>, these: &[(String, Trace)], kind: &str, left: &mut Left) -> Option<String> {
     let has_versions = import.sim().profile().settings.versioning != Versioning::NoVersion;
     let snapshot = import.sim().snapshot();
-    let mut entries = Vec::with_capacity(these.len());
+    let mut why = None;
+    let (mut uids, mut entries) = (Vec::with_capacity(these.len()), Vec::with_capacity(these.len()));
     for (uid, trace) in these {
         let mut entry = json!({"request": {"method": "DELETE", "url": uid}});
         if let Some(before) = trace.before {
             let body = match snapshot.body(trace.type_name, &before) {
                 Ok(body) => body,
-                Err(failure) => return Some(failure.diagnostics),
+                Err(failure) => {
+                    why = Some(failure.diagnostics);
+                    continue;
+                }
             };
             entry["request"]["method"] = "PUT".into();
             entry["resource"] = serde_json::from_slice(&body).unwrap_or_default();
         }
-        if has_versions && !trace.last.is_deletion() {
+        if trace.last.is_deletion() {
+            // Unless somebody has made it again.
+            entry["request"]["ifNoneMatch"] = "*".into();
+        } else if has_versions {
             entry["request"]["ifMatch"] = format!("W/\"{}\"", trace.last.id).into();
         }
         entries.push(entry);
+        uids.push(uid);
     }
     let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": entries});
     let answer = import.exchanged(&bundle.to_string());
     let body: Value = answer.body.as_deref().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
     let said = |outcome: &Value| outcome["issue"][0]["diagnostics"].as_str().unwrap_or("it was refused").to_owned();
     let Some(entries) = body["entry"].as_array() else { return Some(said(&body)) };
-    let mut why = None;
-    for ((uid, _), entry) in these.iter().zip(entries) {
+    for (uid, entry) in uids.into_iter().zip(entries) {
         let status = entry["response"]["status"].as_str().unwrap_or_default();
         if status.starts_with('2') || status.starts_with("412") || status.starts_with("404") || status.starts_with("410") {
             left.remove(uid);
