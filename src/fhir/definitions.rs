@@ -538,7 +538,7 @@ mod tests {
         STU3 172 types, 117 resources, 5485 elements, 198 value sets, 1212 parameters
         R4 209 types, 146 resources, 7406 elements, 220 value sets, 1381 parameters
         R4B 206 types, 141 resources, 7519 elements, 227 value sets, 1415 parameters
-        R5 231 types, 158 resources, 9261 elements, 245 value sets, 1226 parameters
+        R5 231 types, 158 resources, 9261 elements, 252 value sets, 1226 parameters
         ");
     }
 
