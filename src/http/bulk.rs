@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::ask::{Asked, Wanted};
 use self::import::Gate;
+pub(super) use self::record::redacted;
 pub(super) use self::withdraw::go_on;
 use super::context::SimContext;
 use super::negotiate::Format;

@@ -251,7 +251,12 @@ fn call(
         url: shown_url(request),
         headers: if recorded { recorded_headers(request) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
-        body: without_secrets(body),
+        body: match negotiate::sent(request, version) {
+            Ok(Sent::Form) => without_secrets(body),
+            // What was meant for another place may hold secrets, too.
+            _ if asked.is_err() => bulk::redacted(body),
+            _ => body,
+        },
         type_name,
         accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
         client: request.peer_addr().map(|a| a.ip()),
@@ -263,20 +268,25 @@ fn call(
     }
 }
 
-/// The body without what a client proves itself by, should it have been sent to the wrong place.
+/// The body of a form without what a client proves itself by, should it have been sent to the wrong place.
 fn without_secrets(body: Bytes) -> Bytes {
-    let is_secret = |name: &str| matches!(name, "client_assertion" | "client_secret");
-    let begins = |what: &[u8]| body.starts_with(what) || body.windows(what.len() + 1).any(|w| w[0] == b'&' && &w[1..] == what);
-    if body.len() > INLINE_BYTES || body.first().is_none_or(|b| matches!(b, b'{' | b'[' | b'<')) || !(begins(b"client_assertion=") || begins(b"client_secret="))
-    {
+    let is_secret = |name: &[u8]| {
+        let name = percent_encoding::percent_decode(name.trim_ascii()).decode_utf8_lossy().into_owned();
+        matches!(name.trim(), "client_assertion" | "client_secret")
+    };
+    let pieces: Vec<&[u8]> = body.split(|b| *b == b'&').collect();
+    let name_of = |piece: &[u8]| piece.iter().position(|b| *b == b'=').map_or(piece.len(), |at| at);
+    if !pieces.iter().any(|piece| is_secret(&piece[..name_of(piece)])) {
         return body;
     }
-    let Ok(text) = std::str::from_utf8(&body) else { return body };
-    let mut kept = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in pairs(text) {
-        kept.append_pair(&name, if is_secret(&name) { "[redacted]" } else { &value });
-    }
-    kept.finish().into()
+    let kept: Vec<Vec<u8>> = pieces
+        .into_iter()
+        .map(|piece| {
+            let name = &piece[..name_of(piece)];
+            if is_secret(name) { [name, b"=[redacted]"].concat() } else { piece.to_vec() }
+        })
+        .collect();
+    kept.join(&b'&').into()
 }
 
 /// The refusal of a write to a simulator as it was.

@@ -90,10 +90,11 @@ impl Used {
     /// The file system's.
     pub fn open(root: &std::path::Path) -> std::io::Result<Self> {
         let file = root.join(".assertions");
-        let text = match std::fs::read_to_string(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        let bytes = match std::fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             read => read?,
         };
+        let text = String::from_utf8_lossy(&bytes);
         // What was cut off when it was written was not answered.
         let all = text.lines().filter_map(|line| serde_json::from_str::<(String, String, i64)>(line).ok());
         let all = all.filter_map(|(sim, jti, ends)| Some(((sim.parse().ok()?, jti), ends))).collect();

@@ -322,6 +322,23 @@ fn alternatives(name: &str, value: &str) -> Result<Vec<String>, Failure> {
     Ok(values)
 }
 
+/// The same where commas within quotation marks separate nothing.
+fn outside_quotes(name: &str, value: &str) -> Result<Vec<String>, Failure> {
+    let mut all: Vec<String> = Vec::new();
+    for part in split_unescaped(value, ',') {
+        // One that is open goes on.
+        match all.last_mut().filter(|last| last.matches('"').count() % 2 == 1) {
+            Some(last) => last.push_str(&format!(",{part}")),
+            None => all.push(part.to_owned()),
+        }
+    }
+    all.retain(|one| !one.trim().is_empty());
+    if all.len() > MAX_VALUES {
+        return Err(Failure::new(Kind::TooCostly, format!("'{name}' has {} values; at most {MAX_VALUES} are accepted", all.len())));
+    }
+    Ok(all)
+}
+
 fn text(name: &str, value: &str) -> Result<Condition, Failure> {
     let field = if name == "_text" { TextField::Narrative } else { TextField::Content };
     let parse = |one: &str| {
@@ -329,7 +346,7 @@ fn text(name: &str, value: &str) -> Result<Condition, Failure> {
         Text::parse(one).map_err(bad)
     };
     // A comma is an OR here, too, but for one within quotation marks.
-    let mut any = if value.contains('"') { vec![parse(value)?] } else { alternatives(name, value)?.iter().map(|one| parse(one)).collect::<Result<_, _>>()? };
+    let mut any: Vec<Text> = outside_quotes(name, value)?.iter().map(|one| parse(one)).collect::<Result<_, _>>()?;
     if any.is_empty() {
         any.push(parse(value)?);
     }

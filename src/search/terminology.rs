@@ -287,6 +287,8 @@ impl Terminology<'_> {
     fn system(&self, system: &str, defined: &str) -> Result<Members, Failure> {
         Ok(match self.code_system(defined)? {
             Some(hierarchy) if !hierarchy.concepts.is_empty() => Members::Codes(system.into(), hierarchy.concepts.into_keys().collect()),
+            // Of another version of what is stored, nothing is known.
+            None if defined != system && self.stored("CodeSystem", system)?.is_some() => return Err(unknown_system(defined)),
             _ => Members::System(system.into()),
         })
     }

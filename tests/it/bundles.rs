@@ -470,9 +470,9 @@ fn a_fhirpath_patch_may_give_a_reference_as_a_text() {
         };
         let performer = json!([{"name": "reference", "valueString": reference}, {"name": "display", "valueString": "d"}]);
         json!({"resourceType": "Parameters", "parameter": [
-            parts(&[("type", json!("replace")), ("path", json!("Observation.subject.reference")), ("value", json!(reference))]),
+            parts(&[("type", json!("replace")), ("path", json!("Observation.subject.reference.first() ")), ("value", json!(reference))]),
             parts(&[("type", json!("add")), ("path", json!("Observation")), ("name", json!("performer")), ("value", performer)]),
-            parts(&[("type", json!("replace")), ("path", json!("Observation.code.text")), ("value", json!("urn:uuid:other"))])]})
+            parts(&[("type", json!("replace")), ("path", json!("Observation.code.text")), ("value", json!(reference))])]})
     };
     let send = |reference: &str| {
         let entries = json!([
@@ -484,5 +484,6 @@ fn a_fhirpath_patch_may_give_a_reference_as_a_text() {
     let place = done["entry"][0]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
     let observation = fhir.get("/Observation/o").json();
     assert_eq!((&observation["subject"]["reference"], &observation["performer"][0]["reference"]), (&json!(place), &json!(place)), "{observation}");
+    assert_eq!(observation["code"]["text"], to, "a text that is no reference stays");
     send("Patient?identifier=nobody").expect(412).refusal();
 }

@@ -138,12 +138,25 @@ fn secrets_sent_to_the_wrong_place_are_not_kept() {
     assert!(reply.status >= 400, "{}", reply.status);
     let folder = crate::support::only_event(&server.simdb(), "a__b", "POST");
     let kept = std::fs::read_to_string(folder.join("request_body.form")).unwrap();
-    assert_eq!(kept, "grant_type=client_credentials&client_assertion=%5Bredacted%5D&scope=x");
+    assert_eq!(kept, "grant_type=client_credentials&client_assertion=[redacted]&scope=x");
+    for body in [&b"x=1&client%5Fassertion=hush"[..], b"x=\xe9&client_secret=hush", b"\n client_secret=hush", b"{}&client_secret=hush"] {
+        fhir.send("POST", "/Patient", &form, body);
+    }
+    // What only looks like a form is kept as it came.
+    let table = "id,url\n1,https://x/?a=1&client_secret=s\n";
+    let event = fhir.send("POST", "/Binary", &[("content-type", "text/csv")], table.as_bytes()).expect(201).header("x-fhirsim-event").to_owned();
+    let files: Vec<_> = std::fs::read_dir(server.simdb().join("a__b/fhir/POST").join(event)).unwrap().map(|f| f.unwrap().path()).collect();
+    let request = files.iter().find(|f| f.file_name().unwrap().to_string_lossy().starts_with("request_body")).unwrap();
+    assert_eq!(std::fs::read_to_string(request).unwrap(), table);
     let key = json!([{"name": "headerName", "valueString": "X-Key"}, {"name": "headerValue", "valueString": "hush"}]);
     let import = json!({"resourceType": "Parameters", "parameter": [{"name": "fileRequestHeader", "part": key}]}).to_string();
     for body in [format!("\u{feff}{import}"), import[..import.len() - 2].to_owned(), import.clone()] {
         let reply = fhir.send("POST", "/$import", &[ASYNC, ("content-type", "application/json")], body.as_bytes());
         assert!(reply.status >= 400, "{}", reply.text());
+        for path in ["/Patient/$bulk-submit", "/$bulk-sumbit"] {
+            let reply = fhir.send("POST", path, &[("content-type", "application/json")], body.as_bytes());
+            assert!(reply.status >= 400, "{}", reply.text());
+        }
     }
     for folder in crate::support::events(&server.simdb(), "a__b", "POST") {
         for file in std::fs::read_dir(folder).unwrap() {

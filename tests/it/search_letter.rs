@@ -66,6 +66,8 @@ fn a_value_set_means_the_version_and_the_codes_that_it_says() {
     for code in ["OLD", "A", "A1", "A11", "ZZ"] {
         coded(&fhir, &code.to_lowercase(), "http://cs", code);
     }
+    value_set(&fhir, "future", &json!({"system": "http://cs", "version": "3"}));
+    value_set(&fhir, "elsewhere", &json!({"system": "http://unheard", "version": "3"}));
     value_set(&fhir, "old", &json!({"system": "http://cs", "version": "1"}));
     value_set(&fhir, "new", &json!({"system": "http://cs"}));
     value_set(&fhir, "parent", &json!({"system": "http://cs", "filter": [{"property": "parent", "op": "=", "value": "A"}]}));
@@ -76,6 +78,9 @@ fn a_value_set_means_the_version_and_the_codes_that_it_says() {
     assert_eq!(is_in("new"), ["a", "a1", "a11"]);
     assert_eq!(is_in("parent"), ["a1"]);
     assert_eq!(is_in("child"), ["a1"]);
+    assert!(is_in("elsewhere").is_empty());
+    let refused = fhir.get("/Observation?code:in=http://vs/future").expect(400).refusal();
+    assert!(refused.contains("http://cs|3"), "{refused}");
     let refused = fhir.get("/Observation?code:in=http://vs/none").expect(400).refusal();
     assert!(refused.contains("'ZZ'") && refused.contains("http://vs/none"), "{refused}");
 }
@@ -122,9 +127,15 @@ fn a_comma_in_a_condition_on_words_is_an_or() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");
     fhir.put("/Basic/b", &json!({"resourceType": "Basic", "id": "b", "code": {"text": "severe, chronic"}})).expect(201);
-    for (query, found) in
-        [("zzz,chronic", true), ("zzz,yyy", false), ("%22severe, chronic%22", true), ("%22chronic, severe%22", false), ("zzz%5C,chronic", false)]
-    {
+    for (query, found) in [
+        ("zzz,chronic", true),
+        ("zzz,yyy", false),
+        ("%22severe, chronic%22", true),
+        ("%22chronic, severe%22", false),
+        ("%22chronic, severe%22,severe", true),
+        ("zzz,%22severe, chronic%22", true),
+        ("zzz%5C,chronic", false),
+    ] {
         assert_eq!(matches(&fhir, &format!("Basic?_content={}", query.replace(' ', "%20"))).len(), usize::from(found), "{query}");
     }
 }

@@ -385,7 +385,7 @@ fn an_assertion_is_good_once_over_a_restart_too() {
     // A line that the kill has cut off.
     let file = s.server.simdb().join(".assertions");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, format!("{text}[\"a__b\",\"x")).unwrap();
+    std::fs::write(&file, [text.as_bytes(), b"[\"a__b\",\"x\xc3"].concat()).unwrap();
     s.server.restart();
     assert_eq!(refused(once(&s)), "invalid_grant");
     s.token("system/*.rs");

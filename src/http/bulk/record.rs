@@ -66,33 +66,36 @@ const SECRET: [&str; 2] = ["fileRequestHeader", "fileEncryptionKey"];
 
 /// The body without what shall be sent along when files are fetched, and without keys: those are secrets. Where it cannot be told
 /// where they stand, nothing of it is kept.
-fn redacted(body: Bytes) -> Bytes {
+pub fn redacted(body: Bytes) -> Bytes {
     let text = String::from_utf8_lossy(&body);
-    if !SECRET.iter().any(|name| text.contains(name)) {
-        return body;
-    }
-    let Ok(mut parameters) = serde_json::from_slice::<Value>(&body) else { return Bytes::from_static(b"[redacted: it names secrets and is no JSON]") };
-    let hide = |parameter: &mut Value| {
-        if parameter.get("name").and_then(Value::as_str).is_some_and(|name| SECRET.contains(&name)) {
-            hidden(parameter);
-        }
+    let names_some = SECRET.iter().any(|name| text.contains(name));
+    let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
+        return if names_some { Bytes::from_static(b"[redacted: it names secrets and is no JSON]") } else { body };
     };
-    match parameters.get_mut("parameter") {
-        Some(Value::Array(all)) => all.iter_mut().for_each(hide),
-        Some(one) => hide(one),
-        None => {}
-    }
-    parameters.to_string().into()
+    if hide(&mut value) || names_some { value.to_string().into() } else { body }
 }
 
-/// Takes every text out of a parameter but names, and the name of a header.
+/// Hides the secrets in a value; whether there are any.
+fn hide(value: &mut Value) -> bool {
+    match value {
+        Value::Object(members) if members.get("name").and_then(Value::as_str).is_some_and(|name| SECRET.contains(&name)) => {
+            hidden(value);
+            true
+        }
+        Value::Object(members) => members.values_mut().map(hide).fold(false, |any, one| any | one),
+        Value::Array(items) => items.iter_mut().map(hide).fold(false, |any, one| any | one),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Takes every value out of a parameter but names, and the name of a header.
 fn hidden(value: &mut Value) {
     match value {
-        Value::String(text) => "[redacted]".clone_into(text),
+        Value::String(_) | Value::Bool(_) | Value::Number(_) => *value = "[redacted]".into(),
         Value::Array(items) => items.iter_mut().for_each(hidden),
         Value::Object(members) if members.get("name").is_some_and(|name| name == "headerName") => {}
         Value::Object(members) => members.iter_mut().filter(|(key, _)| *key != "name").for_each(|(_, value)| hidden(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null => {}
     }
 }
 
@@ -112,6 +115,7 @@ mod tests {
             r#"{"parameter":[{"name":"fileRequestHeader","part":[{"name":"headerValue","part":[{"name":"y","valueString":"hush"}]}]}]}"#,
             r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}]}"#,
             r#"{"parameter":{"name":"fileRequestHeader","valueString":"hush"}}"#,
+            r#"{"parameter":[{"name":"file\u0052equestHeader","valueString":"hush"}]}"#,
             r#"{"parameter":[{"name":"fileEncryptionKey","part":[{"name":"value","valueString":"hush"}]}]}"#,
             r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}],"parameter":[]}"#,
             r#"{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}"#,

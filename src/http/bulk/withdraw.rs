@@ -14,7 +14,7 @@ use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::http::App;
 use crate::interaction::bundle::MAX_ENTRIES;
 use crate::sim::bulk::{Job, Phase, Work};
-use crate::sim::{Sim, Versioning, storage_failure};
+use crate::sim::{Sim, Snapshot, Versioning, storage_failure};
 use crate::simdb::event_index::Filter;
 use crate::simdb::scan;
 use crate::version::{Operation, Version};
@@ -73,33 +73,89 @@ pub fn work(
     })
 }
 
+/// Whose versions are looked through when it is asked what was there before.
+struct Authors {
+    /// The imports that are taken back now.
+    theirs: BTreeSet<String>,
+    /// Those that were taken back before, and what took them back.
+    passed_over: BTreeSet<String>,
+    /// When the first of them began, in milliseconds since 1970.
+    began_ms: i64,
+}
+
+impl Authors {
+    fn of(jobs: &[String], sim: &Arc<Sim>, app: &App) -> Self {
+        let all = app.jobs.of(&app.registry, sim);
+        let theirs: BTreeSet<String> = jobs.iter().cloned().collect();
+        let mut passed_over = BTreeSet::new();
+        for job in &all {
+            let state = job.state();
+            if !state.withdraws.is_empty() {
+                passed_over.insert(job.id.clone());
+            }
+            let withdrawn = state.submission.iter().flat_map(|s| &s.manifests).filter(|m| m.withdrawn).map(|m| m.job.clone());
+            passed_over.extend(withdrawn.chain(state.withdraws).filter(|job| !theirs.contains(job)));
+        }
+        let known = |id: &String| theirs.contains(id) || passed_over.contains(id);
+        let began_ms = all.iter().filter(|job| known(&job.id)).map(|job| job.state().began_ms).min().unwrap_or(i64::MAX);
+        Self { theirs, passed_over, began_ms }
+    }
+}
+
 /// What imports have left that nobody has changed since.
 fn stored(jobs: &[String], sim: &Arc<Sim>, app: &App) -> Result<Left> {
-    let began = jobs.iter().filter_map(|id| app.jobs.find(&app.registry, sim, id)).map(|job| job.state().began_ms).min();
-    let Some(began) = began else { return Ok(Left::new()) };
+    let authors = Authors::of(jobs, sim, app);
+    if authors.began_ms == i64::MAX {
+        return Ok(Left::new());
+    }
     let snapshot = sim.snapshot();
-    let filter = Filter { operations: vec![Operation::Batch], ..Filter::default() };
+    let filter = Filter { operations: vec![Operation::Batch, Operation::Transaction], ..Filter::default() };
     let failed = |e: std::io::Error| storage_failure("the events of an import cannot be read", &e);
-    let events = sim.find_events(&filter, (EventId::first_of(began), snapshot.last_event()), false, usize::MAX).map_err(failed)?;
+    let events = sim.find_events(&filter, (EventId::first_of(authors.began_ms), snapshot.last_event()), false, usize::MAX).map_err(failed)?;
     let mut theirs: BTreeMap<String, BTreeSet<VersionId>> = BTreeMap::new();
+    let mut passed_over: BTreeMap<String, BTreeSet<VersionId>> = BTreeMap::new();
     for (event, operation) in events {
         let record = scan::record(sim.dir_of(event), operation, event).map_err(|e| Failure::new(Kind::Damaged, e.reason))?;
-        let is_theirs =
-            record.client.is_empty() && record.request.headers.get(JOB_HEADER).and_then(Value::as_str).is_some_and(|id| jobs.iter().any(|j| j == id));
-        for resource in record.resources.iter().filter(|_| is_theirs) {
-            theirs.entry(format!("{}/{}", resource.type_name, resource.id)).or_default().insert(VersionId(resource.version_id));
+        let Some(job) = record.request.headers.get(JOB_HEADER).and_then(Value::as_str).filter(|_| record.client.is_empty()) else { continue };
+        let of = match (authors.theirs.contains(job), authors.passed_over.contains(job)) {
+            (true, _) => &mut theirs,
+            (false, true) => &mut passed_over,
+            (false, false) => continue,
+        };
+        for resource in &record.resources {
+            of.entry(format!("{}/{}", resource.type_name, resource.id)).or_default().insert(VersionId(resource.version_id));
         }
     }
     let traced = theirs.into_iter().filter_map(|(uid, theirs)| {
         let (type_name, id) = uid.split_once('/')?;
         let type_name = snapshot.definitions().find_resource_type(type_name)?;
         let versions = snapshot.versions(type_name, &id.parse::<ResourceId>().ok()?);
-        let last = *versions.first().filter(|last| theirs.contains(&last.id))?;
-        let before = versions.into_iter().find(|version| !theirs.contains(&version.id)).filter(|before| !before.is_deletion());
-        // What was deleted and was not there before is as it was.
-        (!last.is_deletion() || before.is_some()).then_some((uid, Trace { type_name, last, before }))
+        let is_passed_over = |version: &Version| passed_over.get(&uid).is_some_and(|those| those.contains(&version.id));
+        // What counts must be theirs: else somebody has changed it since.
+        versions.iter().find(|version| !is_passed_over(version)).filter(|version| theirs.contains(&version.id))?;
+        let last = *versions.first()?;
+        let before = versions.iter().find(|version| !theirs.contains(&version.id) && !is_passed_over(version)).copied().filter(|before| !before.is_deletion());
+        let trace = Trace { type_name, last, before };
+        (!trace.is_back(&snapshot)).then_some((uid, trace))
     });
     Ok(traced.collect())
+}
+
+impl Trace {
+    /// Whether it is as it was before already.
+    fn is_back(&self, snapshot: &Snapshot) -> bool {
+        let content = |version: &Version| {
+            let mut value: Value = serde_json::from_slice(&snapshot.body(self.type_name, version).ok()?).ok()?;
+            for own in ["versionId", "lastUpdated"] {
+                value.get_mut("meta").and_then(Value::as_object_mut).map(|meta| meta.remove(own));
+            }
+            Some(value)
+        };
+        match &self.before {
+            None => self.last.is_deletion(),
+            Some(before) => !self.last.is_deletion() && content(&self.last).is_some_and(|last| Some(last) == content(before)),
+        }
+    }
 }
 
 /// Takes resources back together; what was changed meanwhile is no longer left. Returns why one was not taken back.

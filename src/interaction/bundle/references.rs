@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use base64::Engine as _;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::super::Content;
@@ -60,7 +60,6 @@ impl Renames {
     ) -> Result<(), Failure> {
         let base = full_url.and_then(|url| self.split_base(url)).map_or("", |(base, _)| base);
         let type_name = content.resource.type_name();
-        let given = patched.filter(|_| type_name == "Parameters").map(|_| references_given(content.resource.value())).unwrap_or_default();
         let mut failed = None;
         let mut refers = |text: &str| {
             if let Some(uid) = self.target(text, base) {
@@ -84,14 +83,19 @@ impl Renames {
                 Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
             }
         };
+        let mut is_given = false;
+        if patched.is_some() && type_name == "Parameters" {
+            let mut parameters = content.resource.value().clone();
+            is_given = rewrite_given(&mut parameters, &mut refers);
+            if is_given {
+                content.text = parameters.to_string();
+            }
+        }
         let mut rewritten = |of: &'static str, path: &[Cow<'_, str>], text: &str| {
             let key = path.last().map_or("", |k| &**k);
             // What a Bundle holds refers to what is in it, and is not this server's.
             if of == "Bundle" && path.first().is_some_and(|first| first == "entry") {
                 return None;
-            }
-            if key.starts_with("value") && given.contains(text) {
-                return refers(text);
             }
             if key == "div" {
                 return self.narrative(text);
@@ -117,7 +121,7 @@ impl Renames {
         if let Some(failure) = failed {
             return Err(failure);
         }
-        if !edits.is_empty() {
+        if !edits.is_empty() || is_given {
             content.text = raw::apply(&content.text, edits);
             content.resource = Resource::parse(content.text.as_bytes(), version)?;
         }
@@ -189,27 +193,46 @@ impl Renames {
     }
 }
 
-/// The references that a FHIRPath Patch gives as texts: for an element `reference` that a path ends in, or that a part is called.
-fn references_given(parameters: &Value) -> FxHashSet<String> {
-    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    let text_of = |part: &Value| part.as_object().and_then(|members| members.iter().find(|(key, _)| key.starts_with("value"))?.1.as_str().map(str::to_owned));
-    let mut found = FxHashSet::default();
-    let mut todo: Vec<Value> = Vec::new();
-    for operation in list(parameters, "parameter") {
-        let parts = list(&operation, "part");
-        let part = |name: &str| parts.iter().find(|part| part["name"] == *name);
-        let is_reference = part("path").and_then(text_of).is_some_and(|path| path.ends_with(".reference"))
-            || part("name").and_then(text_of).is_some_and(|name| name == "reference");
-        found.extend(part("value").filter(|_| is_reference).and_then(text_of));
-        todo.extend(part("value").cloned());
-    }
-    while let Some(value) = todo.pop() {
-        for part in list(&value, "part") {
-            found.extend(Some(&part).filter(|part| part["name"] == "reference").and_then(text_of));
-            todo.push(part);
+/// Rewrites the references that a FHIRPath Patch gives as texts: for an element `reference` that a path ends in, or that a part is
+/// called. Whether there were any.
+fn rewrite_given(parameters: &mut Value, refers: &mut impl FnMut(&str) -> Option<String>) -> bool {
+    let mut any = false;
+    for operation in list_of(parameters, "parameter") {
+        let parts = list_of(operation, "part");
+        let said = |name: &str| parts.iter().find(|part| part["name"] == *name).and_then(text_in).unwrap_or_default();
+        // What chooses one of one changes nothing.
+        let path = [".first()", ".last()", ".single()", "[0]"].iter().fold(said("path").trim().to_owned(), |path, end| path.trim_end_matches(end).to_owned());
+        let is_reference = path.ends_with(".reference") || said("name") == "reference";
+        for value in parts.iter_mut().filter(|part| part["name"] == "value") {
+            any |= is_reference && rewrite_text(value, refers);
+            any |= rewrite_parts(value, refers);
         }
     }
-    found
+    any
+}
+
+/// The same in the parts of a value.
+fn rewrite_parts(value: &mut Value, refers: &mut impl FnMut(&str) -> Option<String>) -> bool {
+    let mut any = false;
+    for part in list_of(value, "part") {
+        any |= part["name"] == "reference" && rewrite_text(part, refers);
+        any |= rewrite_parts(part, refers);
+    }
+    any
+}
+
+fn rewrite_text(part: &mut Value, refers: &mut impl FnMut(&str) -> Option<String>) -> bool {
+    let Some(new) = text_in(part).and_then(|text| refers(&text)) else { return false };
+    let members = part.as_object_mut().into_iter().flatten().find(|(key, _)| key.starts_with("value"));
+    members.map(|(_, value)| *value = new.into()).is_some()
+}
+
+fn list_of<'v>(value: &'v mut Value, name: &str) -> &'v mut [Value] {
+    value.get_mut(name).and_then(Value::as_array_mut).map(Vec::as_mut_slice).unwrap_or_default()
+}
+
+fn text_in(part: &Value) -> Option<String> {
+    part.as_object()?.iter().find(|(key, _)| key.starts_with("value"))?.1.as_str().map(str::to_owned)
 }
 
 /// The JSON Patch or JSON Merge Patch in a Binary, and where in its text that is.

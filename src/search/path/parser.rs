@@ -78,7 +78,8 @@ impl Parser<'_> {
                     Some((_, 'f')) => text.push('\u{c}'),
                     Some((_, 'u')) => {
                         let code: String = rest.by_ref().take(4).map(|(_, digit)| digit).collect();
-                        let found = u32::from_str_radix(&code, 16).ok().filter(|_| code.len() == 4).and_then(char::from_u32);
+                        let is_code = code.len() == 4 && code.bytes().all(|b| b.is_ascii_hexdigit());
+                        let found = u32::from_str_radix(&code, 16).ok().filter(|_| is_code).and_then(char::from_u32);
                         text.push(found.ok_or_else(|| self.error("expected four hexadecimal digits of a character after \\u in a string"))?);
                     }
                     Some((_, c @ ('\'' | '"' | '`' | '\\' | '/'))) => text.push(c),
