@@ -275,7 +275,7 @@ fn without_secrets(body: Bytes) -> Bytes {
         matches!(name.trim(), "client_assertion" | "client_secret")
     };
     let pieces: Vec<&[u8]> = body.split(|b| *b == b'&').collect();
-    let name_of = |piece: &[u8]| piece.iter().position(|b| *b == b'=').map_or(piece.len(), |at| at);
+    let name_of = |piece: &[u8]| piece.iter().position(|b| *b == b'=').unwrap_or(piece.len());
     if !pieces.iter().any(|piece| is_secret(&piece[..name_of(piece)])) {
         return body;
     }

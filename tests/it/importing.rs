@@ -425,3 +425,15 @@ fn an_import_into_what_is_emptied_meanwhile_fails() {
     // At most what was on its way.
     assert!(fhir.get("/Patient?_summary=count").json()["total"].as_u64().unwrap() <= 200);
 }
+
+#[test]
+fn lines_that_are_imported_are_kept_as_they_came() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let line = b"{\"resourceType\":\"Parameters\",\"id\":\"p\",\"parameter\":[{\"name\":\"fileRequestHeader\",\"valueString\":\"kept\"}]}\n{}\n";
+    let begun = fhir.send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], line).expect(202);
+    let folder = server.simdb().join("a__b/fhir/POST").join(begun.header("x-fhirsim-event"));
+    done(&server, begun);
+    assert_eq!(std::fs::read(folder.join("request_body.ndjson")).unwrap(), line);
+    fhir.get("/Parameters/p").expect(200);
+}
