@@ -10,7 +10,7 @@ need node nodejs
 need javac default-jdk-headless
 folder="$(mktemp -d)"
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q pytest "pyjwt[crypto]"
+"$folder/venv/bin/pip" install -q pytest "pyjwt[crypto]" smart-fetch==1.0.3
 # it prints where it listens when it does
 exec 3< <(exec "$binary" serve --addr 127.0.0.1:0 --simdb "$folder/simdb" --log warn)
 server=$!

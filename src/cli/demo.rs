@@ -98,7 +98,7 @@ fn of_patient(n: usize) -> Vec<Value> {
         condition(0),
         condition(1),
         json!({"resourceType": "Observation", "id": format!("bulk-{n}-smoking"), "status": "final", "subject": {"reference": format!("Patient/bulk-{n}")},
-            "code": coded("http://loinc.org", "72166-2", "Tobacco smoking status"), "effectiveDateTime": format!("2026-0{}-15", 1 + n % 9), "valueCodeableConcept": snomed(smoking[n % 3])}),
+            "category": [coded("http://terminology.hl7.org/CodeSystem/observation-category", "social-history", "Social History")], "code": coded("http://loinc.org", "72166-2", "Tobacco smoking status"), "effectiveDateTime": format!("2026-0{}-15", 1 + n % 9), "valueCodeableConcept": snomed(smoking[n % 3])}),
     ]
 }
 

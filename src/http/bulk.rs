@@ -245,8 +245,8 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
         return Err(Failure::new(Kind::Internal, "no file could be made: a fault that this export was told to have"));
     }
     if let Some(bearer) = bearer {
-        if let Level::Group(_) = level {
-            bearer.may(&[Need(Some("Group"), 'r')])?;
+        if let Level::Group(id) = level {
+            bearer.may_choose("Group", id, sim)?;
         }
         // Whether there is a patient of that name is not told to everybody.
         if asked.chooses_patients()? {

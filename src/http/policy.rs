@@ -94,6 +94,18 @@ impl Bearer {
         })
     }
 
+    /// Proves that the token does not rule out that a resource chooses what an export is of. The resource itself is not handed out, so none of
+    /// its type need be allowed (clients of many servers ask for the types that they want alone); a scope with a search has to find it.
+    ///
+    /// # Errors
+    /// The search does not find it.
+    pub fn may_choose(&self, type_name: &'static str, id: &ResourceId, sim: &Sim) -> Result<(), Failure> {
+        match allows(&self.scopes, Some(type_name), 'r') {
+            Verdict::Matching(search) if !matches(&search, type_name, id, sim)? => Err(self.lacks(Need(Some(type_name), 'r'))),
+            Verdict::Yes | Verdict::No | Verdict::Matching(_) => Ok(()),
+        }
+    }
+
     fn lacks(&self, Need(type_name, letter): Need) -> Failure {
         let message = format!("the token allows '{}', and this needs system/{}.{letter}", self.access.scope, type_name.unwrap_or("*"));
         Failure::new(Kind::Forbidden, message)

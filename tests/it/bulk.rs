@@ -339,6 +339,18 @@ fn knobs_and_tokens_are_those_of_the_reference_server() {
     let refused = ask(&minted("system/Patient.rs system/Group.rs"), "/sim/a__b/fhir/Group/f/$export?_type=Patient").expect(403).refusal();
     assert!(refused.contains("system/Observation.s"), "{refused}");
     ask(&minted("system/Patient.rs system/Group.rs system/Observation.rs"), "/sim/a__b/fhir/Group/f/$export?_type=Patient").expect(202);
+    // The group itself is not handed out: real clients ask for the types that they want alone. A search in a scope has to find it.
+    api.send(
+        "PUT",
+        "/sim/a__b/fhir/Group/h",
+        &[("authorization", &minted("system/Group.cruds"))],
+        br#"{"resourceType":"Group","id":"h","type":"person","actual":true}"#,
+    )
+    .expect(201);
+    ask(&minted("system/Patient.rs"), "/sim/a__b/fhir/Group/h/$export?_type=Patient").expect(202);
+    ask(&minted("system/Patient.rs system/Group.rs?_id=h"), "/sim/a__b/fhir/Group/h/$export?_type=Patient").expect(202);
+    let refused = ask(&minted("system/Patient.rs system/Group.rs?_id=f"), "/sim/a__b/fhir/Group/h/$export?_type=Patient").expect(403).refusal();
+    assert!(refused.contains("system/Group.r"), "{refused}");
     // Whether there is a patient of that name is not told to everybody.
     let chosen = |id: &str| {
         let body = json!({"resourceType": "Parameters", "parameter": [{"name": "patient", "valueReference": {"reference": format!("Patient/{id}")}}]});

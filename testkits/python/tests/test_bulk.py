@@ -1,8 +1,12 @@
-"""Bulk data as a researcher's notebook takes it: discover, sign, begin, ask, fetch. With PyJWT."""
+"""Bulk data as a researcher's notebook takes it: discover, sign, begin, ask, fetch. With PyJWT, and by SMART's own client."""
 
 import base64
+import gzip
 import http.server
 import json
+import pathlib
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -161,3 +165,20 @@ def test_a_token_allows_what_it_says(bulk):
     assert send("GET", bulk + "/$export?_type=Observation", {**ASYNC, **patients})[0] == 403
     resources = notebook.resources(notebook.manifest(notebook.begin("/$export", patients), patients), patients)
     assert list(resources) == ["Patient"]
+
+
+@pytest.mark.parametrize("chosen, patients", [([], 20), (["--group", "g"], 8), (["--since", "2020-01-01"], 20)])
+def test_smarts_own_client_downloads(bulk, tmp_path, chosen, patients):
+    """smart-fetch, <https://pypi.org/project/smart-fetch/>: it asks for the types that it wants, and for no Group."""
+    notebook = Notebook(bulk)
+    notebook.register(jwks=json.dumps(notebook.jwks))
+    private = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(notebook.key))
+    keys = tmp_path / "keys.jwks"
+    keys.write_text(json.dumps({"keys": [{**private, "kid": "mine", "alg": "RS384", "key_ops": ["sign"]}]}))
+    client = pathlib.Path(sys.executable).parent / "smart-fetch"
+    command = [client, "bulk", tmp_path / "out", "--fhir-url", bulk, "--smart-client-id", notebook.client_id, "--smart-key", keys, "--no-default-filters"]
+    done = subprocess.run([*command, "--type", "Patient,Observation", *chosen], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {kind: [json.loads(line) for file in (tmp_path / "out").glob(kind + ".*.ndjson.gz") for line in gzip.open(file, "rt")] for kind in ("Patient", "Observation")}
+    assert {line["resourceType"] for line in lines["Patient"]} == {"Patient"}
+    assert len(lines["Patient"]) == len({line["id"] for line in lines["Patient"]}) == len(lines["Observation"]) == patients
