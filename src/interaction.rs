@@ -79,6 +79,8 @@ pub struct Content {
     pub resource: Resource,
     /// As it came.
     pub text: String,
+    /// Elements whose order is not that of the definitions, where it came as XML.
+    pub disorder: Vec<Issue>,
 }
 
 impl Interaction {

@@ -33,6 +33,7 @@
 mod characters;
 mod narrative;
 mod node;
+mod order;
 mod read;
 mod shape;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod tokens;
 mod tree;
 mod write;
 
+use super::validate::Issue;
 use super::{Definitions, Failure, FhirVersion, Kind};
 
 /// The namespace of FHIR's elements.
@@ -64,13 +66,22 @@ pub fn to_xml(json: &str, definitions: &'static Definitions) -> Result<String, F
 /// [`Kind::Malformed`] with line and column: not well-formed, not in FHIR's namespace, or nested too deeply; a document
 /// type; an attribute that FHIR does not have.
 pub fn from_xml(bytes: &[u8], version: FhirVersion) -> Result<String, Failure> {
+    read(bytes, version).map(|(json, _)| json)
+}
+
+/// The resource in JSON, and the elements whose order is not that of the definitions: JSON has none, so they are taken all the same.
+///
+/// # Errors
+/// As [`from_xml`].
+pub fn read(bytes: &[u8], version: FhirVersion) -> Result<(String, Vec<Issue>), Failure> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
         malformed(&before, before.len(), "the body is not UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let root = tree::parse(text)?;
-    read::resource(&root, text, shape::Shapes::of(Definitions::of(version)))
+    let shapes = shape::Shapes::of(Definitions::of(version));
+    Ok((read::resource(&root, text, shapes)?, order::disorder(&root, shapes)))
 }
 
 /// What [`to_xml`] wrote, laid out for a person: elements on lines of their own; the narrative stays as it is.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
+use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
 use crate::interaction::conditions::Tag;
 use crate::interaction::delete::{self, Which};
@@ -191,7 +192,7 @@ impl Parts<'_> {
         let read = self.parsed.take().unwrap_or_else(|| Read::of(self.body, sent, self.version))?;
         let text = read.converted.unwrap_or_else(|| text_of(self.body));
         let resource = Resource::from_value(read.value, self.version)?;
-        Ok(Content { type_name: resource.type_name(), resource, text })
+        Ok(Content { type_name: resource.type_name(), resource, text, disorder: read.disorder })
     }
 
     /// The resource that an operation is given.
@@ -227,7 +228,7 @@ impl Parts<'_> {
         let id = id.map(|id| format!(",\"id\":\"{id}\"")).unwrap_or_default();
         let context = text(self.request, "x-security-context").map(|c| format!(",\"securityContext\":{{\"reference\":{}}}", quote(c))).unwrap_or_default();
         let text = format!("{{\"resourceType\":\"Binary\"{id},\"contentType\":{}{context},\"{element}\":\"{data}\"}}", quote(content_type));
-        Ok(Content { type_name: "Binary", resource: Resource::parse(text.as_bytes(), self.version)?, text })
+        Ok(Content { type_name: "Binary", resource: Resource::parse(text.as_bytes(), self.version)?, text, disorder: Vec::new() })
     }
 
     fn bundle(&mut self) -> Result<Interaction, Failure> {
@@ -256,6 +257,7 @@ impl Parts<'_> {
 pub struct Read {
     value: Value,
     converted: Option<String>,
+    disorder: Vec<Issue>,
 }
 
 impl Read {
@@ -265,13 +267,13 @@ impl Read {
     /// It is malformed.
     pub fn of(body: &[u8], sent: &Sent, version: FhirVersion) -> Result<Self, Failure> {
         if *sent != Sent::Xml {
-            return Ok(Self { value: json::parse(body)?, converted: None });
+            return Ok(Self { value: json::parse(body)?, converted: None, disorder: Vec::new() });
         }
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err(Failure::new(Kind::Malformed, "the body is empty; a FHIR resource in XML was expected"));
         }
-        let converted = xml::from_xml(body, version)?;
-        Ok(Self { value: json::parse(converted.as_bytes())?, converted: Some(converted) })
+        let (converted, disorder) = xml::read(body, version)?;
+        Ok(Self { value: json::parse(converted.as_bytes())?, converted: Some(converted), disorder })
     }
 }
 

@@ -42,7 +42,7 @@ pub fn interactions(content: &Content, version: FhirVersion) -> Vec<Interaction>
 /// The Bundle itself is broken.
 pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let raw = entry::split(content)?;
-    let issues = structure::check_bundle(content.resource.value(), snapshot)?;
+    let issues = structure::check_bundle(content, snapshot)?;
     let mut entries: Vec<Result<Entry, Failure>> = raw.iter().map(|raw| Entry::read(raw, snapshot.version())).collect();
     let mut plan = Plan::new(snapshot, env, entries.len());
     for methods in ORDER {
@@ -67,7 +67,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
 /// An entry failed: the failure names it, and nothing is stored.
 pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let raw = entry::split(content)?;
-    let issues = structure::check_bundle(content.resource.value(), snapshot)?;
+    let issues = structure::check_bundle(content, snapshot)?;
     let mut entries = Vec::with_capacity(raw.len());
     for (at, raw) in raw.iter().enumerate() {
         entries.push(Entry::read(raw, snapshot.version()).map_err(|f| f.within(&named(at)))?);

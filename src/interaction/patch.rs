@@ -127,7 +127,7 @@ pub fn perform(type_name: &'static str, whom: &Whom, patch: &Patch, conditions: 
     if resource.id() != Some(id.as_str()) {
         return Err(changed("id", id.as_str(), resource.id().unwrap_or("nothing")));
     }
-    let content = Content { type_name, resource, text };
+    let content = Content { type_name, resource, text, disorder: Vec::new() };
     create::store(&content, id, version.id.next(), Change::Patch, snapshot, env)
 }
 

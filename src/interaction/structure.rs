@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::fhir::validate::{Issue, Severity, validate};
 use crate::fhir::{Failure, Kind};
+use crate::interaction::Content;
 use crate::sim::{Snapshot, Validation};
 
 /// What is wrong with a resource and is to be said, where it may be stored all the same.
@@ -11,11 +12,24 @@ use crate::sim::{Snapshot, Validation};
 /// # Errors
 /// [`Kind::Unprocessable`]: it may not.
 pub(super) fn check(resource: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
+    judged(resource, &[], snapshot)
+}
+
+/// The same of what came with the request: the order of its XML counts, too.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_content(content: &Content, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
+    judged(content.resource.value(), &content.disorder, snapshot)
+}
+
+fn judged(resource: &Value, disorder: &[Issue], snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
     let validation = snapshot.settings().validation;
     if validation == Validation::Off {
         return Ok(Vec::new());
     }
-    let issues = validate(resource, snapshot.definitions());
+    let mut issues = validate(resource, snapshot.definitions());
+    issues.extend_from_slice(disorder);
     let is_refused = validation == Validation::Strict && issues.iter().any(|issue| issue.severity == Severity::Error);
     if !is_refused {
         return Ok(issues);
@@ -28,8 +42,8 @@ pub(super) fn check(resource: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>,
 ///
 /// # Errors
 /// As [`check`].
-pub(super) fn check_bundle(bundle: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
-    let Some(members) = bundle.as_object().filter(|_| snapshot.settings().validation != Validation::Off) else { return Ok(Vec::new()) };
+pub(super) fn check_bundle(bundle: &Content, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
+    let Some(members) = bundle.resource.value().as_object().filter(|_| snapshot.settings().validation != Validation::Off) else { return Ok(Vec::new()) };
     let without_resource = |entry: &Value| match entry.as_object() {
         Some(entry) if entry.len() > 1 => Value::Object(entry.iter().filter(|(key, _)| *key != "resource").map(|(k, v)| (k.clone(), v.clone())).collect()),
         _ => entry.clone(),
@@ -41,5 +55,5 @@ pub(super) fn check_bundle(bundle: &Value, snapshot: &Snapshot) -> Result<Vec<Is
             None => (key.clone(), value.clone()),
         })
         .collect();
-    check(&Value::Object(bare), snapshot)
+    judged(&Value::Object(bare), &bundle.disorder, snapshot)
 }

@@ -26,7 +26,7 @@ fn sim() -> &'static Arc<Sim> {
         registry.create(&id, &Wanted::default()).unwrap();
         let sim = registry.get(&id).unwrap();
         let resource = Resource::parse(PATIENT.as_bytes(), FhirVersion::R4).unwrap();
-        let content = Content { type_name: "Patient", resource, text: PATIENT.to_owned() };
+        let content = Content { type_name: "Patient", resource, text: PATIENT.to_owned(), disorder: Vec::new() };
         let put = Interaction::Update(Whom::Id("p".parse().unwrap()), content, Conditions::default());
         let stored = sim.exchange(Operation::Put, |snapshot, stamp| {
             let changes = perform(&put, snapshot, &env(stamp)).unwrap().changes;
@@ -50,7 +50,7 @@ fn planned(interaction: &Interaction) {
 
 fn content(data: &[u8]) -> Option<Content> {
     let resource = Resource::parse(data, FhirVersion::R4).ok()?;
-    Some(Content { type_name: resource.type_name(), resource, text: String::from_utf8(data.to_vec()).ok()? })
+    Some(Content { type_name: resource.type_name(), resource, text: String::from_utf8(data.to_vec()).ok()?, disorder: Vec::new() })
 }
 
 /// A resource in JSON: validated, made XML of and back, indexed.

@@ -170,7 +170,7 @@ fn put(id: &str, c: &Traits) -> Interaction {
     }
     let text = patient.to_string();
     let resource = Resource::parse(text.as_bytes(), FhirVersion::R4).unwrap();
-    Interaction::Update(Whom::Id(id.parse().unwrap()), Content { type_name: "Patient", resource, text }, Conditions::default())
+    Interaction::Update(Whom::Id(id.parse().unwrap()), Content { type_name: "Patient", resource, text, disorder: Vec::new() }, Conditions::default())
 }
 
 /// Runs the steps; `flush_at` says after which writes everything is flushed besides.

@@ -148,3 +148,31 @@ fn a_posted_search_says_its_format_in_the_form() {
     let reply = fhir.send("POST", "/Patient/_search", &headers, b"family=a&_format=xml").expect(200);
     assert!(reply.text().contains("<Bundle xmlns=\"http://hl7.org/fhir\">"), "{}", reply.text());
 }
+
+#[test]
+fn elements_out_of_order_are_judged_as_the_setting_says() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    let validation = |how: &str| api.send("PATCH", "/api/sims/a__b", &[], json!({"settings": {"validation": how}}).to_string().as_bytes()).expect(200);
+    let wrong = r#"<Patient xmlns="http://hl7.org/fhir"><gender value="male"/><name><family value="F"/></name></Patient>"#;
+    let send = |method: &str, path: &str, body: &str| fhir.send(method, path, &[("content-type", "application/fhir+xml")], body.as_bytes());
+    assert_eq!(send("POST", "/Patient", wrong).expect(201).json()["name"][0]["family"], "F");
+    let said = send("POST", "/Patient/$validate", wrong).expect(200).json();
+    assert_eq!((&said["issue"][0]["severity"], &said["issue"][0]["expression"]), (&json!("error"), &json!(["Patient.name[0]"])), "{said}");
+    validation("strict");
+    let refused = send("POST", "/Patient", wrong).expect(422).json();
+    assert_eq!(refused["issue"][0]["expression"], json!(["Patient.name[0]"]));
+    assert!(refused["issue"][0]["diagnostics"].as_str().unwrap().contains("'name' goes before 'gender'"), "{refused}");
+    let entry = format!(r#"<entry><resource>{wrong}</resource><request><method value="POST"/><url value="Patient"/></request></entry>"#);
+    let bundle = format!(r#"<Bundle xmlns="http://hl7.org/fhir"><type value="transaction"/>{entry}</Bundle>"#);
+    let refused = send("POST", "/", &bundle).expect(422).json();
+    assert_eq!(refused["issue"][0]["expression"], json!(["Bundle.entry[0].resource.name[0]"]));
+    validation("warn");
+    send("POST", "/Patient", wrong).expect(201);
+    let events = api.get("/api/sims/a__b/events?interaction=create&limit=1000").expect(200).json();
+    let warned = events["events"].as_array().unwrap().iter().find(|e| !e["issues"].is_null() && e["response"]["status"] == 201).unwrap();
+    assert!(warned["issues"].to_string().contains("Patient.name[0]"), "{warned}");
+    // JSON has no order.
+    validation("strict");
+    fhir.post("/Patient", &json!({"resourceType": "Patient", "gender": "male", "name": [{"family": "F"}]})).expect(201);
+}

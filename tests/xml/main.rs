@@ -58,8 +58,9 @@ fn difference(text: &str, version: FhirVersion) -> Option<String> {
         Ok(there) => there,
         Err(failure) => return Some(failure.to_string()),
     };
-    let back = match xml::from_xml(there.as_bytes(), version) {
-        Ok(back) => back,
+    let back = match xml::read(there.as_bytes(), version) {
+        Ok((back, disorder)) if disorder.is_empty() => back,
+        Ok((_, disorder)) => return Some(format!("not in order: {disorder:?}")),
         Err(failure) => return Some(failure.to_string()),
     };
     let (expected, found) = (plain(text), plain(&back));

@@ -1,7 +1,7 @@
 //! Both directions together.
 
 use super::super::{Definitions, FhirVersion, json};
-use super::{from_xml, to_xml};
+use super::{from_xml, read, to_xml};
 
 const HEAD: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
 const DIV: &str = "<div xmlns=\"http://www.w3.org/1999/xhtml\"><!-- c --><p title='a>b'>x &amp; y&#160;<br/>\n</p></div>";
@@ -33,6 +33,30 @@ fn elements_come_in_the_order_of_the_specification() {
         xml(r#"{"birthDate":"1970","_birthDate":{"extension":[{"valueDecimal":1.00,"url":"u"}],"id":"b"},"zz":1,"name":[{"given":["A",null,"C"],"_given":[null,{"id":"g"}],"family":"F","id":"n"}],"id":"1","active":true,"deceasedDateTime":"2000","resourceType":"Patient","contained":[{"id":"c","resourceType":"Basic"}]}"#),
         @r#"<Patient><id value="1"/><contained><Basic><id value="c"/></Basic></contained><active value="true"/><name id="n"><family value="F"/><given value="A"/><given id="g"/><given value="C"/></name><birthDate id="b" value="1970"><extension url="u"><valueDecimal value="1.00"/></extension></birthDate><deceasedDateTime value="2000"/><zz value="1"/></Patient>"#
     );
+}
+
+#[test]
+fn elements_out_of_order_are_found() {
+    let found = |inner: &str| {
+        let text = format!("<Patient xmlns=\"http://hl7.org/fhir\">{inner}</Patient>");
+        let issues = read(text.as_bytes(), FhirVersion::R4).map(|(_, issues)| issues).unwrap_or_default();
+        issues.into_iter().map(|issue| issue.expression).collect::<Vec<_>>().join(" ")
+    };
+    for (inner, expected) in [
+        (r#"<id value="1"/><active value="true"/><name><family value="F"/></name>"#, ""),
+        (r#"<active value="true"/><id value="1"/>"#, "Patient.id"),
+        (r#"<name/><telecom/><name/><gender value="male"/>"#, "Patient.name[1]"),
+        (r#"<name><given value="a"/></name><name><given value="a"/><family value="f"/></name>"#, "Patient.name[1].family"),
+        (r#"<deceasedBoolean value="true"/><birthDate value="2000"/>"#, "Patient.birthDate"),
+        (r#"<contained><Basic><subject/><id value="c"/></Basic></contained>"#, "Patient.contained[0].id"),
+        (r#"<zz value="1"/><id value="1"/><zz value="2"/><active value="true"/>"#, ""),
+        (
+            r#"<birthDate value="2000"><extension url="u"><valueString value="x"/><extension url="v"/></extension></birthDate>"#,
+            "Patient.birthDate.extension[0].extension[0]",
+        ),
+    ] {
+        assert_eq!(found(inner), expected, "{inner}");
+    }
 }
 
 #[test]

@@ -435,7 +435,7 @@ impl<'a> Import<'a> {
         let version = self.sim.profile().version();
         let asked = Resource::parse(bundle.as_bytes(), version).map(|resource| {
             let is_whole = resource.value()["type"] == "transaction";
-            let content = Content { type_name: "Bundle", resource, text: bundle.to_owned() };
+            let content = Content { type_name: "Bundle", resource, text: bundle.to_owned(), disorder: Vec::new() };
             if is_whole { Interaction::Transaction(content) } else { Interaction::Batch(content) }
         });
         let operation = asked.as_ref().map_or(Operation::Batch, Interaction::operation);

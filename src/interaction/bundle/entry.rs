@@ -123,7 +123,7 @@ impl Entry {
             (Method::Post | Method::Put | Method::Patch, Some(value)) => {
                 let resource = Resource::from_value(value.clone(), version)?;
                 let type_name = target.type_name().filter(|_| method != Method::Patch).unwrap_or(resource.type_name());
-                Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned() })
+                Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned(), disorder: Vec::new() })
             }
             (Method::Post | Method::Put | Method::Patch, None) => {
                 return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", method.name())));

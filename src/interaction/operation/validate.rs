@@ -39,6 +39,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         issues.push(error("value", &format!("{type_name}.id"), format!("the URL says '{expected}', but id is {}", id.unwrap_or("missing"))));
     }
     issues.extend(validate(&resource, snapshot.definitions()));
+    issues.extend(call.input.iter().flat_map(|input| input.disorder.iter().cloned()));
     // What a write of it would be refused for.
     if type_name == "SearchParameter"
         && stated == type_name

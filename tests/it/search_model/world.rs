@@ -80,7 +80,7 @@ impl World {
         }
         let text = content.to_string();
         let resource = Resource::parse(text.as_bytes(), self.version).unwrap();
-        let content_of = Content { type_name: static_name(type_of(content)), resource, text };
+        let content_of = Content { type_name: static_name(type_of(content)), resource, text, disorder: Vec::new() };
         self.write(&Interaction::Update(Whom::Id(id_of(content).parse().unwrap()), content_of, Conditions::default()));
         self.writes += 1;
         self.written.insert(key_of(content), self.writes);
