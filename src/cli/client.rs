@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::Response;
@@ -49,23 +50,38 @@ impl Client {
         }
     }
 
+    /// `GET`, as it comes.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, String> {
+        let (url, mut response) = self.get(path)?;
+        response.body_mut().with_config().limit(u64::MAX).read_to_vec().map_err(|e| format!("{url}: {e}"))
+    }
+
     /// `GET`, into a file; returns how many bytes it is.
     pub fn download(&self, path: &str, file: &Path) -> Result<u64, String> {
+        let (_, mut response) = self.get(path)?;
+        // What is there already is not lost to half a file.
+        let beside = file.with_extension("part");
+        let bar = bar(None);
+        let body = response.body_mut().with_config().limit(u64::MAX).reader();
+        let written = File::create(&beside).and_then(|mut out| io::copy(&mut bar.wrap_read(body), &mut out));
+        bar.finish_and_clear();
+        let written = written.and_then(|bytes| std::fs::rename(&beside, file).map(|()| bytes));
+        written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(|e| format!("{}: {e}", file.display()))
+    }
+
+    /// `GET`: the URL, and what it answers with success.
+    fn get(&self, path: &str) -> Result<(String, Response<ureq::Body>), String> {
         let url = format!("{}{path}", self.server);
         let mut request = self.agent.get(&url);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let mut response = request.call().map_err(|e| self.unreachable(&url, &e))?;
+        let response = request.call().map_err(|e| self.unreachable(&url, &e))?;
         if !response.status().is_success() {
             let (status, value) = read(response).map_err(|e| format!("{url}: {e}"))?;
             return Err(format!("{status}: {}", reason(&value)));
         }
-        // What is there already is not lost to half a file.
-        let beside = file.with_extension("part");
-        let written = File::create(&beside).and_then(|mut out| io::copy(&mut response.body_mut().with_config().limit(u64::MAX).reader(), &mut out));
-        let written = written.and_then(|bytes| std::fs::rename(&beside, file).map(|()| bytes));
-        written.inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(|e| format!("{}: {e}", file.display()))
+        Ok((url, response))
     }
 
     /// `PUT`, of a file.
@@ -76,7 +92,10 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let response = request.send(body).map_err(|e| self.unreachable(&url, &e))?;
+        let bar = bar(body.metadata().ok().map(|m| m.len()));
+        let sent = request.send(ureq::SendBody::from_reader(&mut bar.wrap_read(body)));
+        bar.finish_and_clear();
+        let response = sent.map_err(|e| self.unreachable(&url, &e))?;
         match read(response).map_err(|e| format!("{url}: {e}"))? {
             (200..=299, value) => Ok(value),
             (status, value) => Err(format!("{status}: {}", reason(&value))),
@@ -91,6 +110,18 @@ impl Client {
             other => format!("{url}: {other}"),
         }
     }
+}
+
+/// How far a transfer is, of as many bytes as are known, for who looks at a terminal.
+fn bar(bytes: Option<u64>) -> ProgressBar {
+    let shown = if bytes.is_some() {
+        "{bar:40} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}"
+    } else {
+        "{spinner} {binary_bytes}, {binary_bytes_per_sec}"
+    };
+    let bar = bytes.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    bar.set_style(ProgressStyle::with_template(shown).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 fn read(mut response: Response<ureq::Body>) -> Result<Answer, String> {

@@ -66,7 +66,11 @@ pub fn run(args: &ReplayArgs) -> Result<(), String> {
                 std::thread::sleep(due.saturating_sub(started.elapsed()));
             }
             count += 1;
-            let differences = replay.again(&event)?.differences;
+            let body = match event["request"]["body"].as_str() {
+                Some(file) => client.bytes(&format!("{}/events/{name}/files/{file}", path(&args.sim)))?,
+                None => Vec::new(),
+            };
+            let differences = replay.again(&event, body)?.differences;
             different += usize::from(!differences.is_empty());
             let said = if differences.is_empty() { "same".to_owned() } else { format!("different: {}", differences.join("; ")) };
             super::say(&format!(

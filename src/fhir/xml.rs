@@ -31,6 +31,7 @@
 //! taken as it is, and gets the namespace when it is written.
 
 mod characters;
+mod layout;
 mod narrative;
 mod node;
 mod order;
@@ -42,6 +43,7 @@ mod tokens;
 mod tree;
 mod write;
 
+pub use self::layout::{Piece, pieces, pretty};
 use super::validate::Issue;
 use super::{Definitions, Failure, FhirVersion, Kind};
 
@@ -82,46 +84,6 @@ pub fn read(bytes: &[u8], version: FhirVersion) -> Result<(String, Vec<Issue>), 
     let root = tree::parse(text)?;
     let shapes = shape::Shapes::of(Definitions::of(version));
     Ok((read::resource(&root, text, shapes)?, order::disorder(&root, shapes)))
-}
-
-/// What [`to_xml`] wrote, laid out for a person: elements on lines of their own; the narrative stays as it is.
-#[must_use]
-pub fn pretty(xml: &str) -> String {
-    let mut out = String::with_capacity(xml.len() * 2);
-    let (mut depth, mut rest) = (0_usize, xml);
-    while let Some(end) = rest.find('>') {
-        let is_narrative = rest.starts_with("<div ") || rest.starts_with("<div>");
-        let length = if is_narrative { narrative_length(rest) } else { end + 1 };
-        let (tag, after) = rest.split_at(length);
-        let closes = tag.starts_with("</");
-        depth -= usize::from(closes && depth > 0);
-        if !out.is_empty() {
-            out.push('\n');
-            out.extend(std::iter::repeat_n("  ", depth.min(super::raw::MAX_INDENT)));
-        }
-        out.push_str(tag);
-        depth += usize::from(!(closes || is_narrative || tag.ends_with("/>") || tag.starts_with("<?")));
-        rest = after;
-    }
-    out + rest + "\n"
-}
-
-/// How far a `div` goes, and all in it.
-fn narrative_length(text: &str) -> usize {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(start) = text[at..].find('<').map(|offset| at + offset) {
-        let end = text[start..].find('>').map_or(text.len(), |offset| start + offset + 1);
-        match &text[start..end] {
-            tag if tag.starts_with("<!") || tag.starts_with("<?") || tag.ends_with("/>") => {}
-            tag if tag.starts_with("</") => depth = depth.saturating_sub(1),
-            _ => depth += 1,
-        }
-        at = end;
-        if depth == 0 {
-            return at;
-        }
-    }
-    text.len()
 }
 
 /// The refusal of what stands at `offset` of `text`.

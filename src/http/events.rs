@@ -416,12 +416,13 @@ fn add_bodies(value: &mut Value, record: &EventRecord, folder: &std::path::Path)
     resources.enumerate().for_each(|(n, text)| value["resources"][n]["text"] = text);
 }
 
-/// An event with its bodies.
-pub(super) fn with_bodies(app: &App, id: &str, event: &str) -> Result<Value> {
+/// An event with its bodies, and that of the request as it was sent.
+pub(super) fn with_bodies(app: &App, id: &str, event: &str) -> Result<(Value, Vec<u8>)> {
     let (folder, record) = folder(app, id, event)?;
     let mut value = shown(&record, &folder)?;
     add_bodies(&mut value, &record, &folder);
-    Ok(value)
+    let sent = record.request.body.as_ref().map_or(Ok(Vec::new()), |file| fs::read(folder.join(file)));
+    Ok((value, sent.map_err(|e| crate::sim::storage_failure("the body of the event cannot be read", &e))?))
 }
 
 /// A body as text; null if there is none, or it is no text, or long.

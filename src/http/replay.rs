@@ -54,11 +54,11 @@ impl Replay {
         Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new(), links: BTreeMap::new() }
     }
 
-    /// Sends a recorded request again: an event as the API shows it, with its bodies.
+    /// Sends a recorded request again: an event as the API shows it, with its bodies, and the body of the request as it was sent.
     ///
     /// # Errors
     /// Nobody answers there.
-    pub fn again(&mut self, event: &Value) -> Result<Sent, String> {
+    pub fn again(&mut self, event: &Value, body: Vec<u8>) -> Result<Sent, String> {
         let (request, response) = (&event["request"], &event["response"]);
         let below = below(request["url"].as_str().unwrap_or_default()).unwrap_or_default();
         if !below.is_empty() && !below.starts_with(['/', '?']) {
@@ -66,10 +66,8 @@ impl Replay {
             return Ok(Sent { differences: vec!["not sent: its URL is none of an endpoint".to_owned()], ..Sent::default() });
         }
         let url = self.links.get(below).cloned().unwrap_or_else(|| format!("{}{}", self.base, self.renamed(below)));
-        if request["text"].is_null() && request["bodyBytes"].as_u64().unwrap_or(0) > 0 {
-            return Ok(Sent { differences: vec!["not sent: its body is no text, or longer than a MiB".to_owned()], ..Sent::default() });
-        }
-        let body = self.renamed(request["text"].as_str().unwrap_or_default());
+        // What is no text names no resources.
+        let body = String::from_utf8(body).map_or_else(std::string::FromUtf8Error::into_bytes, |text| self.renamed(&text).into_bytes());
         let mut sent = ureq::http::Request::builder().method(request["method"].as_str().unwrap_or("GET")).uri(&url);
         for name in REPEATED {
             if let Some(value) = request["headers"][name].as_str() {
@@ -79,7 +77,7 @@ impl Replay {
         for (name, value) in &self.headers {
             sent = sent.header(name, value);
         }
-        let sent = sent.body(body.into_bytes()).map_err(|e| format!("{url}: {e}"))?;
+        let sent = sent.body(body).map_err(|e| format!("{url}: {e}"))?;
         let mut answer = self.agent.run(sent).map_err(|e| format!("{url}: {e}"))?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);

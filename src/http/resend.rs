@@ -132,7 +132,7 @@ fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: boo
         let page = wanted.page(&sim).map_err(failed)?;
         for listed in &page.shown {
             let name = listed["event"].as_str().unwrap_or_default();
-            let event = events::with_bodies(app, id.as_str(), name).map_err(failed)?;
+            let (event, body) = events::with_bodies(app, id.as_str(), name).map_err(failed)?;
             if timed {
                 let at = name.parse::<EventId>().map_or(0, EventId::millis);
                 let (started, first) = *begun.get_or_insert((Instant::now(), at));
@@ -144,7 +144,7 @@ fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: boo
             if out.is_unwanted() || *app.stopping.borrow() {
                 return Ok(());
             }
-            let done = match replay.again(&event) {
+            let done = match replay.again(&event, body) {
                 Ok(done) => done,
                 Err(error) => {
                     writeln!(out, "{}", json!({"error": error, "sent": sent, "different": different}))?;
@@ -177,7 +177,8 @@ pub(super) fn once(app: &App, id: &SimId, event: &str, token: Option<String>) ->
     // Who may press the button may use the endpoint; credentials that were recorded are redacted.
     let headers = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
     let mut replay = Replay::to(&own(id, &app.options), headers);
-    let sent = replay.again(&events::with_bodies(app, id.as_str(), event)?).map_err(|e| Failure::new(Kind::Internal, e))?;
+    let (event, body) = events::with_bodies(app, id.as_str(), event)?;
+    let sent = replay.again(&event, body).map_err(|e| Failure::new(Kind::Internal, e))?;
     match (sent.status, sent.differences.first()) {
         (None, Some(why)) => Err(Failure::new(Kind::Unprocessable, why.clone())),
         _ => Ok(sent.event.filter(|event| !event.starts_with("log-"))),

@@ -1,10 +1,13 @@
-//! What pages show as pictures and in colours, as HTML: JSON that folds, XML, bars, a graph. All text is escaped here; what these
+//! What pages show as pictures and in colours, as HTML: JSON and XML that fold, bars, a graph. All text is escaped here; what these
 //! functions return is marked safe in the templates, and nothing else is.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::fhir::ResourceId;
 use crate::fhir::definitions::Definitions;
+use crate::fhir::xml::{Piece, pieces};
 
 /// Something to be said at an element of a resource.
 #[derive(Clone, Debug)]
@@ -67,7 +70,7 @@ pub fn escape(text: &str) -> String {
 pub fn body(name: &str, text: &str, marks: &[Mark], links: Links<'_>) -> Option<String> {
     match name.rsplit_once('.')?.1 {
         "json" => json(text, marks, links),
-        "xml" => Some(xml(&crate::fhir::xml::pretty(text))),
+        "xml" => Some(xml(text, marks, links)),
         _ => None,
     }
 }
@@ -132,41 +135,89 @@ impl Page<'_> {
         }
     }
 
+    /// An element of XML that has no elements in it.
+    fn element(&self, tag: &str) -> String {
+        let value = tag.find(" value=\"").and_then(|at| Some((at + 8, tag[at + 8..].find('"')? + at + 8)));
+        let leads = value.filter(|_| ["<reference ", "<location ", "<fullUrl "].iter().any(|name| tag.starts_with(name)));
+        match leads.and_then(|(from, to)| Some((from, to, self.links.of(&tag[from..to])?))) {
+            Some((from, to, page)) => {
+                let set_off = |text: &str| format!("<span class=\"k\">{}</span>", escape(text));
+                format!("{}<a href=\"{}\">{}</a>{}", set_off(&tag[..from]), escape(&page), escape(&tag[from..to]), set_off(&tag[to..]))
+            }
+            None => format!("<span class=\"k\">{}</span>", escape(tag)),
+        }
+    }
+
     /// What is to be said at a path.
     fn said(&self, path: &str) -> String {
-        let here = self.marks.iter().filter(|mark| !path.is_empty() && is_at(&mark.at, path));
+        let here = self.marks.iter().filter(|mark| !path.is_empty() && is_at(&mark.at, path, self.links.definitions));
         here.fold(String::new(), |said, mark| said + " <mark>" + &escape(&mark.text) + "</mark>")
     }
 }
 
-/// Whether what an issue names is the element at `path`: indexes that it leaves out do not count.
-fn is_at(named: &str, path: &str) -> bool {
-    if named == path {
-        return true;
-    }
+/// Whether what an issue names is the element at `path`: indexes that it leaves out do not count, nor does the type of a choice.
+fn is_at(named: &str, path: &str, definitions: &Definitions) -> bool {
+    let is_step = |named: &str, step: &str| {
+        let (name, index) = named.split_once('[').map_or((named, None), |(name, index)| (name, Some(index)));
+        let (key, place) = step.split_once('[').map_or((step, None), |(key, place)| (key, Some(place)));
+        let is_choice = || key.strip_prefix(name).is_some_and(|type_name| definitions.types().any(|def| def.name.eq_ignore_ascii_case(type_name)));
+        (index.is_none() || index == place) && (name == key || is_choice())
+    };
     let (mut named, mut path) = (named.split('.'), path.split('.'));
     loop {
         match (named.next(), path.next()) {
             (None, None) => return true,
-            (Some(one), Some(other)) if one == other || one == other.split('[').next().unwrap_or_default() => {}
+            (Some(one), Some(other)) if is_step(one, other) => {}
             _ => return false,
         }
     }
 }
 
-/// XML with its tags set off.
+/// XML whose elements fold, as [`json`] does; what is not well-formed is shown all the same.
 #[must_use]
-pub fn xml(text: &str) -> String {
-    let mut out = String::from("<pre>");
-    let mut rest = text;
-    while let Some(begin) = rest.find('<') {
-        let end = rest[begin..].find('>').map_or(rest.len(), |end| begin + end + 1);
-        out.push_str(&format!("{}<span class=\"k\">{}</span>", escape(&rest[..begin]), escape(&rest[begin..end])));
-        rest = &rest[end..];
+pub fn xml(text: &str, marks: &[Mark], links: Links<'_>) -> String {
+    /// Deeper than any that is accepted: what is, does not fold.
+    const DEEPEST: usize = 2 * crate::fhir::json::MAX_DEPTH;
+    let mut page = Page { out: String::from("<div class=\"json\">"), marks, links };
+    let mut open: Vec<Opened<'_>> = Vec::new();
+    for piece in pieces(text) {
+        match piece {
+            Piece::Opens(tag) if open.len() < DEEPEST => {
+                let path = step(open.last_mut(), tag);
+                page.out.push_str(&format!("<details open><summary><span class=\"k\">{}</span>{}</summary><div class=\"in\">", escape(tag), page.said(&path)));
+                open.push(Opened { path, seen: BTreeMap::new() });
+            }
+            Piece::Closes(tag) if open.pop().is_some() => page.out.push_str(&format!("</div><span class=\"k\">{}</span></details>", escape(tag))),
+            Piece::Opens(tag) | Piece::Closes(tag) | Piece::Stands(tag) => {
+                let said = page.said(&step(open.last_mut(), tag));
+                let shown = page.element(tag);
+                page.out.push_str(&format!("<div>{shown}{said}</div>"));
+            }
+        }
     }
-    out.push_str(&escape(rest));
-    out.push_str("</pre>");
-    out
+    page.out.push_str(&"</div></details>".repeat(open.len()));
+    page.out.push_str("</div>");
+    page.out
+}
+
+/// An element of XML that is open: where it is, and how many of each name there were in it.
+struct Opened<'x> {
+    path: String,
+    seen: BTreeMap<&'x str, usize>,
+}
+
+/// Where what a tag begins is, in what is open. A resource in an element is the element.
+fn step<'x>(open: Option<&mut Opened<'x>>, tag: &'x str) -> String {
+    let name = tag.trim_start_matches('<').split(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>').next().unwrap_or_default();
+    match open {
+        None => name.to_owned(),
+        Some(open) if name.starts_with(|c: char| c.is_ascii_uppercase()) => open.path.clone(),
+        Some(open) => {
+            let count = open.seen.entry(name).or_default();
+            *count += 1;
+            format!("{}.{name}[{}]", open.path, *count - 1)
+        }
+    }
 }
 
 /// A bar of a picture: what it stands for, and its parts, each with a class of the style sheet.
@@ -303,6 +354,26 @@ mod tests {
         let text = r#"{"resourceType":"Patient","name":[{"family":"A"},{"family":"B"}]}"#;
         let marked = |at: &str| json(text, &mark(at), links()).unwrap_or_default().matches("<mark>bad &lt;x&gt;</mark>").count();
         assert_eq!([marked("Patient.name[1].family"), marked("Patient.name.family"), marked("Patient"), marked("Patient.birthDate")], [1, 2, 1, 0]);
+        assert!(json(r#"{"resourceType":"Observation","valueString":1}"#, &mark("Observation.value"), links()).unwrap_or_default().contains("<mark>"));
+    }
+
+    #[test]
+    fn xml_folds_and_says_what_is_wrong_where_it_is() {
+        let mark = |at: &str| [Mark { at: at.to_owned(), text: "bad".to_owned() }];
+        let text = r#"<Observation xmlns="http://hl7.org/fhir"><text><div><p>a</p></div></text><subject><reference value="Patient/p"/></subject>
+            <category id="1"/><category id="2"/><valueString value="&lt;x"/><contained><Basic><code/></Basic></contained></Observation>"#;
+        let shown = |at: &str| xml(text, &mark(at), links());
+        assert_eq!(shown("").matches("<details").count(), 5);
+        assert!(shown("").contains("<a href=\"/sims/a__b/resources/Patient/p\">Patient/p</a>") && shown("").contains("&amp;lt;x"), "{}", shown(""));
+        let marked = |at: &str, what: &str| shown(at).split("</div>").any(|line| line.contains(what) && line.contains("<mark>bad</mark>"));
+        assert!(marked("Observation.category[1]", "id=&quot;2&quot;") && !marked("Observation.category[1]", "id=&quot;1&quot;"));
+        assert!(marked("Observation.value", "valueString") && marked("Observation.contained[0].code", "&lt;code/"));
+        for hostile in ["<a>", "</a>", "<script>alert(1)</script>", "<a><b></a></b></c>", &"<a>".repeat(5_000)] {
+            let shown = xml(hostile, &[], links());
+            assert!(!shown.contains("<script") && !shown.contains("<a>"), "{shown}");
+            assert_eq!(shown.matches("<div").count(), shown.matches("</div>").count(), "{hostile}");
+            assert_eq!(shown.matches("<details").count(), shown.matches("</details>").count(), "{hostile}");
+        }
     }
 
     #[test]

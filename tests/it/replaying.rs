@@ -89,3 +89,26 @@ fn what_is_each_servers_own_is_no_difference() {
     let (same, said) = replay(&server, &["a__one", "a__two"]);
     assert!(same && said.contains("11 sent again to"), "{said}");
 }
+
+#[test]
+fn bodies_are_sent_again_as_they_were() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__one");
+    server.client().put("/api/sims/a__two", &json!({})).expect(201);
+    let picture: Vec<u8> = (0..=255).cycle().take(3_000).collect();
+    let id = fhir.send("POST", "/Binary", &[("content-type", "image/png")], &picture).expect(201).json()["id"].as_str().unwrap().to_owned();
+    let long = json!({"resourceType": "Patient", "id": "long", "name": [{"text": "x".repeat(2 << 20)}]});
+    fhir.put("/Patient/long", &long).expect(201);
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(same && said.contains("2 sent again"), "{said}");
+    let there = server.fhir("a__two");
+    let made = there.ids("/Binary?_elements=id").remove(0);
+    assert_ne!(made, id);
+    assert_eq!(there.get(&format!("/Binary/{made}")).bytes, picture);
+    assert_eq!(there.get("/Patient/long").json()["name"], long["name"]);
+    // The server, too.
+    server.client().put("/api/sims/a__three", &json!({})).expect(201);
+    let said = server.client().post("/api/sims/a__one/replay", &json!({"to": "a__three"})).expect(200).text().to_owned();
+    assert!(said.contains(r#"{"sent":2,"different":0}"#), "{said}");
+    assert_eq!(server.fhir("a__three").get("/Patient/long").json()["name"], long["name"]);
+}
