@@ -162,7 +162,9 @@ fn param(param: &Param, version: FhirVersion, base: &str) -> Value {
 fn common(params: &Params, base: &str) -> Value {
     let definitions = params.definitions();
     let of_all = |p: &&Arc<Param>| definitions.search_params("Basic").any(|d| d.code == &*p.code && d.bases.contains(&"Resource"));
-    let mut all: Vec<Value> = params.of("Basic").list.iter().filter(of_all).map(|p| param(p, params.version, base)).collect();
+    let is_of = |p: &Param, t: &&str| params.of(t).get(&p.code).is_some_and(|other| other.url == p.url);
+    let own_of_all = |p: &&Arc<Param>| params.own().any(|(_, own)| Arc::ptr_eq(own, p)) && definitions.resource_types().iter().all(|t| is_of(p, t));
+    let mut all: Vec<Value> = params.of("Basic").list.iter().filter(|p| of_all(p) || own_of_all(p)).map(|p| param(p, params.version, base)).collect();
     let mut special = vec![
         ("_text", "string", "words of the narrative: AND OR NOT ( ) \"phrase\" prefix*"),
         ("_content", "string", "words of any string: AND OR NOT ( ) \"phrase\" prefix*"),

@@ -13,8 +13,9 @@ use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::index::Budget;
 use crate::search::condition::Condition;
-use crate::search::param::token;
+use crate::search::param::{reference, token};
 use crate::search::parse::{Contained, Modifier};
+use crate::search::path::Node;
 use crate::search::{Cursor, Scope, Search, Total};
 use crate::sim::find::{From, Match};
 use crate::sim::{Page, Snapshot, Stored};
@@ -172,7 +173,8 @@ impl Answer<'_> {
         out.push_str("\",\"meta\":{\"lastUpdated\":\"");
         out.push_str(&crate::clock::instant(env.now_ms));
         out.push_str("\"},\"type\":\"searchset\"");
-        if search.total != Total::None {
+        // A page without entries is asked for because of its total.
+        if search.total != Total::None || search.count == 0 {
             out.push_str(&format!(",\"total\":{total}"));
         }
         out.push_str(",\"link\":[");
@@ -187,6 +189,7 @@ impl Answer<'_> {
         }
         let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
         notes.extend(self.doubts(search));
+        notes.extend(self.versioned(search));
         if search.contained != Contained::False && !search.sort.is_empty() {
             notes.push("_sort: what is inside another resource comes where that one comes, by its own values".to_owned());
         }
@@ -226,6 +229,26 @@ impl Answer<'_> {
         plain.filter_map(|(code, values)| Some((of(code)?, values))).flat_map(|(param, values)| values.iter().filter_map(|v| token::doubt(param, v))).collect()
     }
 
+    /// What was followed as it is now, though the references on the page name a version:
+    /// <https://hl7.org/fhir/R4/search.html#versions>.
+    fn versioned(&self, search: &Search) -> Vec<String> {
+        let chains = search.conditions.iter().filter_map(|(name, condition)| match condition {
+            Condition::Chain { code, .. } => Some((name, code)),
+            _ => None,
+        });
+        let names_version = |hit: &Match, code: &str| {
+            let param = self.snapshot.params().of(hit.stored.type_name).get(code);
+            let look = |found: &[Node<'_>], _| found.iter().filter_map(reference::text_of).any(|text| text.contains("/_history/"));
+            param.and_then(|param| param.in_stored(&hit.stored.body, self.snapshot.definitions(), look)).unwrap_or(false)
+        };
+        let may = |hit: &&Match| text_of(&hit.stored.body).is_ok_and(|text| text.contains("/_history/"));
+        let hits: Vec<&Match> = self.page.hits.iter().filter(may).collect();
+        let followed = chains.filter(|(_, code)| hits.iter().any(|hit| names_version(hit, code)));
+        followed
+            .map(|(name, _)| format!("'{name}' was asked of the current version of what is referred to, though some of the references name another"))
+            .collect()
+    }
+
     fn matched(&self, hit: &Match, entries: &mut Vec<String>) -> Result<(), Failure> {
         let stored = &hit.stored;
         let id = id_of(stored)?;
@@ -248,8 +271,8 @@ impl Answer<'_> {
     fn part<'b>(&self, body: &'b str, type_name: &str, included: bool) -> std::borrow::Cow<'b, str> {
         let whole = match &self.search.subset {
             Subset::All => true,
-            // Element names without a type are those of the matches.
-            Subset::Elements(names) => included && !names.iter().any(|n| n.split('.').next() == Some(type_name)),
+            // Element names without a type are those of the matches; a type of which none is named is whole.
+            Subset::Elements(names) => !names.iter().any(|name| name.split_once('.').map_or(!included, |(of, _)| of == type_name)),
             Subset::Summary | Subset::Text | Subset::Data => false,
         };
         if whole { body.into() } else { self.search.subset.of(body, type_name, self.snapshot.definitions()).into() }

@@ -32,6 +32,12 @@ pub trait Lookup {
     /// As [`Lookup::uids`].
     fn terms(&self, query: &Query, prefix: &str) -> Result<Vec<Box<str>>, Failure>;
 
+    /// Whether some resource matches.
+    ///
+    /// # Errors
+    /// As [`Lookup::uids`].
+    fn is_there(&self, query: &Query) -> Result<bool, Failure>;
+
     /// The resources that match, at most so many.
     ///
     /// # Errors

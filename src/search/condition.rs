@@ -195,13 +195,13 @@ impl Reader<'_> {
             return Ok(modifier);
         }
         if let Some(type_name) = self.params.definitions().find_resource_type(text)
-            && params.iter().any(|p| p.kind == ParamType::Reference && p.can_target(type_name))
+            && params.iter().any(|p| p.kind == ParamType::Reference && p.can_target(type_name) && p.only.has_modifier("type"))
         {
             return Ok(Modifier::Type(type_name));
         }
         let param = params.iter().find(|p| known(p).is_none()).unwrap_or(&params[0]);
         let names: Vec<&str> = Modifier::of(param, version).iter().map(|(name, _)| *name).collect();
-        let more = if param.kind == ParamType::Reference { ", or the name of a type it can refer to" } else { "" };
+        let more = if param.kind == ParamType::Reference && param.only.has_modifier("type") { ", or the name of a type it can refer to" } else { "" };
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         Err(Failure::new(
             Kind::NotSupported,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::condition::is_special;
-use super::params::{Param, TypeParams};
+use super::params::{Only, Param, TypeParams};
 use super::parse::{RESULT, RESULT_R5};
 use super::path::library::{Expression, excess};
 use super::path::{Path, Ty};
@@ -24,6 +24,8 @@ pub struct Known {
     pub id: String,
     /// One of the parameters; all that it makes are alike in what a composite wants of them.
     pub param: Arc<Param>,
+    /// The names of all.
+    pub names: Vec<Box<str>>,
 }
 
 /// Whether a SearchParameter makes composites, which are made of other parameters.
@@ -70,6 +72,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions, own: &[Known]) 
     let strings = |name: &str| resource.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let types = types(resource, definitions)?;
     let targets: Vec<&'static str> = strings("target").filter_map(|t| definitions.find_resource_type(t)).collect();
+    let only = Only { modifiers: strings("modifier").map(Box::from).collect(), comparators: strings("comparator").map(Box::from).collect() };
     let mut made = Vec::with_capacity(types.len());
     for type_name in types {
         // The specification's own, which others of the same name restate or profile, stay as they are.
@@ -99,6 +102,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions, own: &[Known]) 
                 whole,
                 components,
                 has_part_keys: true,
+                only: only.clone(),
             }),
         ));
     }
@@ -283,6 +287,7 @@ fn components(
             whole: None,
             components: Vec::new(),
             has_part_keys: false,
+            only: Only::default(),
         };
         // A composite of several types has parts that one of them lacks.
         if part.path.is_empty() && !path.is_empty() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::compile::{Compiler, ids_of};
 use super::condition::Condition;
-use super::param::{Env, unescape};
+use super::param::{Env, date, unescape};
 use super::parse::Modifier;
 use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
@@ -71,19 +71,21 @@ pub fn holders(holders: &[String], type_name: &'static str, env: &Env<'_>) -> Re
     Ok(Query::or(any))
 }
 
-/// The resources of `type_name` that a List, Group or CareTeam names.
+/// The resources of `type_name` that a List names, or that are active members of a Group or CareTeam now.
 fn members(of: &str, id: &str, type_name: &'static str, env: &Env<'_>) -> Result<Query, Failure> {
     let found = env.lookup.resources(&ids_of(of, vec![id.into()]), 1)?;
     let Some(holder) = found.first() else {
         return Err(Failure::new(Kind::BadValue, format!("there is no {of}/{} in this simulator to search the members of", clip(id))));
     };
-    let (items, item, gone) = match of {
-        "List" => ("entry", "item", "deleted"),
-        "Group" => ("member", "entity", "inactive"),
-        _ => ("participant", "member", ""),
+    let (items, item, gone, times) = match of {
+        "List" => ("entry", "item", "deleted", &[][..]),
+        "Group" => ("member", "entity", "inactive", &["period"][..]),
+        _ => ("participant", "member", "", &["period", "coveragePeriod"][..]),
     };
     let entries = holder.get(items).and_then(Value::as_array).into_iter().flatten();
-    let present = entries.filter(|e| e.get(gone).and_then(Value::as_bool) != Some(true));
+    let now = env.now.timestamp_micros();
+    let holds = |e: &Value| times.iter().filter_map(|time| e.get(time)).all(|period| date::is_within(period, now));
+    let present = entries.filter(|e| e.get(gone).and_then(Value::as_bool) != Some(true) && holds(e));
     let references = present.filter_map(|e| e.get(item)?.get("reference")?.as_str());
     let own = references.filter_map(|text| match Reference::parse(env.origin.local_part(text).unwrap_or(text), env.origin.definitions()) {
         Reference::Local { type_name: named, id, .. } if named == type_name => Some(Box::from(id)),

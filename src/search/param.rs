@@ -81,6 +81,20 @@ impl Env<'_> {
     }
 }
 
+/// Takes the prefix off a search value, if the parameter compares so.
+///
+/// # Errors
+/// Its definition names other comparators.
+pub fn prefixed<'v>(param: &Param, value: &'v str) -> Result<(Prefix, &'v str), Failure> {
+    let (prefix, rest) = Prefix::split(value);
+    let code = Prefix::ALL.iter().find(|(_, p)| *p == prefix).map_or("eq", |(code, _)| code);
+    if param.only.has_comparator(code) {
+        return Ok((prefix, rest));
+    }
+    let message = format!("search parameter '{}': its definition has the comparators {}, and not '{code}'", param.code, param.only.comparators.join(", "));
+    Err(Failure::new(Kind::NotSupported, message))
+}
+
 /// The query of one search value of `param`, by its type.
 ///
 /// # Errors
@@ -89,7 +103,7 @@ pub fn value_query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Que
     match param.kind {
         ParamType::Token => Ok(token::query(param, value)),
         ParamType::String => string::query(param, value, env),
-        ParamType::Reference => Ok(reference::query(param, value, &env.origin)),
+        ParamType::Reference => reference::clear_query(param, value, env),
         ParamType::Uri => Ok(uri::query(param, value)),
         ParamType::Date => date::query(param, value, env),
         ParamType::Number => number::query(param, value, env),

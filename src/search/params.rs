@@ -34,6 +34,31 @@ pub struct Param {
     pub components: Vec<Arc<Param>>,
     /// Whether the parts have keys of their own: those of the specification's composites are found by the parameters that they name.
     pub has_part_keys: bool,
+    /// The only modifiers and comparators that it has; of the specification's, and where a definition names none, all that fit.
+    pub only: Only,
+}
+
+/// What a definition says can be asked; nothing is everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Only {
+    /// `exact`, or `type` for the names of types.
+    pub modifiers: Vec<Box<str>>,
+    /// `gt`.
+    pub comparators: Vec<Box<str>>,
+}
+
+impl Only {
+    /// Whether a modifier may be used. R4 spells one of them in its own way.
+    #[must_use]
+    pub fn has_modifier(&self, name: &str) -> bool {
+        self.modifiers.is_empty() || self.modifiers.iter().any(|m| **m == *name || (name == "of-type" && **m == *"ofType"))
+    }
+
+    /// Whether a comparator may be used; to be equal always may.
+    #[must_use]
+    pub fn has_comparator(&self, name: &str) -> bool {
+        name == "eq" || self.comparators.is_empty() || self.comparators.iter().any(|c| **c == *name)
+    }
 }
 
 impl Param {
@@ -60,15 +85,28 @@ impl Param {
                 whole: None,
                 components: Vec::new(),
                 has_part_keys: false,
+                only: Only::default(),
             }));
         }
         let (code, url, expression) = (def.code.into(), def.url().into(), def.expression.into());
-        Ok(Self { code, kind: def.kind, targets: def.targets.clone(), url, name, expression, path, whole: None, components, has_part_keys: false })
+        Ok(Self {
+            code,
+            kind: def.kind,
+            targets: def.targets.clone(),
+            url,
+            name,
+            expression,
+            path,
+            whole: None,
+            components,
+            has_part_keys: false,
+            only: Only::default(),
+        })
     }
 
     /// Whether it finds the same as another of its name.
     fn is_like(&self, other: &Self) -> bool {
-        let said = |p: &Self| (p.expression.clone(), p.kind, p.url.clone(), p.targets.clone());
+        let said = |p: &Self| (p.expression.clone(), p.kind, p.url.clone(), p.targets.clone(), p.only.clone());
         let alike = |(a, b): (&Arc<Self>, &Arc<Self>)| a.is_like(b);
         said(self) == said(other) && self.components.len() == other.components.len() && self.components.iter().zip(&other.components).all(alike)
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::condition::{Condition, Reader};
 use super::include::Include;
-use super::param::reference;
+use super::param::{Prefix, reference, split_unescaped};
 use super::params::{Param, Params};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
@@ -69,6 +69,8 @@ pub struct Search {
     pub subset: Subset,
     /// What is to come along.
     pub includes: Vec<Include>,
+    /// Whether something is asked to come along, understood or not.
+    has_includes: bool,
     /// Whether resources inside others are searched.
     pub contained: Contained,
     /// Whether a match inside another is returned by itself, and not within the other.
@@ -146,6 +148,7 @@ impl Modifier {
                 ("above", true, Self::Above),
                 ("below", true, Self::Below),
                 ("text", r5, Self::Text),
+                ("code-text", r5, Self::CodeText),
                 ("text-advanced", r5, Self::TextAdvanced),
             ],
             ParamType::Uri => vec![("above", true, Self::Above), ("below", true, Self::Below), ("contains", r5, Self::Contains)],
@@ -161,7 +164,11 @@ impl Modifier {
             Self::Below => below,
             _ => true,
         };
-        known.into_iter().filter(|(_, there, modifier)| *there && applies(*modifier)).map(|(name, _, modifier)| (name, modifier)).collect()
+        known
+            .into_iter()
+            .filter(|(name, there, modifier)| *there && applies(*modifier) && param.only.has_modifier(name))
+            .map(|(name, _, modifier)| (name, modifier))
+            .collect()
     }
 }
 
@@ -263,6 +270,7 @@ impl Search {
             total: Total::default(),
             subset: Subset::All,
             includes: Vec::new(),
+            has_includes: pairs.iter().any(|(name, _)| name.starts_with("_include") || name.starts_with("_revinclude")),
             contained: Contained::default(),
             contained_alone: false,
             score: false,
@@ -300,7 +308,7 @@ impl Search {
                 ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
                 ("near", Some(distance)) => {
                     let before = search.applied.len();
-                    search.parameter(name, &format!("{value}|{}", distance_of(distance)), params)?;
+                    search.parameter(name, &format!("{value}|{}", distance_of(distance)?), params)?;
                     if let Some(last) = search.applied.get_mut(before) {
                         last.1.clone_from(value);
                     }
@@ -346,12 +354,18 @@ impl Search {
             self.ignored.push(ignored);
             return Ok(());
         }
+        let is_text = matches!(name, "_text" | "_content" | "_filter" | "_cursor" | "_format" | "_include" | "_revinclude");
+        if !is_text && split_unescaped(value, ',').iter().any(|part| part.trim().is_empty()) {
+            let message = format!("'{}': the value '{}' has nothing between two commas, or before or after one, which was left out", clip(name), clip(value));
+            self.ignored.push(Failure::new(Kind::BadValue, message));
+        }
         // What is left out of a list is no part of what was executed.
         let executed = match (name, &self.subset) {
             ("_cursor", _) => return Ok(()),
             ("_sort", _) => self.sort.iter().map(Sort::to_string).collect::<Vec<_>>().join(","),
             ("_elements", Subset::Elements(names)) => names.join(","),
-            _ => value.to_owned(),
+            _ if is_text => value.to_owned(),
+            _ => split_unescaped(value, ',').into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join(","),
         };
         let pair = (name.to_owned(), executed);
         if !self.applied.contains(&pair) {
@@ -386,7 +400,7 @@ impl Search {
             "_total" => self.total = one_of(name, value, &[("none", Total::None), ("estimate", Total::Estimate), ("accurate", Total::Accurate)])?,
             "_summary" if value == "count" => (self.count, self.counted) = (0, true),
             "_summary" => self.subset = Subset::of_summary(value).ok_or_else(|| refused(name, value, "true, text, data, count or false"))?,
-            "_elements" => return self.elements(value, params).map(Some),
+            "_elements" => return self.elements(value, self.has_includes, params).map(Some),
             "_contained" => self.contained = one_of(name, value, &[("false", Contained::False), ("true", Contained::True), ("both", Contained::Both)])?,
             "_containedType" => self.contained_alone = one_of(name, value, &[("container", false), ("contained", true)])?,
             "_score" => self.score = one_of(name, value, &FLAG)?,
@@ -405,7 +419,7 @@ impl Search {
     }
 
     /// Takes in the elements; if none of them is known, says so.
-    fn elements(&mut self, value: &str, params: &Params) -> Result<Result<(), Failure>, Failure> {
+    fn elements(&mut self, value: &str, has_includes: bool, params: &Params) -> Result<Result<(), Failure>, Failure> {
         let mut names = Subset::names(value);
         if names.len() > MAX_ELEMENTS {
             return Err(Failure::new(Kind::TooCostly, format!("_elements has {} names; at most {MAX_ELEMENTS} are accepted", names.len())));
@@ -415,7 +429,9 @@ impl Search {
         names.retain(|name| {
             let (of, element) = name.split_once('.').map_or((None, name.as_str()), |(of, element)| (Some(of), element));
             let has = |t: &&str| of.is_none_or(|of| of == *t) && definitions.type_def(t).is_some_and(|d| d.top_level(element));
-            let known = self.types.iter().any(has) || matches!(element, "id" | "meta");
+            // Of another type, it is about what comes along.
+            let comes_along = has_includes && of.is_some_and(|of| definitions.find_resource_type(of).is_some_and(|t| has(&t)));
+            let known = self.types.iter().any(has) || comes_along || matches!(element, "id" | "meta");
             if !known {
                 left_out.push(Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&self.types.join(", ")))));
             }
@@ -493,11 +509,14 @@ fn types_of(pairs: &[(String, String)], scope: Scope<'_>, version: FhirVersion) 
 }
 
 /// STU3's `near-distance`, a quantity, in the words of `near`.
-fn distance_of(quantity: &str) -> String {
-    let (_, quantity) = super::param::Prefix::split(quantity);
-    let mut parts = quantity.split('|');
+fn distance_of(quantity: &str) -> Result<String, Failure> {
+    let (prefix, number) = Prefix::split(quantity);
+    if !matches!(prefix, Prefix::Eq | Prefix::Le | Prefix::Lt) {
+        return Err(Failure::new(Kind::BadValue, format!("near-distance '{}' is no distance to be within, such as 10||km", clip(quantity))));
+    }
+    let mut parts = number.split('|');
     let number = parts.next().unwrap_or_default();
-    format!("{number}|{}", parts.next_back().unwrap_or("km"))
+    Ok(format!("{number}|{}", parts.next_back().unwrap_or("km")))
 }
 
 /// The report of a parameter without a value.

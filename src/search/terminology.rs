@@ -356,7 +356,9 @@ fn filtered(name: &str, hierarchy: &Hierarchy, filter: &Value) -> Result<BTreeSe
 fn expanded(contains: &[Value], systems: &mut BTreeMap<Box<str>, BTreeSet<Box<str>>>, depth: usize) {
     for entry in contains {
         let text = |key: &str| entry.get(key).and_then(Value::as_str);
-        if let (Some(system), Some(code)) = (text("system"), text("code")) {
+        // What is abstract is there to be walked by, and no value.
+        let is_value = entry.get("abstract") != Some(&Value::Bool(true));
+        if let (Some(system), Some(code), true) = (text("system"), text("code"), is_value) {
             systems.entry(system.into()).or_default().insert(code.into());
         }
         if let Some(inner) = entry.get("contains").and_then(Value::as_array).filter(|_| depth < 100) {

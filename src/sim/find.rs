@@ -184,6 +184,10 @@ impl Lookup for Looking<'_> {
         within(self.budget, found)
     }
 
+    fn is_there(&self, query: &Query) -> Result<bool, Failure> {
+        Ok(self.snapshot.matching(query, 0, self.budget)?.0 > 0)
+    }
+
     fn resources(&self, query: &Query, most: usize) -> Result<Vec<Value>, Failure> {
         let (_, found) = self.snapshot.matching(query, most, self.budget)?;
         self.budget.spend(200 * found.len() as u64);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::commit::Sim;
 use super::lifecycle::Flusher;
 use super::snapshot::{Snapshot, Stored};
-use crate::fhir::Failure;
+use crate::fhir::{Failure, Kind};
 use crate::index::{Budget, Entry};
 use crate::query::Query;
 use crate::search::custom::{self, Known, OfType};
@@ -55,7 +55,20 @@ impl Snapshot {
     /// It is active and cannot be searched by: what is wrong, and in which element.
     pub fn params_of(&self, resource: &Value) -> Result<Vec<OfType>, Failure> {
         let own = if custom::is_composite(resource) { self.own_params().known } else { Vec::new() };
-        custom::read(resource, self.definitions(), &own)
+        let made = custom::read(resource, self.definitions(), &own)?;
+        let id = resource.get("id").and_then(Value::as_str).unwrap_or_default();
+        // Two of one name: the second would be dead.
+        if self.indexing.own().any(|(_, known)| made.iter().any(|(_, new)| new.name == known.name)) {
+            let taken = |known: &Known| known.id != id && made.iter().any(|(_, new)| known.names.contains(&new.name));
+            if let Some(other) = self.own_params().known.iter().find(|known| taken(known)) {
+                let message = format!(
+                    "SearchParameter.code '{0}' is that of SearchParameter/{1}, which is active for the same types; choose another code, or delete or retire SearchParameter/{1}",
+                    other.param.code, other.id
+                );
+                return Err(Failure::new(Kind::Unprocessable, message).at("SearchParameter.code"));
+            }
+        }
+        Ok(made)
     }
 
     /// The search parameters that are stored in it and active.
@@ -71,7 +84,11 @@ impl Snapshot {
             let params = custom::read(value, self.definitions(), &known).unwrap_or_default();
             if !params.is_empty() {
                 let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
-                known.extend(params.first().map(|(_, param)| Known { id: id.to_owned(), param: param.clone() }));
+                known.extend(params.first().map(|(_, param)| Known {
+                    id: id.to_owned(),
+                    param: param.clone(),
+                    names: params.iter().map(|(_, p)| p.name.clone()).collect(),
+                }));
                 // The mark tells an index apart that was made when the parts of composites had no keys.
                 let mark = if custom::is_composite(value) { "+parts" } else { "" };
                 own.push((format!("{id}@{}@{}{mark}", version.id, version.event), params));

@@ -33,6 +33,7 @@ mod scopes;
 mod search;
 mod search_letter;
 mod search_model;
+mod search_more;
 mod search_whole;
 mod sessions;
 mod sims;

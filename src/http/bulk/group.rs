@@ -8,10 +8,11 @@ use serde_json::Value;
 use super::{Result, bad};
 use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
-use crate::fhir::{Failure, Kind, ResourceId, instant};
+use crate::fhir::{Failure, Kind, ResourceId};
 use crate::http::policy;
 use crate::interaction::create::MEMBER_FILTER;
 use crate::interaction::target::pairs;
+use crate::search::param::date;
 use crate::sim::Snapshot;
 
 /// Most groups in one another.
@@ -86,10 +87,7 @@ fn of(id: &ResourceId, snapshot: &Snapshot, now_ms: i64, seen: &mut BTreeSet<Str
 }
 
 fn is_active(member: &Value, now_ms: i64) -> bool {
-    let moment = |name: &str| member["period"][name].as_str().and_then(instant::parse);
-    let has_begun = moment("start").is_none_or(|start| start.low.div_euclid(1_000) <= now_ms);
-    let has_ended = moment("end").is_some_and(|end| end.high.div_euclid(1_000) <= now_ms);
-    member["inactive"] != Value::Bool(true) && has_begun && !has_ended
+    member["inactive"] != Value::Bool(true) && date::is_within(&member["period"], now_ms.saturating_mul(1_000))
 }
 
 /// The patients that a filter finds.

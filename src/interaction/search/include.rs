@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::Value;
+
 use crate::fhir::reference::Reference;
 use crate::fhir::{Failure, raw};
 use crate::index::Budget;
@@ -28,6 +30,10 @@ pub fn included(search: &Search, page: &Page, snapshot: &Snapshot, budget: &Budg
     collected.seen.extend(edge.iter().map(key));
     for round in 0..MAX_ROUNDS {
         let before = collected.found.len();
+        for include in search.includes.iter().filter(|i| round == 0 && !i.reverse) {
+            let inside = page.hits.iter().flat_map(|hit| &hit.inside);
+            inside.map(|resource| collected.from_inside(include, resource)).collect::<Result<(), Failure>>()?;
+        }
         for include in search.includes.iter().filter(|i| round == 0 || i.iterate) {
             if include.reverse { collected.backward(include, &edge)? } else { collected.forward(include, &edge)? }
         }
@@ -95,6 +101,23 @@ impl Collected<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a match inside another resource refers to.
+    fn from_inside(&mut self, include: &Include, resource: &Value) -> Result<(), Failure> {
+        let params = self.snapshot.params();
+        let named = resource.get("resourceType").and_then(Value::as_str);
+        let Some(type_name) = named.and_then(|name| self.snapshot.definitions().find_resource_type(name)) else { return Ok(()) };
+        for param in include.params(type_name, params) {
+            self.budget.spend(50);
+            let texts = |found: &[Node<'_>]| found.iter().filter_map(text_of).map(str::to_owned).collect::<Vec<_>>();
+            for text in param.with_values(resource, type_name, texts) {
+                if let Some(stored) = self.resolve(&text, include.target, param.is_canonical())? {
+                    self.add(stored);
+                }
+            }
+        }
+        within(self.budget, ())
     }
 
     /// The resource that a reference means, if it is here.

@@ -22,7 +22,7 @@ pub fn element(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, 
 
 fn parts<'v>(param: &Param, value: &'v str) -> Result<Vec<&'v str>, Failure> {
     let parts = split_unescaped(value, '$');
-    if parts.len() == param.components.len() {
+    if parts.len() == param.components.len() && !parts.iter().any(|part| part.is_empty()) {
         return Ok(parts);
     }
     let names: Vec<&str> = param.components.iter().map(|c| &*c.code).collect();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::params::Param;
 use super::super::path::Node;
-use super::{Env, Prefix, bad_value, paired, unescape};
+use super::{Env, Prefix, bad_value, paired, prefixed, unescape};
 use crate::fhir::Failure;
 use crate::fhir::instant::{self, BEGINNING, END, Interval};
 use crate::query::{KeysBuilder, Query};
@@ -38,6 +38,12 @@ fn period(value: &Value) -> Option<Interval> {
             Some(Interval { low: low.min(high), high: high.max(low) })
         }
     }
+}
+
+/// Whether a moment, in microseconds, is in a Period; what is none tells nothing against it.
+#[must_use]
+pub fn is_within(value: &Value, moment: i64) -> bool {
+    period(value).is_none_or(|p| p.low <= moment && moment < p.high)
 }
 
 /// A Timing: its events, else the bounds of its repetition.
@@ -73,7 +79,7 @@ pub fn add(param: &Param, interval: Interval, keys: &mut KeysBuilder) {
 /// # Errors
 /// The value is no date.
 pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
-    let (prefix, text) = Prefix::split(value);
+    let (prefix, text) = prefixed(param, value)?;
     // A plus that a client forgot to encode arrives as a blank.
     let text = unescape(text).replace(' ', "+");
     let wanted = instant::parse(&text).ok_or_else(|| bad_value(param, value, "a date such as 2020, 2020-02, 2020-02-28 or ge2020-02-28T10:30:00Z"))?;

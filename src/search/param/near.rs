@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::params::Param;
 use super::super::path::Node;
 use super::{Env, bad_value, split_unescaped, unescape};
-use crate::fhir::Failure;
+use crate::fhir::{Failure, FhirVersion};
 use crate::query::{KeysBuilder, Query};
 
 /// The distance where none is given, in kilometres: the choice is the server's.
@@ -43,11 +43,18 @@ pub fn index(param: &Param, found: &[Node<'_>], keys: &mut KeysBuilder) -> usize
 /// # Errors
 /// The value is no position with a distance.
 pub fn query(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
-    let bad = || bad_value(param, value, "a position such as 42.25|-83.69|11.2|km");
+    // STU3's distance, which is another parameter, has been put behind.
+    let is_stu3 = env.origin.version == FhirVersion::Stu3;
+    let bad = || {
+        let expected = if is_stu3 { "a position such as 42.25:-83.69, with near-distance such as 11.2||km" } else { "a position such as 42.25|-83.69|11.2|km" };
+        bad_value(param, value, expected)
+    };
     let parts: Vec<String> = split_unescaped(value, '|').into_iter().flat_map(|part| part.split(':')).map(unescape).collect();
     let number = |text: &String| text.parse::<f64>().ok().filter(|n| n.is_finite());
     let (latitude, longitude, distance) = match &parts[..] {
         [latitude, longitude] => (number(latitude), number(longitude), Some(DEFAULT_KM)),
+        // Without a distance, its unit means nothing.
+        [latitude, longitude, none, ..] if none.is_empty() && parts.len() <= 4 => (number(latitude), number(longitude), Some(DEFAULT_KM)),
         [latitude, longitude, distance] => (number(latitude), number(longitude), number(distance)),
         [latitude, longitude, distance, unit] => (number(latitude), number(longitude), number(distance).and_then(|d| kilometres(d, unit))),
         _ => return Err(bad()),

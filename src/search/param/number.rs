@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::params::Param;
 use super::super::path::Node;
 use super::numeric::{self, Amount, Wanted};
-use super::{Env, Prefix, bad_value, unescape};
+use super::{Env, bad_value, prefixed, unescape};
 use crate::fhir::Failure;
 use crate::fhir::decimal;
 use crate::query::{KeysBuilder, Query};
@@ -55,7 +55,7 @@ pub fn index(param: &Param, found: &[Node<'_>], keys: &mut KeysBuilder) -> usize
 /// # Errors
 /// It is none.
 pub fn wanted(param: &Param, value: &str, text: &str) -> Result<Wanted, Failure> {
-    let (prefix, text) = Prefix::split(text);
+    let (prefix, text) = prefixed(param, text)?;
     let text = unescape(text);
     let number = decimal::parse(&text).ok_or_else(|| bad_value(param, value, "a number such as 100, 5.40 or gt1e-3"))?;
     let (low, high) = decimal::implicit_range(&text, &number);

@@ -54,7 +54,14 @@ struct Scale {
     unit: String,
     factor: BigDecimal,
     offset: BigDecimal,
+    /// Whether that is not exactly so: a minute is no decimal fraction of a second's inverse.
+    is_rounded: bool,
 }
+
+/// As many digits as the library gives where there would be no end of them.
+const ENDLESS: u64 = 27;
+/// As many digits of an amount count after a conversion with such a number.
+const CERTAIN: u64 = 24;
 
 impl Scale {
     fn of(code: &str) -> Option<Self> {
@@ -64,11 +71,14 @@ impl Scale {
             // A unit such as 10*999999999 would make every sum that many digits long.
             (i64::from(exponent).abs() <= decimal::MAX_EXPONENT).then(|| BigDecimal::new(digits.into(), -i64::from(exponent)))
         };
-        Some(Self { unit: found.unit, factor: number(found.factor)?, offset: number(found.offset)? })
+        let (factor, offset) = (number(found.factor)?, number(found.offset)?);
+        let is_rounded = factor.digits() >= ENDLESS || offset.digits() >= ENDLESS;
+        Some(Self { unit: found.unit, factor, offset, is_rounded })
     }
 
     fn base(&self, number: &BigDecimal) -> BigDecimal {
-        number * &self.factor + &self.offset
+        let base = number * &self.factor + &self.offset;
+        if self.is_rounded { base.with_prec(CERTAIN) } else { base }
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::parse::Modifier;
 use super::super::path::Node;
 use super::{Env, bad_value, token, unescape};
 use crate::fhir::reference::Reference;
-use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::fhir::{Failure, FhirVersion, Kind, ResourceId};
 use crate::query::text::normalise;
 use crate::query::{KeysBuilder, Query};
 
@@ -81,6 +81,28 @@ fn add_url(param: &Param, url: &str, keys: &mut KeysBuilder) {
     }
 }
 
+/// The query of one search value, which must not mean resources of several types: <https://hl7.org/fhir/R4/search.html#reference>.
+///
+/// # Errors
+/// It is an id that references to several types have.
+pub fn clear_query(param: &Param, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let id = unescape(value);
+    let types = param.target_types(env.origin.definitions());
+    if types.len() > 1 && id.parse::<ResourceId>().is_ok() {
+        let mut meant = Vec::new();
+        for type_name in types {
+            if meant.len() < 3 && env.lookup.is_there(&Query::term(&param.key('r', &format!("{type_name}/{id}"))))? {
+                meant.push(format!("{type_name}/{id}"));
+            }
+        }
+        if meant.len() > 1 {
+            let message = format!("search parameter '{}': '{id}' is the id of resources of several types here; say which, {}", param.code, meant.join(" or "));
+            return Err(Failure::new(Kind::BadValue, message));
+        }
+    }
+    Ok(query(param, value, &env.origin))
+}
+
 /// The query of one search value: `Type/id`, `id`, or an absolute URL.
 #[must_use]
 pub fn query(param: &Param, value: &str, origin: &Origin<'_>) -> Query {
@@ -104,7 +126,8 @@ pub fn modified(param: &Arc<Param>, modifier: Modifier, value: &str, env: &Env<'
     match modifier {
         Modifier::Type(type_name) => of_type(param, value, type_name, &env.origin),
         Modifier::Identifier => Ok(token::query_named(&format!("{}:identifier", param.name), value)),
-        Modifier::Text => Ok(token::text(param, value)),
+        // Of a reference, the text for people is its display for both.
+        Modifier::Text | Modifier::CodeText => Ok(token::text(param, value)),
         Modifier::TextAdvanced => token::text_advanced(param, value, env),
         Modifier::Above | Modifier::Below => {
             let (above, text) = (modifier == Modifier::Above, unescape(value));

@@ -1,0 +1,258 @@
+//! Search by the letter of the specification, once more: what strangers found.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestServer, ids};
+
+const UCUM: &str = "http://unitsofmeasure.org";
+
+fn quantity(fhir: &Client, id: &str, value: &str, code: &str) {
+    let text = format!(
+        r#"{{"resourceType":"Observation","id":"{id}","status":"final","code":{{"text":"x"}},"valueQuantity":{{"value":{value},"unit":"{code}","system":"{UCUM}","code":"{code}"}}}}"#
+    );
+    fhir.send("PUT", &format!("/Observation/{id}"), &[], text.as_bytes()).expect(201);
+}
+
+/// The outcome in a Bundle.
+fn outcome(bundle: &Value) -> String {
+    let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
+    entries.iter().filter(|e| e["search"]["mode"] == "outcome").map(|e| e["resource"]["issue"].to_string()).collect()
+}
+
+fn strict(fhir: &Client, path: &str) -> u16 {
+    fhir.send("GET", path, &[("prefer", "handling=strict")], b"").status
+}
+
+#[test]
+fn amounts_that_are_equal_are_neither_more_nor_less() {
+    let server = TestServer::start();
+    let pairs = [
+        ("60", "/min", "1", "/s"),
+        ("98.6", "[degF]", "37", "Cel"),
+        ("60", "mL/h", "1", "mL/min"),
+        ("36", "km/h", "10", "m/s"),
+        ("24", "g/d", "1", "g/h"),
+        ("7", "/wk", "1", "/d"),
+        ("90", "mg/h", "1.5", "mg/min"),
+        ("212", "[degF]", "100", "Cel"),
+        ("32", "[degF]", "0", "Cel"),
+    ];
+    for (n, (value, code, same, other)) in pairs.into_iter().enumerate() {
+        let fhir = server.fhir(&format!("a__{n}"));
+        quantity(&fhir, "o", value, code);
+        let other = other.replace('/', "%2F").replace('[', "%5B").replace(']', "%5D");
+        for (prefix, finds) in [("", 1), ("eq", 1), ("ge", 1), ("le", 1), ("gt", 0), ("lt", 0), ("sa", 0), ("eb", 0), ("ne", 0), ("ap", 1)] {
+            let found = fhir.get(&format!("/Observation?value-quantity={prefix}{same}%7C{UCUM}%7C{other}")).expect(200).json();
+            assert_eq!(found["total"], finds, "{value} {code} {prefix} {same} {other}");
+        }
+    }
+}
+
+#[test]
+fn codes_of_whole_systems_have_those_systems() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let attachment = json!({"contentType": "text/xml; charset=utf-8"});
+    fhir.put("/DocumentReference/d", &json!({"resourceType": "DocumentReference", "id": "d", "status": "current", "content": [{"attachment": attachment}]}))
+        .expect(201);
+    assert_eq!(fhir.ids("/DocumentReference?contenttype=urn:ietf:bcp:13%7Ctext/xml;%20charset%3Dutf-8"), ["d"]);
+    assert_eq!(fhir.ids("/DocumentReference?contenttype:not=urn:ietf:bcp:13%7Ctext/xml;%20charset%3Dutf-8"), [""; 0]);
+    server.client().put("/api/sims/r__5", &json!({"fhirVersion": "R5"})).expect(201);
+    let r5 = server.fhir("r__5");
+    r5.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "language": "de-CH"})).expect(201);
+    assert_eq!(r5.ids("/Patient?_language=urn:ietf:bcp:47%7Cde-CH"), ["p"]);
+    assert_eq!(r5.ids("/Patient?_language=urn:ietf:bcp:13%7Cde-CH"), [""; 0]);
+}
+
+#[test]
+fn an_id_that_means_two_is_refused_by_name() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let observation = |id: &str, subject: &str| {
+        let of = json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "x"}, "subject": {"reference": subject}});
+        fhir.put(&format!("/Observation/{id}"), &of).expect(201);
+    };
+    observation("o1", "Patient/p1");
+    observation("o3", "Patient/p3");
+    assert_eq!(fhir.ids("/Observation?subject=p1"), ["o1"]);
+    observation("o2", "Group/p1");
+    let refused = fhir.get("/Observation?subject=p1").expect(400).refusal();
+    assert!(refused.contains("Group/p1 or Patient/p1"), "{refused}");
+    assert_eq!(fhir.ids("/Observation?subject=Patient/p1"), ["o1"]);
+    assert_eq!(fhir.ids("/Observation?subject:Group=p1"), ["o2"]);
+    assert_eq!(fhir.ids("/Observation?patient=p1"), ["o1"]);
+    assert_eq!(fhir.ids("/Observation?subject=p3"), ["o3"]);
+}
+
+#[test]
+fn what_a_chain_followed_as_it_is_now_is_said() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let patient = |name: &str| json!({"resourceType": "Patient", "id": "p", "name": [{"family": name}]});
+    fhir.put("/Patient/p", &patient("Old")).expect(201);
+    fhir.put("/Patient/p", &patient("New")).expect(200);
+    for (id, reference) in [("v", "Patient/p/_history/1"), ("w", "Patient/p")] {
+        let of = json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": id}, "subject": {"reference": reference}});
+        fhir.put(&format!("/Observation/{id}"), &of).expect(201);
+    }
+    let found = fhir.get("/Observation?subject:Patient.name=New&_id=v").json();
+    assert!(found["total"] == 1 && outcome(&found).contains("'subject:Patient.name' was asked of the current version"), "{found}");
+    let found = fhir.get("/Observation?subject:Patient.name=New&_id=w").json();
+    assert!(found["total"] == 1 && outcome(&found).is_empty(), "{found}");
+}
+
+#[test]
+fn elements_are_of_what_comes_along_too() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "gender": "male", "name": [{"family": "F"}]})).expect(201);
+    let of =
+        json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "x"}, "valueString": "v", "subject": {"reference": "Patient/p"}});
+    fhir.put("/Observation/o", &of).expect(201);
+    let path = "/Observation?_include=Observation:subject&_elements=Patient.name,Observation.code";
+    let found = fhir.get(path).expect(200).json();
+    let (observation, patient) = (&found["entry"][0]["resource"], &found["entry"][1]["resource"]);
+    assert!(observation["valueString"].is_null() && observation["code"]["text"] == "x", "{observation}");
+    assert!(patient["gender"].is_null() && patient["name"][0]["family"] == "F" && patient["meta"]["tag"][0]["code"] == "SUBSETTED", "{patient}");
+    assert_eq!((outcome(&found), strict(&fhir, path)), (String::new(), 200));
+    // Of a type that none is named of, all is there.
+    let found = fhir.get("/Observation?_include=Observation:subject&_elements=Patient.name").expect(200).json();
+    assert_eq!(found["entry"][0]["resource"]["valueString"], "v");
+    for unknown in ["Patient.nothing,code", "Nothing.name,code"] {
+        assert_eq!(strict(&fhir, &format!("/Observation?_include=Observation:subject&_elements={unknown}")), 400, "{unknown}");
+    }
+    assert_eq!(strict(&fhir, "/Observation?_elements=Patient.name,code"), 400, "no patient comes");
+}
+
+#[test]
+fn what_a_contained_match_refers_to_comes_along() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Organization/o", &json!({"resourceType": "Organization", "id": "o", "name": "O"})).expect(201);
+    let medication = json!({"resourceType": "Medication", "id": "med", "status": "active", "manufacturer": {"reference": "Organization/o"}});
+    let request = json!({"resourceType": "MedicationRequest", "id": "m", "status": "active", "intent": "order", "contained": [medication],
+        "medicationReference": {"reference": "#med"}, "subject": {"display": "x"}});
+    fhir.put("/MedicationRequest/m", &request).expect(201);
+    for how in ["", "&_containedType=contained"] {
+        let found = fhir.get(&format!("/Medication?_contained=true{how}&_include=Medication:manufacturer")).expect(200).json();
+        let included: Vec<&Value> = found["entry"].as_array().unwrap().iter().filter(|e| e["search"]["mode"] == "include").collect();
+        assert!(included.len() == 1 && included[0]["resource"]["id"] == "o", "{found}");
+    }
+}
+
+#[test]
+fn members_are_those_of_now() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/r__5", &json!({"fhirVersion": "R5"})).expect(201);
+    let fhir = server.fhir("r__5");
+    for n in 0..4 {
+        fhir.put(&format!("/Patient/p{n}"), &json!({"resourceType": "Patient", "id": format!("p{n}")})).expect(201);
+    }
+    let of = |n: usize, name: &str, period: Value| json!({"entity": {"reference": format!("Patient/p{n}")}, "member": {"reference": format!("Patient/p{n}")}, name: period});
+    let times = [json!({}), json!({"end": "2001-01-01"}), json!({"start": "2999-01-01"}), json!({"start": "2001", "end": "2999"})];
+    let all = |name: &str| (0..).zip(&times).map(|(n, period)| of(n, name, period.clone())).collect::<Vec<_>>();
+    fhir.put("/Group/g", &json!({"resourceType": "Group", "id": "g", "type": "person", "membership": "enumerated", "member": all("period")})).expect(201);
+    fhir.put("/CareTeam/c", &json!({"resourceType": "CareTeam", "id": "c", "participant": all("coveragePeriod")})).expect(201);
+    assert_eq!(fhir.ids("/Patient?_in=Group/g&_sort=_id"), ["p0", "p3"]);
+    assert_eq!(fhir.ids("/Patient?_in=CareTeam/c&_sort=_id"), ["p0", "p3"]);
+}
+
+#[test]
+fn abstract_codes_are_no_members() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let contains = json!([{"system": "http://cs", "code": "group", "abstract": true, "contains": [{"system": "http://cs", "code": "leaf"}]}]);
+    fhir.put(
+        "/ValueSet/v",
+        &json!({"resourceType": "ValueSet", "id": "v", "url": "http://vs", "status": "active", "expansion": {"timestamp": "2024", "contains": contains}}),
+    )
+    .expect(201);
+    for code in ["group", "leaf"] {
+        let of = json!({"resourceType": "Observation", "id": code, "status": "final", "code": {"coding": [{"system": "http://cs", "code": code}]}});
+        fhir.put(&format!("/Observation/{code}"), &of).expect(201);
+    }
+    assert_eq!(fhir.ids("/Observation?code:in=http://vs"), ["leaf"]);
+    assert_eq!(fhir.ids("/Observation?code:not-in=http://vs"), ["group"]);
+}
+
+#[test]
+fn positions_are_read_as_they_may_be_written() {
+    let server = TestServer::start();
+    let place = |fhir: &Client| {
+        fhir.put("/Location/l", &json!({"resourceType": "Location", "id": "l", "position": {"longitude": 0.0, "latitude": 0.0}})).expect(201);
+    };
+    let fhir = server.fhir("a__b");
+    place(&fhir);
+    assert_eq!(fhir.ids("/Location?near=0%7C0%7C%7Ckm"), ["l"]);
+    assert_eq!(fhir.get("/Location?near=0%7C0%7Cx%7Ckm").status, 400);
+    server.client().put("/api/sims/s__3", &json!({"fhirVersion": "STU3"})).expect(201);
+    let stu3 = server.fhir("s__3");
+    place(&stu3);
+    assert_eq!(stu3.ids("/Location?near=0:0&near-distance=5%7C%7Ckm"), ["l"]);
+    assert!(stu3.get("/Location?near=0:0&near-distance=gt5%7C%7Ckm").expect(400).refusal().contains("near-distance 'gt5"));
+    assert!(stu3.get("/Location?near=x").expect(400).refusal().contains("42.25:-83.69"));
+}
+
+#[test]
+fn what_is_empty_is_said() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "name": [{"family": "Able"}]})).expect(201);
+    for path in ["/Patient?family=a,", "/Patient?family=a,,b", "/Patient?_sort=birthdate,", "/Patient?_elements=,name", "/?_type=Patient,"] {
+        let found = fhir.get(path).expect(200).json();
+        assert!(ids(&found).contains(&"p".to_owned()) && outcome(&found).contains("nothing between two commas"), "{path} {found}");
+        assert!(!found["link"][0]["url"].as_str().unwrap().contains("%2C&"), "{found}");
+        assert_eq!(strict(&fhir, path), 400, "{path}");
+    }
+    assert_eq!(strict(&fhir, "/Patient?family=a%5C,"), 200, "an escaped comma is text");
+    for path in ["/Observation?component-code-value-quantity=$5", "/Observation?component-code-value-quantity=k$"] {
+        fhir.get(path).expect(400);
+    }
+    let counted = fhir.get("/Patient?_count=0&_total=none").expect(200).json();
+    assert_eq!((&counted["total"], &counted["entry"]), (&json!(1), &Value::Null));
+}
+
+#[test]
+fn own_parameters_are_what_their_definitions_say() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let own = |id: &str, code: &str, base: &str, more: Value| {
+        let mut of = json!({"resourceType": "SearchParameter", "id": id, "url": format!("http://x/{id}"), "name": "n", "description": "d", "status": "active",
+            "code": code, "base": [base], "type": "string", "expression": "Patient.name.family"});
+        of.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        fhir.put(&format!("/SearchParameter/{id}"), &of)
+    };
+    own("a", "fam", "Patient", json!({"modifier": ["exact"]})).expect(201);
+    own("b", "born", "Patient", json!({"type": "date", "expression": "Patient.birthDate", "comparator": ["gt", "lt"]})).expect(201);
+    own("c", "lang", "Resource", json!({"type": "token", "expression": "Resource.language"})).expect(201);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "language": "de", "birthDate": "1980-01-01", "name": [{"family": "Able"}]}))
+        .expect(201);
+    assert_eq!((fhir.ids("/Patient?fam=ab"), fhir.ids("/Patient?fam:exact=Able")), (vec!["p".to_owned()], vec!["p".to_owned()]));
+    let refused = fhir.get("/Patient?fam:contains=a").expect(400).refusal();
+    assert!(refused.contains("known here: exact"), "{refused}");
+    assert_eq!((fhir.ids("/Patient?born=1980-01-01"), fhir.ids("/Patient?born=gt1979")), (vec!["p".to_owned()], vec!["p".to_owned()]));
+    assert!(fhir.get("/Patient?born=sa1979").expect(400).refusal().contains("comparators gt, lt"));
+    let statement = fhir.get("/metadata").json();
+    let of_all = statement["rest"][0]["searchParam"].as_array().unwrap();
+    assert!(of_all.iter().any(|p| p["name"] == "lang" && p["definition"] == "http://x/c"), "{of_all:?}");
+    assert_eq!(fhir.ids("/?lang=de"), ["p"]);
+    // Two of one name.
+    let refused = own("d", "fam", "Patient", json!({})).expect(422).refusal();
+    assert!(refused.contains("SearchParameter/a"), "{refused}");
+    own("a", "fam", "Patient", json!({"expression": "Patient.name.given"})).expect(200);
+    own("d", "fam", "Patient", json!({"status": "draft"})).expect(201);
+    own("d", "fam", "Observation", json!({"expression": "Observation.code.text"})).expect(200);
+    fhir.delete("/SearchParameter/a").expect(204);
+    own("e", "fam", "Patient", json!({})).expect(201);
+}
+
+#[test]
+fn references_have_a_code_text_in_r5() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/r__5", &json!({"fhirVersion": "R5"})).expect(201);
+    let fhir = server.fhir("r__5");
+    let of = json!({"resourceType": "Condition", "id": "c", "subject": {"reference": "Patient/p", "display": "Jon Doe"}, "clinicalStatus": {"text": "x"}});
+    fhir.put("/Condition/c", &of).expect(201);
+    assert_eq!((fhir.ids("/Condition?subject:code-text=jon"), fhir.ids("/Condition?subject:code-text=doe")), (vec!["c".to_owned()], vec![]));
+    server.fhir("a__b").get("/Condition?subject:code-text=jon").expect(400);
+}
