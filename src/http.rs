@@ -27,6 +27,7 @@ pub mod replay;
 mod resend;
 mod respond;
 pub mod routes;
+mod secrets;
 mod serve;
 mod sessions;
 mod show;

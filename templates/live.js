@@ -31,6 +31,14 @@
     node.textContent = text;
     return { node };
   };
+  // What was asked, and why it was refused.
+  const asked = (e) => {
+    const cell = code(`${e.method} ${below(e.url)}`);
+    if (!e.why) return cell;
+    const node = document.createElement("span");
+    node.append(cell.node, document.createElement("br"), e.why);
+    return { node };
+  };
   const good = (status) => (status && status < 400 ? "good" : "bad");
   const listen = () => {
     const source = new EventSource(live.dataset.stream);
@@ -45,7 +53,7 @@
     });
     source.addEventListener("read", (message) => {
       const e = JSON.parse(message.data);
-      row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, code(`${e.method} ${below(e.url)}`)]);
+      row("reads", [{ text: e.instant }, { text: e.status, name: good(e.status) }, { text: e.interaction }, asked(e)]);
     });
     source.addEventListener("reset", () => { live.textContent = "The simulator was reset: reload the page."; });
   };

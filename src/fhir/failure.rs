@@ -49,6 +49,8 @@ pub enum Kind {
     Forbidden,
     /// Credentials are missing or wrong.
     Unauthorized,
+    /// There is no token where one is asked for.
+    NoToken,
     /// The client was too slow or hung up.
     Timeout,
     /// The disk refused, for example because it is full.
@@ -84,7 +86,7 @@ impl Kind {
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Unprocessable => "unprocessable",
             Self::Forbidden => "forbidden",
-            Self::Unauthorized => "unauthorized",
+            Self::Unauthorized | Self::NoToken => "unauthorized",
             Self::Timeout => "timeout",
             Self::Storage => "storage-failed",
             Self::Damaged => "damaged-event",
@@ -111,7 +113,7 @@ impl Kind {
             Self::TooMany => "throttled",
             Self::Unprocessable => "processing",
             Self::Forbidden => "forbidden",
-            Self::Unauthorized => "login",
+            Self::Unauthorized | Self::NoToken => "login",
             Self::Timeout => "timeout",
             Self::Storage => "no-store",
             Self::Damaged | Self::Internal => "exception",
@@ -130,6 +132,8 @@ pub struct Failure {
     pub expression: Option<String>,
     /// For [`Kind::MethodNotAllowed`]: what is allowed.
     pub allow: Option<&'static str>,
+    /// For [`Kind::TooMany`]: after how many seconds there may be room.
+    pub retry_after_s: Option<u64>,
     /// What is wrong, one by one, where that is several things.
     pub issues: Vec<Issue>,
 }
@@ -137,7 +141,7 @@ pub struct Failure {
 impl Failure {
     /// A refusal of `kind`.
     pub fn new(kind: Kind, diagnostics: impl Into<String>) -> Self {
-        Self { kind, diagnostics: diagnostics.into(), expression: None, allow: None, issues: Vec::new() }
+        Self { kind, diagnostics: diagnostics.into(), expression: None, allow: None, retry_after_s: None, issues: Vec::new() }
     }
 
     /// The same, naming the element.

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 
 use self::ask::{Asked, Wanted};
 use self::import::Gate;
-pub(super) use self::record::redacted;
 pub(super) use self::withdraw::go_on;
 use super::context::SimContext;
 use super::negotiate::Format;
@@ -108,7 +107,19 @@ impl Operation {
         }
     }
 
-    fn name(&self) -> &'static str {
+    /// The type that its URL names.
+    #[must_use]
+    pub fn type_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Export(Level::Patient) => Some("Patient"),
+            Self::Export(Level::Group(_)) => Some("Group"),
+            Self::Export(Level::System) | Self::Import | Self::Submit | Self::SubmitStatus => None,
+        }
+    }
+
+    /// As events call it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Export(_) => "$export",
             Self::Import => "$import",
@@ -191,7 +202,7 @@ pub async fn kick_off(
     let event = if operation.writes() {
         record::kept(&context.sim, request, operation.name(), body, &answer, recorded, started).await
     } else {
-        note(&context.sim, request, operation.name(), "", &answer, started)
+        note(&context.sim, request, operation.name(), &answer, recorded, started)
     };
     for gate in gates {
         // One that was stopped does not wait any more.
@@ -253,7 +264,8 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
             bearer.may(&[Need(Some("Patient"), 'r')])?;
         }
     }
-    let Wanted { mut order, partial, searched } = ask::order(asked, level, &snapshot, sim.now_ms(), bulk.ig)?;
+    let may_lead = bearer.is_none_or(|bearer| bearer.may(&[Need(None, 's')]).is_ok());
+    let Wanted { mut order, partial, searched } = ask::order(asked, level, &snapshot, sim.now_ms(), bulk.ig, may_lead)?;
     if let Some(bearer) = bearer {
         // A group that a search makes tells what the search finds.
         bearer.may(&searched.into_iter().map(|type_name| Need(Some(type_name), 's')).collect::<Vec<_>>())?;
@@ -272,27 +284,39 @@ fn begin(asked: &Asked, level: &Level, bearer: Option<&Bearer>, sim: &Arc<Sim>, 
     export::begin(&app.jobs, &app.registry, sim, order, state)
 }
 
+/// As events call what is asked for at a path below `/bulk`.
+#[must_use]
+pub fn name_of(method: &Method, tail: &str) -> &'static str {
+    match (method.as_str(), tail.trim_end_matches('/').contains('/')) {
+        ("DELETE", false) => "export-cancel",
+        (_, false) => "export-status",
+        (_, true) => "export-file",
+    }
+}
+
 /// Answers what is below `/bulk`: the status of a job, its files, its end.
 pub async fn serve(request: &HttpRequest, context: &SimContext, app: Data<App>, started: Instant) -> HttpResponse {
     let version = context.snapshot().version();
     let (id, name) = context.tail.trim_end_matches('/').split_once('/').map_or((context.tail.trim_end_matches('/'), None), |(id, file)| (id, Some(file)));
-    let bearer = policy::bearer(request, &context.sim, &app);
     let there = (context.sim.clone(), id.to_owned());
     let jobs = app.clone();
     let job = web::block(move || jobs.jobs.find(&jobs.registry, &there.0, &there.1)).await.ok().flatten();
+    // What its manifest says stays so, whatever the setting is by now.
+    let bearer = match job.as_ref().map(|job| job.state().requires_token) {
+        None => policy::bearer(request, &context.sim, &app),
+        Some(true) => policy::proven(request, &context.sim, &app).map(Some),
+        Some(false) => Ok(None),
+    };
     let missing = || {
         let message =
             format!("simulator {} has no export or import '{}'; it was never begun, was ended or has expired", context.sim.id(), crate::fhir::id::clip(id));
         Failure::new(Kind::NotFound, message)
     };
+    let who = policy::recorded(&bearer);
     // Another's is none.
     let theirs = |job: &Arc<Job>, bearer: &Option<Bearer>| bearer.as_ref().is_none_or(|bearer| job.state().client.as_ref() == Some(&bearer.access.client));
     let found = bearer.and_then(|bearer| job.filter(|job| theirs(job, &bearer)).ok_or_else(missing).map(|job| (job, bearer)));
-    let interaction = match (request.method().as_str(), name) {
-        ("DELETE", None) => "export-cancel",
-        (_, None) => "export-status",
-        (_, Some(_)) => "export-file",
-    };
+    let interaction = name_of(request.method(), &context.tail);
     let answered = match (found, name, request.method().as_str()) {
         (Err(failure), ..) => Err(failure),
         (Ok((job, _)), None, "DELETE") => {
@@ -305,9 +329,8 @@ pub async fn serve(request: &HttpRequest, context: &SimContext, app: Data<App>, 
         }
         (Ok((job, bearer)), Some(name), "GET" | "HEAD") => match status::file(&job, name, bearer.as_ref()) {
             Ok((path, output)) => {
-                let answer = Answer { status: 200, ..Answer::default() };
-                let event = note(&context.sim, request, interaction, "", &answer, started);
-                return file::send(request, path, &output, &event).await;
+                let noted = |status| note(&context.sim, request, interaction, &Answer { status, ..Answer::default() }, who.clone(), started);
+                return file::send(request, path, &output, &noted).await;
             }
             Err(failure) => Err(failure),
         },
@@ -317,7 +340,7 @@ pub async fn serve(request: &HttpRequest, context: &SimContext, app: Data<App>, 
         }
     };
     let answer = answered.unwrap_or_else(|failure| Answer::refusal(&failure, version, &Format::default()));
-    let event = note(&context.sim, request, interaction, "", &answer, started);
+    let event = note(&context.sim, request, interaction, &answer, who, started);
     answer.into_response(Some(&event), None, *request.method() == Method::HEAD)
 }
 

@@ -262,11 +262,13 @@ fn log(sim: &Sim, call: &Call, answer: &Answer, event: Option<EventId>) -> u64 {
         duration_us: call.elapsed_us(),
         client: call.client,
         fault: call.fault.as_ref().map(|f| f.rule.as_str().into()),
+        why: answer.why().map(Into::into),
+        authorization: call.authorization.clone().map(Box::new),
     };
     // One that is recorded is told of when its folder is there.
     sim.log.push(entry, |entry| {
         if event.is_none() {
-            sim.feed.tell(|| Happening::Read(entry.shown()));
+            sim.feed.tell(|| Happening::Read(Box::new(entry.shown())));
         }
     })
 }

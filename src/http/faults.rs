@@ -4,6 +4,7 @@ use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, to_bytes_limited};
 use actix_web::dev::Extensions;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -44,6 +45,12 @@ pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
 #[must_use]
 pub fn prevents(fault: Option<&Fault>) -> bool {
     fault.is_some_and(|f| !f.effect.performed && (f.effect.status.is_some() || ends(&f.effect)))
+}
+
+/// The status that something with this fault is answered with; 0 is none.
+#[must_use]
+pub fn status_of(fault: &Fault, status: u16) -> u16 {
+    if ends(&fault.effect) { 0 } else { fault.effect.status.unwrap_or(status) }
 }
 
 /// Whether nothing is answered.
@@ -147,6 +154,32 @@ fn paged(body: &[u8], page: Page, version: FhirVersion, format: &Format) -> Opti
     let changed = bundle.to_string();
     let shown = if is_xml { xml::to_xml(&changed, Definitions::of(version)).ok()? } else { changed };
     Some(shown.into_bytes().into())
+}
+
+/// Most bytes of an answer that a fault changes.
+const MOST_BYTES: usize = 64 << 20;
+
+/// What was answered apart from interactions, as the fault has it sent.
+pub async fn applied(request: &HttpRequest, response: HttpResponse, fault: &Fault, version: FhirVersion, stopping: watch::Receiver<bool>) -> HttpResponse {
+    let effect = &fault.effect;
+    let is_whole = effect.bytes_per_second.is_none()
+        && !matches!(effect.connection, Some(Connection::Truncate | Connection::Stall))
+        && !(effect.malformed || effect.content_type.is_some() || effect.etag.is_some() || effect.performed);
+    if is_whole {
+        return sent(request, Answer::default(), response, fault, stopping).await;
+    }
+    let (head, body) = response.into_parts();
+    let Ok(Ok(body)) = to_bytes_limited(body, MOST_BYTES).await else {
+        return sent(request, Answer::default(), head.set_body(BoxBody::new(())), fault, stopping).await;
+    };
+    let content_type = head.headers().get("content-type").and_then(|v| v.to_str().ok()).map(|v| ("content-type", v.to_owned()));
+    let answer = Answer { status: head.status().as_u16(), headers: content_type.into_iter().collect(), body: Some(body.to_vec().into()) };
+    let answer = if effect.performed || !prevents(Some(fault)) { befallen(answer, effect, version, &Format::default()) } else { answer };
+    let mut response = answer.clone().into_response(None, None, false);
+    for (name, value) in head.headers().iter().filter(|(name, _)| *name != "content-type" && *name != "content-length") {
+        response.headers_mut().insert(HeaderName::clone(name), HeaderValue::clone(value));
+    }
+    sent(request, answer, response, fault, stopping).await
 }
 
 /// Sends an answer as the fault has it sent.

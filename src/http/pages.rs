@@ -217,7 +217,7 @@ fn row(e: &Value, sim: &str) -> Value {
 
 /// A read as a row of the list.
 fn read(l: &LogEntry, sim: &str) -> Value {
-    json!({"instant": l.instant, "status": l.status, "good": is_good(l.status.into()), "interaction": l.interaction, "method": l.method, "url": below(&l.url, sim)})
+    json!({"instant": l.instant, "status": l.status, "good": is_good(l.status.into()), "interaction": l.interaction, "why": l.why, "method": l.method, "url": below(&l.url, sim)})
 }
 
 /// A URL without what all of a simulator's begin with.

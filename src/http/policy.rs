@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 
 use super::smart::Keys;
 use super::{App, routes};
+use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 use crate::interaction::delete::Which;
 use crate::interaction::target::pairs;
 use crate::interaction::{Interaction, Whom, bundle, history};
-use crate::search::Search;
+use crate::search::{Cursor, Search};
 use crate::sim::find::From;
 use crate::sim::{Auth, Sim, Snapshot};
+use crate::simdb::event_index::Filter;
 use crate::smart::{self, Access, Scope, Verdict, allows};
 
 /// Something that must be allowed: a type, or all of them, and a letter of create, read, update, delete, search.
@@ -34,13 +36,18 @@ pub struct Bearer {
 /// # Errors
 /// There is no token, or none that is good here and now.
 pub fn bearer(request: &HttpRequest, sim: &Sim, app: &App) -> Result<Option<Bearer>, Failure> {
+    if sim.profile().settings.auth == Auth::Off { Ok(None) } else { proven(request, sim, app).map(Some) }
+}
+
+/// The bearer of a request's token, whether one is asked for now or not.
+///
+/// # Errors
+/// As [`bearer`].
+pub fn proven(request: &HttpRequest, sim: &Sim, app: &App) -> Result<Bearer, Failure> {
     let profile = sim.profile();
-    if profile.settings.auth == Auth::Off {
-        return Ok(None);
-    }
     let refused = |why: &str| Failure::new(Kind::Unauthorized, format!("{why}; POST …/auth/token gives one, as …/fhir/.well-known/smart-configuration says"));
     let given = routes::text(request, header::AUTHORIZATION).and_then(|h| h.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let (_, token) = given.ok_or_else(|| refused("this simulator asks for an access token, which is missing"))?;
+    let (_, token) = given.ok_or_else(|| Failure { kind: Kind::NoToken, ..refused("this simulator asks for an access token, which is missing") })?;
     let access = Access::prove(token.trim(), &Keys::of(sim, app)?.public).map_err(|why| {
         // Each has a key of its own; what the token says for itself is good enough for a hint.
         let other = claimed_sim(token).filter(|other| other != sim.id().as_str()).map(|other| format!(", it says that it is for {}", clip(&other)));
@@ -58,7 +65,7 @@ pub fn bearer(request: &HttpRequest, sim: &Sim, app: &App) -> Result<Option<Bear
         _ => {}
     }
     let scopes = Scope::parse_all(&access.scope, Definitions::of(profile.version()), true).map_err(|why| refused(&why))?;
-    Ok(Some(Bearer { access, scopes }))
+    Ok(Bearer { access, scopes })
 }
 
 /// The simulator that a token claims to be for.
@@ -94,6 +101,21 @@ impl Bearer {
         })
     }
 
+    /// Proves that a page is of no moment before the token: a restricted one is good for what is there now.
+    fn began(&self, parameters: &[(String, String)], sim: &Sim) -> Result<(), Failure> {
+        let cursor = parameters.iter().find(|(name, _)| name == "_cursor").and_then(|(_, text)| text.parse::<Cursor>().ok());
+        let Some(cursor) = cursor.filter(|_| self.scopes.iter().any(|scope| scope.restriction().is_some())) else { return Ok(()) };
+        let (after, before) = (EventId::from_u64(cursor.as_of.to_u64().saturating_add(1)), EventId::first_of(self.access.iat.saturating_mul(1_000)));
+        let failed = |e: std::io::Error| crate::sim::storage_failure("the events since the first page cannot be looked up", &e);
+        if after >= before || sim.find_events(&Filter::default(), (after, before), false, 1).map_err(failed)?.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Kind::Forbidden,
+            "the page is of a moment before the token was made, and a scope with a search is good for what is there now; search again",
+        ))
+    }
+
     /// Proves that the token does not rule out that a resource chooses what an export is of. The resource itself is not handed out, so none of
     /// its type need be allowed (clients of many servers ask for the types that they want alone); a scope with a search has to find it.
     ///
@@ -120,11 +142,18 @@ impl Bearer {
         match asked {
             Interaction::Search(mut search) => {
                 self.may(&alongside(&search.parameters))?;
+                self.began(&search.parameters, sim)?;
                 match allows(&self.scopes, search.type_name, 's') {
                     Verdict::Yes => {}
                     Verdict::No => return Err(self.lacks(Need(search.type_name, 's'))),
                     // What was, is not looked at, and may have been another thing.
                     Verdict::Matching(_) if past => return Err(self.lacks(Need(search.type_name, 's'))),
+                    // It would tell of what else there is.
+                    Verdict::Matching(restriction) if search.parameters.iter().any(|(name, _)| name == "_explain") => {
+                        let message =
+                            format!("the token allows only to find what '{restriction}' matches, and _explain counts all that there is; leave it out");
+                        return Err(Failure::new(Kind::Forbidden, message));
+                    }
                     Verdict::Matching(restriction) => {
                         let restriction = pairs(&restriction);
                         still(&restriction, search.type_name, sim)?;
@@ -150,10 +179,14 @@ impl Bearer {
     }
 }
 
-/// What parameters of a search need besides its type: what comes along, what is led to, and what is inside, may be of any.
+/// What parameters of a search need besides its type: what comes along, what is led to, and what is inside, may be of any; so may be what
+/// tells what is above or below, and what belongs to a value set.
 fn alongside(parameters: &[(String, String)]) -> Vec<Need> {
     let leads = |(name, value): &(String, String)| {
-        let plain = name.split(':').next().unwrap_or_default();
+        let (plain, modifier) = name.split_once(':').unwrap_or((name, ""));
+        if matches!(modifier, "above" | "below" | "in" | "not-in") {
+            return true;
+        }
         matches!(plain, "_include" | "_revinclude" | "_has" | "_filter" | "_list" | "_in" | "_contained" | "_containedType")
             || name.contains('.')
             || (plain == "_sort" && value.contains('.'))
@@ -199,6 +232,18 @@ pub fn provable(scopes: &[Scope], sim: &Sim) -> Result<(), Failure> {
 /// # Errors
 /// What is unknown, says how to answer, or leads elsewhere.
 pub fn condition(parameters: &[(String, String)], type_name: &'static str, snapshot: &Snapshot, now_ms: i64) -> Result<(), Failure> {
+    if let Some((name, _)) = parameters.iter().find(|pair| !alongside(std::slice::from_ref(pair)).is_empty()) {
+        let message = format!("parameter '{}' is no condition on the resource itself", crate::fhir::id::clip(name));
+        return Err(Failure::new(Kind::BadValue, message));
+    }
+    search_of(parameters, type_name, snapshot, now_ms)
+}
+
+/// Proves that parameters are conditions on resources of a type, which may lead elsewhere.
+///
+/// # Errors
+/// What is unknown, or says how to answer.
+pub fn search_of(parameters: &[(String, String)], type_name: &'static str, snapshot: &Snapshot, now_ms: i64) -> Result<(), Failure> {
     let bad = |why: String| Failure::new(Kind::BadValue, why);
     if parameters.is_empty() {
         return Err(bad("it has no parameter".to_owned()));
@@ -206,8 +251,8 @@ pub fn condition(parameters: &[(String, String)], type_name: &'static str, snaps
     let scope = crate::search::Scope { type_name: Some(type_name), compartment: None };
     for (name, value) in parameters {
         let search = Search::parse(&[(name.clone(), value.clone())], scope, snapshot.params())?.strict()?;
-        if search.conditions.is_empty() || !alongside(&[(name.clone(), value.clone())]).is_empty() {
-            return Err(bad(format!("parameter '{}' is no condition on the resource itself", crate::fhir::id::clip(name))));
+        if search.conditions.is_empty() {
+            return Err(bad(format!("parameter '{}' is no condition", crate::fhir::id::clip(name))));
         }
         snapshot.compile(&search, now_ms, &snapshot.budget())?;
     }
@@ -224,11 +269,15 @@ fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
             needs.push(Need(search.type_name, 's'));
             needs
         }
-        Interaction::History(request) => match request.of {
-            history::Of::Instance(type_name, _) => vec![Need(Some(type_name), 'r')],
-            history::Of::Type(type_name) => vec![Need(Some(type_name), 's')],
-            history::Of::System => vec![Need(None, 's')],
-        },
+        Interaction::History(request) => {
+            let mut needs = alongside(&request.parameters);
+            needs.push(match request.of {
+                history::Of::Instance(type_name, _) => Need(Some(type_name), 'r'),
+                history::Of::Type(type_name) => Need(Some(type_name), 's'),
+                history::Of::System => Need(None, 's'),
+            });
+            needs
+        }
         Interaction::Create(content, conditions) => {
             let mut needs = vec![Need(Some(content.type_name), 'c')];
             // Which there is already, and it may be shown.

@@ -30,7 +30,11 @@ impl Answer {
             answer.headers.push(("allow", allow.to_owned()));
         }
         if failure.kind == Kind::TooMany {
-            answer.headers.push(("retry-after", "1".to_owned()));
+            answer.headers.push(("retry-after", failure.retry_after_s.unwrap_or(1).to_string()));
+        }
+        // Who has shown none is not told of an error, RFC 6750, 3.1.
+        if failure.kind == Kind::NoToken {
+            answer.headers.push(("www-authenticate", "Bearer".to_owned()));
         }
         if failure.kind == Kind::Unauthorized {
             answer.headers.push(("www-authenticate", "Bearer error=\"invalid_token\"".to_owned()));
@@ -79,6 +83,22 @@ impl Answer {
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Why something was refused, as the answer says.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        /// No reason is as long.
+        const MOST: usize = 1_000;
+        let text = std::str::from_utf8(self.body.as_deref().filter(|_| self.status >= 400)?).ok()?;
+        let said = match serde_json::from_str::<serde_json::Value>(text) {
+            Ok(value) => {
+                let said = [&value["issue"][0]["diagnostics"], &value["error_description"]];
+                said.into_iter().find_map(|said| said.as_str().map(str::to_owned))?
+            }
+            Err(_) => text.split_once("<diagnostics value=\"")?.1.split('"').next()?.to_owned(),
+        };
+        Some(said.chars().take(MOST).collect())
     }
 
     /// As actix sends it; `event` is where the exchange is to be found.

@@ -6,8 +6,8 @@ use std::time::Instant;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data, Payload};
-use actix_web::{HttpRequest, HttpResponse, web};
-use serde_json::{Map, Value};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use serde_json::Map;
 
 use super::context::{Mount, SimContext};
 use super::decode::{Parts, Read};
@@ -15,7 +15,7 @@ use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
 use super::negotiate::{self, Format, Sent};
 use super::respond::Answer;
-use super::{App, access, body, bulk, policy, routes, smart};
+use super::{App, access, body, bulk, policy, routes, secrets, smart};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -35,8 +35,6 @@ use crate::version::Operation;
 const MAX_AGAIN: usize = 3;
 /// A body up to this size is worked on where it arrived.
 const INLINE_BYTES: usize = 128 << 10;
-/// Headers whose value is a secret.
-const SECRET: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// Answers a request for a simulator.
 pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> HttpResponse {
@@ -44,7 +42,7 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let context = match SimContext::of(&request, &app).await {
         Ok(context) => context,
         Err(failure) => {
-            tracing::info!(url = shown_url(&request), failure = failure.diagnostics, "refused");
+            tracing::info!(url = secrets::url(&request, true), failure = failure.diagnostics, "refused");
             return access::refusal(&failure);
         }
     };
@@ -53,14 +51,8 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         Ok(bytes) => (bytes, None),
         Err(partial) => (partial.bytes, Some(partial.failure)),
     };
-    if context.mount == Mount::Auth || context.mount == Mount::Fhir && context.tail.starts_with(".well-known/") {
-        return smart::serve(&request, body, &context, app, started).await;
-    }
-    if context.mount == Mount::Bulk {
-        return bulk::serve(&request, &context, app, started).await;
-    }
-    if let Some(operation) = bulk::Operation::of(&context.tail).filter(|_| context.at.is_none()) {
-        return bulk::kick_off(&request, body, operation, broken, &context, app, started).await;
+    if let Some(aside) = Aside::of(&context) {
+        return aside.answered(&request, body, broken, &context, app, started).await;
     }
     let parsed = if body.len() > INLINE_BYTES { read_aside(&request, context.snapshot().version(), body.clone()).await } else { None };
     let call = call(&request, &context, &app, body, parsed, broken, started);
@@ -96,11 +88,75 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
         us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         event = event.as_deref().unwrap_or(""),
         "{}",
-        shown_url(&request)
+        secrets::url(&request, true)
     );
     let Some(fault) = &call.fault else { return answer.into_response(event.as_deref(), request_id, is_head) };
     let response = answer.clone().into_response(event.as_deref(), request_id, is_head);
     faults::sent(&request, answer, response, fault, app.stopping.clone()).await
+}
+
+/// What is no interaction with resources: tokens, and what begins, tells of and hands out bulk data.
+enum Aside {
+    Auth,
+    Bulk,
+    Begins(bulk::Operation),
+}
+
+impl Aside {
+    fn of(context: &SimContext) -> Option<Self> {
+        match context.mount {
+            Mount::Auth => Some(Self::Auth),
+            Mount::Fhir if context.tail.starts_with(".well-known/") => Some(Self::Auth),
+            Mount::Bulk => Some(Self::Bulk),
+            Mount::Fhir => bulk::Operation::of(&context.tail).filter(|_| context.at.is_none()).map(Self::Begins),
+        }
+    }
+
+    /// As events and faults call it.
+    fn name(&self, method: &Method, tail: &str) -> &'static str {
+        match self {
+            Self::Auth => smart::name_of(tail),
+            Self::Bulk => bulk::name_of(method, tail),
+            Self::Begins(operation) => operation.name(),
+        }
+    }
+
+    /// Answers it, as a fault leaves it.
+    async fn answered(
+        self,
+        request: &HttpRequest,
+        body: Bytes,
+        broken: Option<Failure>,
+        context: &SimContext,
+        app: Data<App>,
+        started: Instant,
+    ) -> HttpResponse {
+        let (sim, version, stopping) = (&context.sim, context.snapshot().version(), app.stopping.clone());
+        let (rules, name) = (&sim.profile().settings.faults, self.name(request.method(), &context.tail));
+        let type_name = if let Self::Begins(operation) = &self { operation.type_name() } else { None };
+        let parameters = if rules.is_empty() { Vec::new() } else { pairs(request.query_string()) };
+        let header = |name: &str| routes::text(request, name).map(str::to_owned);
+        let looked = Looked { interaction: name, method: request.method().as_str(), type_name, parameters: &parameters, header: &header };
+        let fault = sim.faults.decide(rules, &looked);
+        if let Some(fault) = &fault {
+            request.extensions_mut().insert(fault.clone());
+        }
+        let prevented = fault.as_ref().filter(|_| faults::prevents(fault.as_ref()));
+        let response = match (prevented, self) {
+            (Some(fault), _) => {
+                let answer = faults::instead(&fault.effect, version, &Format::default());
+                let event = smart::note(sim, request, name, &answer, None, started);
+                answer.into_response(Some(&event), None, *request.method() == Method::HEAD)
+            }
+            (None, Self::Auth) => smart::serve(request, body, context, app, started).await,
+            (None, Self::Bulk) => bulk::serve(request, context, app, started).await,
+            (None, Self::Begins(operation)) => bulk::kick_off(request, body, operation, broken, context, app, started).await,
+        };
+        match fault {
+            Some(fault) => faults::applied(request, response, &fault, version, stopping).await,
+            None => response,
+        }
+    }
 }
 
 /// The simulator that has taken the place of one that was over before it could do what was asked.
@@ -231,6 +287,7 @@ fn call(
         (asked, Ok(_)) => asked,
     };
     let operation = asked.as_ref().map_or(filed, Interaction::operation);
+    let redact = profile.settings.redact;
     let recorded = operation != Operation::Get || profile.settings.record == Record::All;
     let looked = Looked {
         interaction: name_of(&asked),
@@ -248,15 +305,10 @@ fn call(
         prefer: prefer_or_default,
         base: context.base.clone(),
         method: method_name(request.method()),
-        url: shown_url(request),
-        headers: if recorded { recorded_headers(request) } else { Map::new() },
+        url: secrets::url(request, redact),
+        headers: if recorded { secrets::headers(request, redact) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
-        body: match negotiate::sent(request, version) {
-            Ok(Sent::Form) => without_secrets(body),
-            // What was meant for another place may hold secrets, too.
-            _ if asked.is_err() => bulk::redacted(body),
-            _ => body,
-        },
+        body: if redact { without_secrets(request, version, &asked, body) } else { body },
         type_name,
         accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
         client: request.peer_addr().map(|a| a.ip()),
@@ -268,25 +320,15 @@ fn call(
     }
 }
 
-/// The body of a form without what a client proves itself by, should it have been sent to the wrong place.
-fn without_secrets(body: Bytes) -> Bytes {
-    let is_secret = |name: &[u8]| {
-        let name = percent_encoding::percent_decode(name.trim_ascii()).decode_utf8_lossy().into_owned();
-        matches!(name.trim(), "client_assertion" | "client_secret")
-    };
-    let pieces: Vec<&[u8]> = body.split(|b| *b == b'&').collect();
-    let name_of = |piece: &[u8]| piece.iter().position(|b| *b == b'=').unwrap_or(piece.len());
-    if !pieces.iter().any(|piece| is_secret(&piece[..name_of(piece)])) {
-        return body;
+/// The body of a request, for the record.
+fn without_secrets(request: &HttpRequest, version: FhirVersion, asked: &Result<Interaction, Failure>, body: Bytes) -> Bytes {
+    match (negotiate::sent(request, version), asked) {
+        (Ok(Sent::Form), _) => secrets::form(body),
+        (_, Ok(Interaction::Batch(_) | Interaction::Transaction(_))) => secrets::bundle(body),
+        // What was meant for another place may hold secrets, too.
+        (_, Err(_)) => secrets::order(body),
+        (_, Ok(_)) => body,
     }
-    let kept: Vec<Vec<u8>> = pieces
-        .into_iter()
-        .map(|piece| {
-            let name = &piece[..name_of(piece)];
-            if is_secret(name) { [name, b"=[redacted]"].concat() } else { piece.to_vec() }
-        })
-        .collect();
-    kept.join(&b'&').into()
 }
 
 /// The refusal of a write to a simulator as it was.
@@ -318,28 +360,6 @@ fn filed_under(method: &Method, target: Option<&Target>) -> Operation {
 pub(super) fn method_name(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
-}
-
-/// Path and query without the credentials that some clients put there.
-pub(super) fn shown_url(request: &HttpRequest) -> String {
-    let url = request.uri().path_and_query().map_or("", |p| p.as_str());
-    let Some((path, query)) = url.split_once('?').filter(|(_, query)| query.contains("access_token=")) else { return url.to_owned() };
-    let shown = query.split('&').map(|pair| if pair.starts_with("access_token=") { "access_token=[redacted]" } else { pair });
-    format!("{path}?{}", shown.collect::<Vec<_>>().join("&"))
-}
-
-pub(super) fn recorded_headers(request: &HttpRequest) -> Map<String, Value> {
-    let mut headers: Map<String, Value> = Map::new();
-    for (name, value) in request.headers() {
-        let shown = if SECRET.contains(&name.as_str()) { "[redacted]".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
-        match headers.get_mut(name.as_str()) {
-            Some(Value::String(before)) => before.push_str(&format!(", {shown}")),
-            Some(_) | None => {
-                headers.insert(name.as_str().to_owned(), shown.into());
-            }
-        }
-    }
-    headers
 }
 
 fn body_file(content_type: Option<&str>) -> &'static str {

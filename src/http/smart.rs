@@ -1,41 +1,41 @@
 //! SMART Backend Services of a simulator: its configuration, registration of clients, tokens.
 
+mod fetch;
+mod used;
+
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::{Method, header};
 use actix_web::web::{Bytes, Data, Path};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub use self::used::Used;
 use super::api::{Result, answer};
 use super::context::SimContext;
 use super::negotiate::Format;
 use super::respond::Answer;
-use super::serve::{method_name, shown_url};
-use super::{App, outbound, policy, routes};
+use super::serve::method_name;
+use super::{App, faults, policy, routes, secrets};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 use crate::interaction::target::pairs;
+use crate::sim::faults::Fault;
 use crate::sim::log::Waiting;
 use crate::sim::profile::BULK_TYPE;
 use crate::sim::usage::Seen;
 use crate::sim::{Profile, Sim};
 use crate::simdb::SimId;
-use crate::simdb::write::replace_file;
 use crate::smart::{self, ASSERTION_TYPE, Access, Expected, Refused, Registration, Scope};
 
-/// Most bytes of the keys that a URL answers with.
-const KEYS_BYTES: u64 = 1 << 20;
-/// Most assertions that are remembered as used.
-const MAX_USED: usize = 100_000;
+/// Longest that an assertion is good for, in seconds; the specification has five minutes.
+const LONGEST: i64 = 24 * 60 * 60;
 
 /// The keys of a simulator.
 #[derive(Debug)]
@@ -75,69 +75,14 @@ impl Keys {
     }
 }
 
-/// Which assertions were used, by simulator and `jti`, each until it ends, in seconds since 1970; a file remembers them over a
-/// restart.
-#[derive(Debug)]
-pub struct Used {
-    all: Mutex<HashMap<(SimId, String), i64>>,
-    file: PathBuf,
-}
-
-impl Used {
-    /// Those that `root` remembers.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn open(root: &std::path::Path) -> std::io::Result<Self> {
-        let file = root.join(".assertions");
-        let bytes = match std::fs::read(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        // What was cut off when it was written was not answered.
-        let all = text.lines().filter_map(|line| serde_json::from_str::<(String, String, i64)>(line).ok());
-        let all = all.filter_map(|(sim, jti, ends)| Some(((sim.parse().ok()?, jti), ends))).collect();
-        let used = Self { all: Mutex::new(all), file };
-        if !text.is_empty() && !text.ends_with('\n') {
-            used.keep(used.all.lock().iter(), true)?;
-        }
-        Ok(used)
-    }
-
-    /// Adds a line, or writes all anew.
-    fn keep<'a>(&self, these: impl Iterator<Item = (&'a (SimId, String), &'a i64)>, anew: bool) -> std::io::Result<()> {
-        let mut lines = these.map(|((sim, jti), ends)| json!([sim.as_str(), jti, ends]).to_string()).collect::<Vec<_>>().join("\n");
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        if anew {
-            return replace_file(&self.file, lines.as_bytes());
-        }
-        std::fs::File::options().create(true).append(true).open(&self.file)?.write_all(lines.as_bytes())
-    }
-
-    /// Takes note of one.
-    fn first(&self, sim: &SimId, jti: &str, ends: i64, now: i64) -> std::result::Result<(), Refused> {
-        let failed = |e: std::io::Error| Refused::new("server_error", format!("the assertion cannot be noted: {e}"));
-        let mut used = self.all.lock();
-        if used.len() >= MAX_USED {
-            used.retain(|_, ends| *ends >= now);
-            self.keep(used.iter(), true).map_err(failed)?;
-        }
-        if used.get(&(sim.clone(), jti.to_owned())).is_some_and(|ends| *ends >= now) {
-            return Err(Refused::new(
-                "invalid_grant",
-                format!("the jti '{}' was used before; each assertion is good once", clip(jti.split_once(' ').map_or(jti, |(_, jti)| jti))),
-            ));
-        }
-        if used.len() >= MAX_USED {
-            return Err(Refused::new("invalid_grant", "more assertions are in use than this server remembers; try again in a minute"));
-        }
-        let this = (sim.clone(), jti.to_owned());
-        self.keep(std::iter::once((&this, &ends)), false).map_err(failed)?;
-        used.insert(this, ends);
-        Ok(())
+/// As events call what is asked for at a path.
+#[must_use]
+pub fn name_of(tail: &str) -> &'static str {
+    match tail.trim_end_matches('/') {
+        "register" => "register",
+        "token" => "token",
+        tail if tail.starts_with(".well-known/") => "smart-configuration",
+        _ => "unknown",
     }
 }
 
@@ -148,6 +93,7 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
         .and_then(|t| t.split(';').next())
         .is_some_and(|t| t.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
     let (sim, root, life) = (context.sim.clone(), context.root.clone(), context.knobs.as_ref().and_then(|k| k.tlt));
+    let who = (asked == "token").then(|| claims_in(&body)).flatten();
     let work = move || {
         let form = Form { pairs: pairs(std::str::from_utf8(&body).unwrap_or_default()), is_form };
         match (method.as_str(), asked.as_str()) {
@@ -174,16 +120,28 @@ pub async fn serve(request: &HttpRequest, body: Bytes, context: &SimContext, app
         }
     };
     let (name, answer) = web::block(work).await.unwrap_or_else(|e| ("unknown", server_error(&Failure::new(Kind::Internal, e.to_string()))));
-    let event = note(&context.sim, request, name, "", &answer, started);
-    answer.with("cache-control", "no-store").into_response(Some(&event), None, *request.method() == Method::HEAD)
+    let event = note(&context.sim, request, name, &answer, who, started);
+    answer.with("cache-control", "no-store").with("pragma", "no-cache").into_response(Some(&event), None, *request.method() == Method::HEAD)
+}
+
+/// What the assertion in a form says of itself, proven or not, without what makes it good.
+fn claims_in(form: &[u8]) -> Option<Value> {
+    let pairs = pairs(std::str::from_utf8(form).ok()?);
+    let claims = smart::payload(&pairs.iter().find(|(name, _)| name == "client_assertion")?.1)?;
+    let shown = |value: &Value| value.as_str().map_or_else(|| value.clone(), |text| clip(text).into());
+    let named = claims.as_object()?.iter().filter(|(name, _)| ["iss", "sub", "aud", "exp", "iat", "jti"].contains(&name.as_str()));
+    let claims: serde_json::Map<String, Value> = named.map(|(name, value)| (name.clone(), shown(value))).collect();
+    Some(json!({"assertion": claims}))
 }
 
 /// Takes note of what is no interaction with resources, in the request log; returns the id there.
-pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, type_name: &'static str, answer: &Answer, started: Instant) -> String {
+pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, answer: &Answer, who: Option<Value>, started: Instant) -> String {
     let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let at_ms = sim.now_ms();
-    sim.usage.saw(&Seen { type_name, interaction, parameters: &[], status: answer.status, took_us, at_ms });
-    let url = shown_url(request).into();
+    let fault = request.extensions().get::<Fault>().cloned();
+    let status = fault.as_ref().map_or(answer.status, |fault| faults::status_of(fault, answer.status));
+    sim.usage.saw(&Seen { type_name: "", interaction, parameters: &[], status, took_us, at_ms });
+    let url = secrets::url(request, sim.profile().settings.redact).into();
     let entry = Waiting {
         event: None,
         number: 0,
@@ -191,12 +149,14 @@ pub(super) fn note(sim: &Sim, request: &HttpRequest, interaction: &'static str, 
         interaction,
         method: method_name(request.method()),
         url,
-        status: answer.status,
+        status,
         duration_us: took_us,
         client: request.peer_addr().map(|a| a.ip()),
-        fault: None,
+        why: answer.why().map(Into::into),
+        authorization: who.map(Box::new),
+        fault: fault.map(|fault| fault.rule.into()),
     };
-    let number = sim.log.push(entry, |entry| sim.feed.tell(|| crate::sim::feed::Happening::Read(entry.shown())));
+    let number = sim.log.push(entry, |entry| sim.feed.tell(|| crate::sim::feed::Happening::Read(Box::new(entry.shown()))));
     format!("log-{number}")
 }
 
@@ -295,7 +255,7 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
     let now = sim.now_ms().div_euclid(1_000);
     let keys = match &registration.jwks {
         Some(keys) => keys.clone(),
-        None => fetched(registration.jwks_url.as_deref().unwrap_or_default(), app)?,
+        None => fetch::keys(registration.jwks_url.as_deref().unwrap_or_default(), app)?,
     };
     let token_url = format!("{root}/auth/token");
     let client = smart::prove(assertion, registration, &keys, Expected { token_url: &token_url, strict: profile.settings.smart.strict, now })?;
@@ -303,6 +263,10 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
     let scopes = Scope::parse_all(form.get("scope"), definitions, profile.sim_type != BULK_TYPE).map_err(|why| Refused::new("invalid_scope", why))?;
     policy::provable(&scopes, sim).map_err(|f| Refused::new("invalid_scope", f.diagnostics))?;
     let id = base16ct::lower::encode_string(&Sha256::digest(&client.id))[..16].to_owned();
+    if client.expires > now.saturating_add(LONGEST) {
+        let end = crate::clock::instant(client.expires.saturating_mul(1_000));
+        return Err(Refused::new("invalid_grant", format!("the client_assertion is good until {end}, and may be for a day at most; five minutes are usual")));
+    }
     if let Some(jti) = &client.jti {
         app.used.first(sim.id(), &format!("{id} {jti}"), client.expires.saturating_add(60), now)?;
     }
@@ -324,19 +288,6 @@ fn granted(access: &Access, client_id: &str, lasts: i64, sim: &Sim, app: &App) -
     let failed = |why: String| Refused::new("server_error", why);
     let token = Keys::of(sim, app).map_err(|f| failed(f.diagnostics)).and_then(|keys| access.sign(&keys.secret).map_err(failed))?;
     Ok(Answer::json(200, &json!({"token_type": "bearer", "scope": access.scope, "client_id": client_id, "expires_in": lasts, "access_token": token})))
-}
-
-/// The keys at a URL, if the server may go there.
-fn fetched(url: &str, app: &App) -> std::result::Result<Value, Refused> {
-    let refused = |why: &dyn std::fmt::Display| Refused::new("invalid_grant", format!("the keys at '{}' cannot be had: {why}", clip(url)));
-    outbound::permitted(url, app).map_err(|f| refused(&f.diagnostics))?;
-    let agent = outbound::agent(outbound::configured().timeout_global(Some(std::time::Duration::from_secs(5))).build());
-    let mut answer = agent.get(url).header("accept", "application/json").call().map_err(|e| refused(&e))?;
-    if answer.status() != 200 {
-        return Err(refused(&format!("the answer has status {}", answer.status().as_u16())));
-    }
-    let text = answer.body_mut().with_config().limit(KEYS_BYTES).read_to_string().map_err(|e| refused(&e))?;
-    serde_json::from_str(&text).map_err(|e| refused(&e))
 }
 
 /// What a token that the management API makes shall allow.

@@ -232,9 +232,9 @@ impl Answer<'_> {
     /// What was followed as it is now, though the references on the page name a version:
     /// <https://hl7.org/fhir/R4/search.html#versions>.
     fn versioned(&self, search: &Search) -> Vec<String> {
-        let chains = search.conditions.iter().filter_map(|(name, condition)| match condition {
-            Condition::Chain { code, .. } => Some((name, code)),
-            _ => None,
+        let chains = search.conditions.iter().filter_map(|(name, condition)| {
+            let Condition::Chain { code, .. } = condition else { return None };
+            Some((name, code))
         });
         let names_version = |hit: &Match, code: &str| {
             let param = self.snapshot.params().of(hit.stored.type_name).get(code);

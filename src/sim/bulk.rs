@@ -23,8 +23,10 @@ use crate::fhir::{Failure, Kind};
 use crate::simdb::SimId;
 use crate::simdb::write::replace_file;
 
-/// Most jobs of a simulator that are kept, parts of submissions aside.
+/// Most jobs of a client of a simulator that are kept, parts of submissions aside.
 const MAX_JOBS: usize = 100;
+/// The same of all its clients together.
+const MAX_ALL: usize = 1_000;
 /// Most manifests of a submission, with those that take others back.
 pub const MAX_PARTS: usize = 1_000;
 /// The directory of all jobs.
@@ -312,9 +314,16 @@ impl Jobs {
     ) -> Result<Arc<Job>, Failure> {
         let folder = registry.root().join(FOLDER).join(sim.id().as_str());
         let there = self.sweep(sim, &folder);
-        if there >= MAX_JOBS && !state.is_part {
-            let message = format!("this simulator has {MAX_JOBS} exports and imports, which is the most; DELETE the status of those that are done with");
-            return Err(Failure::new(Kind::TooMany, message));
+        let theirs: Vec<i64> = there.iter().filter(|(client, _)| *client == state.client).map(|(_, expires_ms)| *expires_ms).collect();
+        if (theirs.len() >= MAX_JOBS || there.len() >= MAX_ALL) && !state.is_part {
+            let (whose, most) = if theirs.len() >= MAX_JOBS { ("client", MAX_JOBS) } else { ("simulator", MAX_ALL) };
+            let ends = theirs.into_iter().min().or_else(|| there.iter().map(|(_, expires_ms)| *expires_ms).min());
+            let when = ends.map(crate::clock::instant).unwrap_or_default();
+            let message = format!(
+                "this {whose} has {most} exports and imports, which is the most; DELETE the status of those that are done with, or wait: the first ends at {when}"
+            );
+            let seconds = ends.map_or(1, |ends| (ends - sim.now_ms()).div_euclid(1_000).max(1));
+            return Err(Failure { retry_after_s: u64::try_from(seconds).ok(), ..Failure::new(Kind::TooMany, message) });
         }
         let id = uuid::Uuid::new_v4().to_string();
         let failed = |e: io::Error| storage_failure("the job cannot be begun", &e);
@@ -439,13 +448,13 @@ impl Jobs {
     }
 
     /// Removes what has expired, and what is of another simulator of the name; how many there are then that are part of nothing.
-    fn sweep(&self, sim: &Sim, folder: &Path) -> usize {
-        let mut there = 0;
+    fn sweep(&self, sim: &Sim, folder: &Path) -> Vec<(Option<String>, i64)> {
+        let mut there = Vec::new();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let state = fs::read(entry.path().join("job.json")).ok().and_then(|b| serde_json::from_slice::<State>(&b).ok());
             let stays = state.as_ref().is_some_and(|state| state.made == sim.profile().created && state.expires_ms > sim.now_ms());
             let id = entry.file_name().to_string_lossy().into_owned();
-            there += usize::from(stays && state.is_some_and(|state| !state.is_part));
+            there.extend(state.filter(|state| stays && !state.is_part).map(|state| (state.client, state.expires_ms)));
             if !stays {
                 self.known.lock().remove(&(sim.id().clone(), id));
                 let _ = fs::remove_dir_all(entry.path());

@@ -22,7 +22,7 @@ pub enum Happening {
     /// An event folder came to be.
     Event(Row, Box<EventRecord>),
     /// A read or a search that is in the request log only.
-    Read(LogEntry),
+    Read(Box<LogEntry>),
     /// A marker was set.
     Marker(String, EventId),
     /// The simulator was emptied, or became what a snapshot was.

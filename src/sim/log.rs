@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::Value;
 
 /// Entries kept.
 pub const KEPT: usize = 1_000;
@@ -31,6 +32,12 @@ pub struct LogEntry {
     /// The fault that befell it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Who asked: the claims of a token, or why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Value>,
 }
 
 /// A bounded log.
@@ -68,6 +75,10 @@ pub struct Waiting {
     pub client: Option<std::net::IpAddr>,
     /// The fault that befell it.
     pub fault: Option<Box<str>>,
+    /// Why it was refused.
+    pub why: Option<Box<str>>,
+    /// Who asked.
+    pub authorization: Option<Box<Value>>,
 }
 
 impl Waiting {
@@ -84,6 +95,8 @@ impl Waiting {
             duration_us: self.duration_us,
             client: self.client.map(|c| c.to_string()).unwrap_or_default(),
             fault: self.fault.as_ref().map(ToString::to_string),
+            why: self.why.as_ref().map(ToString::to_string),
+            authorization: self.authorization.as_deref().cloned(),
         }
     }
 }

@@ -57,6 +57,8 @@ pub fn known_type(name: &str) -> Result<&'static str, Failure> {
 pub struct Settings {
     /// Which exchanges become event folders.
     pub record: Record,
+    /// Whether what clients prove themselves by is left out of what is recorded.
+    pub redact: bool,
     /// What becomes of content that is not as the specification has it.
     pub validation: Validation,
     /// What of versions clients see and must say.
@@ -208,6 +210,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             record: Record::default(),
+            redact: true,
             validation: Validation::default(),
             versioning: Versioning::default(),
             update_create: true,

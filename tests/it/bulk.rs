@@ -688,3 +688,91 @@ fn knobs_multiply_and_delete_and_polls_are_counted() {
     server.fhir("a__b").post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": (0..10).map(|n| json!({"resource": {"resourceType": "Basic", "code": {"text": format!("{n}")}}, "request": {"method": "POST", "url": "Basic"}})).collect::<Vec<_>>()})).expect(200);
     assert!(api.send("GET", &format!("{}/$export", with(json!({"m": 100, "page": 1}))), &ASYNC, b"").expect(413).refusal().contains("2300 files"));
 }
+
+#[test]
+fn faults_befall_exports_and_tokens_too() {
+    let server = TestServer::start();
+    world(&server);
+    let (api, fhir) = (server.client(), server.fhir("a__b"));
+    let faults = |rules: Value| api.put("/api/sims/a__b/faults", &rules).expect(200);
+    faults(json!([{"match": {"interaction": ["$export"], "type": ["Patient"]}, "preset": "unavailable"}]));
+    let reply = fhir.send("GET", "/Patient/$export", &ASYNC, b"").expect(503);
+    assert_eq!(reply.header("retry-after"), "2");
+    let entry = api.get("/api/sims/a__b/log").json()["entries"][0].clone();
+    assert_eq!((&entry["fault"], &entry["status"], &entry["id"]), (&json!("unavailable-0"), &json!(503), &json!(reply.header("x-fhirsim-event"))));
+    let status = path_of(&server, &fhir.send("GET", "/$export", &ASYNC, b"").expect(202));
+    faults(
+        json!([{"match": {"interaction": ["export-status"], "nth": 1}, "preset": "too-many-requests"}, {"match": {"interaction": ["token"]}, "preset": "html"},
+        {"match": {"interaction": ["export-file"]}, "preset": "malformed"}, {"match": {"interaction": ["smart-configuration"]}, "preset": "drop"}]),
+    );
+    api.get(&status).expect(429);
+    let manifest = loop {
+        let reply = api.get(&status);
+        if reply.status != 202 {
+            break reply.expect(200).json();
+        }
+    };
+    let file = manifest["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    let broken = api.get(&file).expect(200);
+    assert!(broken.text().ends_with("  ") && !broken.header("x-fhirsim-event").is_empty() && broken.header("content-type") == "application/fhir+ndjson");
+    let reply = api.send("POST", "/sim/a__b/auth/token", &[("content-type", "application/x-www-form-urlencoded")], b"").expect(502);
+    assert_eq!(reply.header("content-type"), "text/html");
+    assert!(fhir.try_send("GET", "/.well-known/smart-configuration", &[], b"").is_err());
+    faults(json!([]));
+    assert!(!api.get(&file).expect(200).text().ends_with("  "));
+}
+
+#[test]
+fn exports_are_asked_for_in_many_ways() {
+    let server = TestServer::start();
+    world(&server);
+    let (api, fhir) = (server.client(), server.fhir("a__b"));
+    // A plus as it stands; filters that lead elsewhere; a patient by a URL of this server.
+    assert_eq!(exported(&server, "/$export?_outputFormat=application/fhir+ndjson&_type=Organization"), names(&["Organization/x"]));
+    let chained = exported(&server, "/$export?_type=Observation&_typeFilter=Observation%3Fpatient.gender%3Dfemale");
+    assert_eq!(chained, names(&["Observation/o1", "Observation/o3"]));
+    assert_eq!(exported(&server, "/$export?_type=Patient&_typeFilter=Patient%3F_has:Observation:patient:_id%3Do2"), names(&["Patient/p2"]));
+    fhir.send("GET", "/$export?_typeFilter=Patient%3F_include%3Dx", &ASYNC, b"").expect(400);
+    let of = json!({"resourceType": "Parameters", "parameter": [{"name": "patient", "valueReference": {"reference": format!("{}/Patient/p1", fhir.base())}}]});
+    let begun =
+        fhir.send("POST", "/Patient/$export?_type=Patient", &[ASYNC[0], ASYNC[1], ("content-type", "application/fhir+json")], of.to_string().as_bytes());
+    let made = manifest(&server, begun);
+    assert_eq!(contents(&server, &made, "output"), names(&["Patient/p1"]));
+    // What does not belong to patients.
+    let refused = fhir.send("GET", "/Patient/$export?_type=Organization", &ASYNC, b"").expect(400).refusal();
+    assert!(refused.contains("Organization does not belong to patients"), "{refused}");
+    let begun = fhir.send("GET", "/Patient/$export?_type=Organization,Patient", &ASYNC, b"");
+    let made = manifest(&server, begun);
+    assert_eq!((made["output"].as_array().unwrap().len(), made["error"].as_array().unwrap().len()), (1, 1), "{made}");
+    // Parts of files.
+    let file = made["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    let newest = || api.get("/api/sims/a__b/log").json()["entries"][0].clone();
+    let length = api.get(&file).expect(200).bytes.len();
+    for (range, status) in [(format!("bytes={length}-"), 416), ("bytes=0-3".to_owned(), 206)] {
+        let reply = api.send("GET", &file, &[("range", &range)], b"").expect(status);
+        assert_eq!((&newest()["id"], &newest()["status"]), (&json!(reply.header("x-fhirsim-event")), &json!(status)));
+    }
+    // What its manifest says stays so.
+    assert_eq!(made["requiresAccessToken"], false);
+    api.send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"auth":"smart-backend"}}"#).expect(200);
+    api.get(&file).expect(200);
+    let token = api.post("/api/sims/a__b/token", &json!({"scope": "system/*.rs"})).json()["access_token"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {token}");
+    let status = path_of(&server, &fhir.send("GET", "/$export?_type=Patient", &[ASYNC[0], ASYNC[1], ("authorization", &bearer)], b"").expect(202));
+    api.send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"auth":"off"}}"#).expect(200);
+    api.get(&status).expect(401);
+    assert!([200, 202].contains(&api.send("GET", &status, &[("authorization", &bearer)], b"").status));
+}
+
+#[test]
+fn exports_that_nobody_ends_are_limited_by_client() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let begin = || fhir.send("GET", "/$export", &ASYNC, b"");
+    for _ in 0..100 {
+        begin().expect(202);
+    }
+    let refused = begin().expect(429);
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 60 && refused.refusal().contains("this client has 100"), "{:?}", refused.headers);
+}

@@ -181,3 +181,105 @@ fn a_group_that_a_search_restricts_is_called_custom() {
     let plain = fhir.post("/Group", &json!({"resourceType": "Group", "type": "person", "actual": true})).expect(201).json();
     assert!(!plain["id"].as_str().unwrap().starts_with("custom-"), "{plain}");
 }
+
+#[test]
+fn restricted_scopes_are_told_of_nothing_else() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    observation(&fhir, "lab", "lab").expect(201);
+    observation(&fhir, "vital", "vital").expect(201);
+    fhir.put("/List/l", &json!({"resourceType": "List", "id": "l", "status": "current", "mode": "working", "entry": [{"item": {"reference": "Patient/p"}}]}))
+        .expect(201);
+    fhir.put("/Organization/top", &json!({"resourceType": "Organization", "id": "top"})).expect(201);
+    fhir.put("/Organization/o", &json!({"resourceType": "Organization", "id": "o", "partOf": {"reference": "Organization/top"}})).expect(201);
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "managingOrganization": {"reference": "Organization/o"}})).expect(201);
+    let event = observation(&fhir, "was", "lab").expect(201).header("x-fhirsim-event").to_owned();
+    observation(&fhir, "was", "vital").expect(200);
+    locked(&server);
+    // Tokens are of whole seconds: one that is made in the second of a write might have seen it before.
+    let made = server.client().post("/api/sims/a__b/token", &json!({"scope": "system/Observation.rs?category=lab"})).expect(200).json();
+    let restricted = format!("Bearer {}", made["access_token"].as_str().unwrap());
+    let patients = token(&server, "system/Patient.rs");
+    let explained = get(&fhir, &restricted, "/Observation?status=final&_explain=true").expect(403).refusal();
+    assert!(explained.contains("_explain"), "{explained}");
+    get(&fhir, &token(&server, "system/Observation.rs"), "/Observation?status=final&_explain=true").expect(200);
+    for path in [
+        "/Patient/_history?_list=l",
+        "/Patient?_list=l",
+        "/Patient?organization:below=Organization/top",
+        "/Patient?gender:in=http://hl7.org/fhir/ValueSet/administrative-gender",
+    ] {
+        get(&fhir, &patients, path).expect(403);
+    }
+    assert_eq!(get(&fhir, &token(&server, "system/*.rs"), "/Patient?organization:below=Organization/top").expect(200).json()["total"], 1);
+    // A page of what was before the token. Only its second is known.
+    let began = std::time::Instant::now();
+    let refused = loop {
+        let later = token(&server, "system/Observation.rs?category=lab");
+        let reply = get(&fhir, &later, &format!("/Observation?_count=10&_cursor={event}.0"));
+        if reply.status == 403 || began.elapsed().as_secs() > 10 {
+            break reply;
+        }
+        std::thread::yield_now();
+    };
+    assert!(refused.expect(403).refusal().contains("before the token"));
+    let page = get(&fhir, &restricted, "/Observation?_count=1").expect(200).json();
+    assert_eq!(page["total"], 1);
+}
+
+#[test]
+fn secrets_stay_out_of_records_unless_a_setting_wants_them() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let api = server.client();
+    api.send("PUT", "/api/sims/a__b", &[], br#"{"settings":{"record":"all"}}"#).expect(201);
+    let order = r#"{ "resourceType": "Parameters", "parameter": [ {"name":"fileRequestHeader","part":[{"name":"headerName","valueString":"Authorization"},{"name":"headerValue","valueString":"hush"}]} ] }"#;
+    let batch = format!(
+        r#"{{"resourceType":"Bundle","type":"batch","entry":[{{"resource":{order},"request":{{"method":"POST","url":"$bulk-submit"}}}}, {{"request":{{"method":"GET","url":"Patient?access_token=hush"}}}}]}}"#
+    );
+    let sent: [(&str, &str, &str, &str); 9] = [
+        ("POST", "/$bulk-submit", "application/fhir+ndjson", order),
+        ("POST", "/$import", "application/x-ndjson-foo", order),
+        ("POST", "/", "application/fhir+json", &batch),
+        ("POST", "/Patient", "application/x-www-form-urlencoded", "refresh_token=hush&password=hush&code_verifier=hush"),
+        ("POST", "/Patient", "application/x-www-form-urlencoded; charset=utf-16", "client_secret=hush"),
+        ("POST", "/Patient", "text/plain", "a=b&client_assertion=hush"),
+        ("POST", "/token", "application/json", r#"{"client_assertion":"hush","client_secret":"hush"}"#),
+        ("POST", "/Patient", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"client_secret\"\r\n\r\nhush\r\n--b--"),
+        ("PUT", "/Patient/p?Access%5FToken=hush&client_secret=hush", "application/fhir+json", r#"{"resourceType":"Patient","id":"p"}"#),
+    ];
+    let headers = ["x-auth-token", "x-access-token", "api-key", "x-forwarded-access-token", "x-amz-security-token", "ocp-apim-subscription-key"];
+    let ask = |method: &str, path: &str, kind: &str, body: &str| {
+        let mut all: Vec<(&str, &str)> = headers.iter().map(|name| (*name, "hush")).collect();
+        all.push(("content-type", kind));
+        fhir.send(method, path, &all, body.as_bytes())
+    };
+    for (method, path, kind, body) in sent {
+        ask(method, path, kind, body);
+    }
+    let of_all = || {
+        let listed = api.get("/api/sims/a__b/events?limit=1000").expect(200).json();
+        let folders = listed["events"].as_array().unwrap().iter().map(|e| server.simdb().join("a__b").join(e["folder"].as_str().unwrap()));
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+        files
+            .filter(|file| !file.ends_with("response_body.json"))
+            .map(|file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned())
+            .collect::<Vec<_>>()
+    };
+    let recorded = of_all();
+    assert!(recorded.len() > 10);
+    assert_eq!(recorded.iter().filter(|text| text.contains("hush")).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(!api.get("/api/sims/a__b/log").text().contains("hush"));
+    assert!(recorded.iter().any(|text| *text == batch.replace("hush", "[redacted]")), "all else stays as it was");
+    // What only speaks of secrets is none.
+    let innocent = r#"{"resourceType":"Pateint",  "n": 1.00, "note":"how to use fileRequestHeader"}"#;
+    ask("POST", "/Patient", "application/fhir+json", innocent).expect(400);
+    assert!(of_all().iter().any(|text| text == innocent));
+    api.send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"redact":false}}"#).expect(200);
+    ask("POST", "/Patient", "application/x-www-form-urlencoded", "client_secret=hush");
+    let recorded = of_all();
+    assert!(
+        recorded.iter().any(|text| text == "client_secret=hush")
+            && recorded.iter().any(|text| text.contains(r#""x-auth-token":"hush""#) || text.contains(r#""x-auth-token": "hush""#))
+    );
+}

@@ -414,3 +414,53 @@ fn every_simulator_has_a_key_of_its_own() {
     server.client().put("/api/sims/a__one", &json!({})).expect(201);
     assert!(key(&server, "a__one")["x"] != one["x"]);
 }
+
+#[test]
+fn why_a_token_was_refused_is_in_the_log() {
+    let s = Setting::new("fhir", json!({}));
+    let mut claims = s.claims();
+    claims["aud"] = json!("http://else.example/token");
+    refused(s.ask(&s.assertion(&claims), "system/*.rs"));
+    let newest = || s.server.client().get("/api/sims/a__b/log").expect(200).json()["entries"][0].clone();
+    let entry = newest();
+    assert_eq!((&entry["interaction"], &entry["status"]), (&json!("token"), &json!(400)));
+    assert!(entry["why"].as_str().unwrap().contains("aud") && entry["authorization"]["assertion"]["aud"] == "http://else.example/token", "{entry}");
+    assert!(!entry.to_string().contains(s.assertion(&claims).rsplit('.').next().unwrap()));
+    let fhir = s.server.fhir("a__b");
+    let reply = fhir.send("GET", "/$export", &[("authorization", "Bearer x.y.z")], b"").expect(401);
+    assert!(reply.header("www-authenticate").contains("invalid_token"));
+    assert!(newest()["authorization"]["refused"].as_str().unwrap().contains("not one of this simulator"), "{}", newest());
+    // Who shows none has made no mistake with one.
+    assert_eq!(fhir.get("/Patient").expect(401).header("www-authenticate"), "Bearer");
+    assert!(newest()["why"].as_str().unwrap().contains("missing"));
+    let granted = s.ask(&s.assertion(&s.claims()), "system/*.rs").expect(200);
+    assert_eq!((granted.header("cache-control"), granted.header("pragma")), ("no-store", "no-cache"));
+    let page = s.server.client().get("/sims/a__b").text().to_owned();
+    assert!(page.contains("not one of this simulator"), "the page says so, too");
+}
+
+#[test]
+fn assertions_end_and_silent_servers_hold_nothing_up() {
+    let s = Setting::new("fhir", json!({}));
+    let mut claims = s.claims();
+    claims["exp"] = json!(now() + 10 * 365 * 24 * 3_600);
+    let reply = s.ask(&s.assertion(&claims), "system/*.rs").expect(400).json();
+    assert!(reply["error_description"].as_str().unwrap().contains("a day at most"), "{reply}");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/jwks", silent.local_addr().unwrap());
+    let client_id = Setting::registered(&s.server, &[("jwks_url", &url)]);
+    let mut claims = s.claims();
+    (claims["iss"], claims["sub"]) = (json!(client_id), json!(client_id));
+    let assertion = s.assertion(&claims);
+    // Two wait for the keys, and the others do not wait for them.
+    std::thread::scope(|scope| {
+        let all: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| s.ask(&assertion, "system/*.rs").expect(400).json()["error_description"].as_str().unwrap().to_owned())).collect();
+        let said: Vec<String> = all.into_iter().map(|one| one.join().unwrap()).collect();
+        assert_eq!(said.iter().filter(|why| why.contains("too many are being fetched")).count(), 6, "{said:?}");
+    });
+    // What could not be had just now is not asked for again.
+    let began = std::time::Instant::now();
+    refused(s.ask(&assertion, "system/*.rs"));
+    assert!(began.elapsed().as_secs() < 5);
+}

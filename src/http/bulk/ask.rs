@@ -124,17 +124,19 @@ struct Reading<'a> {
     order: Order,
     chosen: Option<Vec<String>>,
     partial: bool,
+    /// Whether filters may lead to resources of any type.
+    may_lead: bool,
 }
 
 /// What a request asks for.
 ///
 /// # Errors
 /// It cannot be understood, is not supported, or would have too many files.
-pub fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64, ig: Ig) -> Result<Wanted> {
+pub fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64, ig: Ig, may_lead: bool) -> Result<Wanted> {
     if ig == Ig::V4 && asked.method == Method::GET {
         return Err(not_allowed(&asked.method, "POST"));
     }
-    let mut reading = Reading { asked, level, snapshot, now_ms, ig, order: Order::default(), chosen: None, partial: false };
+    let mut reading = Reading { asked, level, snapshot, now_ms, ig, order: Order::default(), chosen: None, partial: false, may_lead };
     for (name, value) in asked.parameters()? {
         reading.parameter(&name, &value)?;
     }
@@ -148,6 +150,12 @@ pub fn order(asked: &Asked, level: &Level, snapshot: &Snapshot, now_ms: i64, ig:
     let members = definitions.compartment_types("Patient");
     let belongs = |t: &String| *level == Level::System || t == "Patient" || members.is_some_and(|members| members.contains_key(t.as_str()));
     let all = || definitions.resource_types().iter().map(|t| (*t).to_owned()).collect();
+    if let Some(stranger) = order.types.iter().find(|t| !belongs(t)).cloned() {
+        let message =
+            format!("_type: {stranger} does not belong to patients, and this export is of what belongs to them; ask at the system level, [base]/$export");
+        // What remains is exported all the same.
+        if order.types.iter().any(&belongs) { order.notes.push(message) } else { return Err(bad(message)) }
+    }
     order.gone = if order.types.is_empty() { all() } else { order.types.clone() };
     order.gone.retain(belongs);
     order.types = those(std::mem::take(&mut order.types), &order.filters, snapshot);
@@ -178,7 +186,8 @@ impl Reading<'_> {
             return self.pass_over(format!("parameter '{name}' came with version 3.0 of the guide, and this simulator follows 2.0 (setting bulk.ig)"));
         }
         match name {
-            "_outputFormat" | "outputFormat" if matches!(value, "application/fhir+ndjson" | "application/ndjson" | "ndjson") => {}
+            // A plus that a client forgot to encode arrives as a blank.
+            "_outputFormat" | "outputFormat" if matches!(&*value.replace(' ', "+"), "application/fhir+ndjson" | "application/ndjson" | "ndjson") => {}
             "_outputFormat" | "outputFormat" => return Err(bad(format!("_outputFormat '{}' is not application/fhir+ndjson", clip(value)))),
             "_since" => self.order.since_ms = Some(moment("_since", value, self.now_ms)?),
             "_until" => self.order.until_ms = Some(moment("_until", value, i64::MAX)?),
@@ -232,7 +241,8 @@ impl Reading<'_> {
         let all = if self.ig == Ig::V4 { vec![filter(value, definitions)?] } else { filters(value, definitions)? };
         for (type_name, pairs) in all {
             let name = definitions.resource_type(&type_name)?;
-            policy::condition(&pairs, name, self.snapshot, self.now_ms).map_err(|f| bad(format!("_typeFilter of {name}: {}", f.diagnostics)))?;
+            let proven = if self.may_lead { policy::search_of } else { policy::condition };
+            proven(&pairs, name, self.snapshot, self.now_ms).map_err(|f| bad(format!("_typeFilter of {name}: {}", f.diagnostics)))?;
             self.order.filters.push((type_name, pairs));
         }
         Ok(())
@@ -244,7 +254,8 @@ impl Reading<'_> {
         }
         let mut chosen = self.chosen.take().unwrap_or_default();
         for one in self.several("patient", value)? {
-            let id = one.strip_prefix("Patient/").unwrap_or(one);
+            let own = self.snapshot.origin().local_part(one).unwrap_or(one);
+            let id = own.strip_prefix("Patient/").unwrap_or(own);
             let id: ResourceId = id.parse().map_err(|_| bad(format!("patient '{}' is no reference such as Patient/123", clip(one))))?;
             if self.snapshot.latest("Patient", &id).is_none_or(|v| v.is_deletion()) {
                 return Err(bad(format!("patient: there is no Patient/{id} in this simulator")));

@@ -14,8 +14,8 @@ use crate::sim::bulk::Output;
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
 
-/// Sends a file, or the part of it that is asked for.
-pub async fn send(request: &HttpRequest, path: std::path::PathBuf, output: &Output, event: &str) -> HttpResponse {
+/// Sends a file, or the part of it that is asked for; `noted` takes note of the status, and gives the id.
+pub async fn send(request: &HttpRequest, path: std::path::PathBuf, output: &Output, noted: &dyn Fn(u16) -> String) -> HttpResponse {
     let opened = web::block(move || std::fs::File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)))).await;
     let (length, mut file) = match opened.map_err(|e| e.to_string()).and_then(|o| o.map_err(|e| e.to_string())) {
         Ok(opened) => opened,
@@ -27,20 +27,25 @@ pub async fn send(request: &HttpRequest, path: std::path::PathBuf, output: &Outp
     let asked = routes::text(request, header::RANGE).filter(|_| !request.headers().contains_key(header::IF_RANGE));
     let range = asked.map_or(Part::Whole, |r| part(r, length));
     let mut response = HttpResponse::Ok();
-    response.content_type("application/fhir+ndjson").insert_header(("accept-ranges", "bytes")).insert_header(("x-fhirsim-event", event));
+    response.content_type("application/fhir+ndjson").insert_header(("accept-ranges", "bytes"));
+    let status = match range {
+        Part::Whole => StatusCode::OK,
+        Part::Of(..) => StatusCode::PARTIAL_CONTENT,
+        Part::Nothing => StatusCode::RANGE_NOT_SATISFIABLE,
+    };
+    let event = noted(status.as_u16());
+    response.status(status).insert_header(("x-fhirsim-event", event.as_str()));
     response.insert_header(("content-disposition", format!("attachment; filename=\"{}\"", output.file)));
     let (from, to) = match range {
         Part::Whole => (0, length),
         Part::Of(from, to) => {
             // A part of what is compressed would be a part of something else.
-            response
-                .status(StatusCode::PARTIAL_CONTENT)
-                .insert_header(("content-range", format!("bytes {from}-{}/{length}", to - 1)))
-                .insert_header(("content-encoding", "identity"));
+            response.insert_header(("content-range", format!("bytes {from}-{}/{length}", to - 1))).insert_header(("content-encoding", "identity"));
             (from, to)
         }
         Part::Nothing => {
-            return HttpResponse::build(StatusCode::RANGE_NOT_SATISFIABLE).insert_header(("content-range", format!("bytes */{length}"))).finish();
+            let range = ("content-range", format!("bytes */{length}"));
+            return HttpResponse::build(status).insert_header(range).insert_header(("x-fhirsim-event", event)).finish();
         }
     };
     if let Err(error) = file.seek(SeekFrom::Start(from)) {

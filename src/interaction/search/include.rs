@@ -31,8 +31,7 @@ pub fn included(search: &Search, page: &Page, snapshot: &Snapshot, budget: &Budg
     for round in 0..MAX_ROUNDS {
         let before = collected.found.len();
         for include in search.includes.iter().filter(|i| round == 0 && !i.reverse) {
-            let inside = page.hits.iter().flat_map(|hit| &hit.inside);
-            inside.map(|resource| collected.from_inside(include, resource)).collect::<Result<(), Failure>>()?;
+            page.hits.iter().flat_map(|hit| &hit.inside).try_for_each(|resource| collected.inside(include, resource))?;
         }
         for include in search.includes.iter().filter(|i| round == 0 || i.iterate) {
             if include.reverse { collected.backward(include, &edge)? } else { collected.forward(include, &edge)? }
@@ -104,7 +103,7 @@ impl Collected<'_> {
     }
 
     /// What a match inside another resource refers to.
-    fn from_inside(&mut self, include: &Include, resource: &Value) -> Result<(), Failure> {
+    fn inside(&mut self, include: &Include, resource: &Value) -> Result<(), Failure> {
         let params = self.snapshot.params();
         let named = resource.get("resourceType").and_then(Value::as_str);
         let Some(type_name) = named.and_then(|name| self.snapshot.definitions().find_resource_type(name)) else { return Ok(()) };
