@@ -158,7 +158,7 @@ pub enum Return {
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reply {
     /// In one word.
     pub done: Done,

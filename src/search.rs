@@ -10,7 +10,7 @@ pub mod custom;
 pub mod extract;
 pub mod filter;
 pub mod include;
-mod membership;
+pub mod membership;
 pub mod param;
 pub mod params;
 pub mod parse;

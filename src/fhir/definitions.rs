@@ -462,6 +462,9 @@ impl Definitions {
                     let max = cardinality.get(1..).and_then(|m| m.trim_end_matches(['s', 'm']).parse().ok());
                     let in_summary = cardinality.contains('s');
                     if let Some(t) = self.types.get_mut(current) {
+                        // Some tables call the ids of elements those of resources, and they may have any characters but blanks.
+                        let is_of_element = path.ends_with(".id") || (path == "id" && t.kind == TypeKind::Complex);
+                        let types = if is_of_element && types == "id" { "string" } else { types };
                         t.by_path.insert(path, t.elements.len());
                         t.elements.push(Element { path, min, max, in_summary, types, codes: (!codes.is_empty()).then_some(codes) });
                     }

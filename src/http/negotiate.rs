@@ -108,6 +108,11 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
     let is_browser = accept.contains("text/html");
     let mut other_version = None;
     let mut best: Option<(f32, Format)> = None;
+    // What is named with q=0 is not meant by a range that holds it, RFC 9110, 12.5.1.
+    let is_none = |part: &str| part.trim().split_once('=').is_some_and(|(name, q)| name == "q" && q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+    let refused = accept.split(',').filter(|range| range.split(';').skip(1).any(is_none));
+    let refused: Vec<Media> = refused.filter_map(|range| Media::parse(range.split(';').next().unwrap_or_default().trim())).collect();
+    let first = |among: &[Media]| among.iter().find(|media| !refused.contains(media)).copied();
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default();
@@ -121,8 +126,9 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
             }
         }
         let media = match essence {
-            "*/*" | "application/*" => Some(Media::FhirJson),
-            "text/*" => Some(Media::TextJson),
+            "*/*" => first(&[Media::FhirJson, Media::Json, Media::TextJson, Media::FhirXml, Media::Xml, Media::TextXml]),
+            "application/*" => first(&[Media::FhirJson, Media::Json, Media::FhirXml, Media::Xml]),
+            "text/*" => first(&[Media::TextJson, Media::TextXml]),
             "application/xml" | "text/xml" if is_browser => None,
             _ => Media::parse(essence),
         };

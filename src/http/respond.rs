@@ -111,6 +111,8 @@ impl Answer {
                 response.insert_header((HeaderName::from_static(name), value));
             }
         }
+        // The same resource may be had in other formats, RFC 9110, 12.5.5.
+        response.append_header((header::VARY, "Accept"));
         if let Some(Ok(event)) = event.map(HeaderValue::from_str) {
             response.insert_header((HeaderName::from_static("x-fhirsim-event"), event));
         }

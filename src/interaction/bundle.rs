@@ -16,12 +16,12 @@ use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
-use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, outcome};
+use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, VersionId, outcome};
 use crate::sim::bodies::Body;
-use crate::sim::{NewVersion, Snapshot};
+use crate::sim::{NewVersion, Snapshot, Versioning};
 
 use entry::{Entry, Method};
-use references::Renames;
+use references::{Renamed, Renames};
 
 /// Most entries of a Bundle.
 pub const MAX_ENTRIES: usize = 10_000;
@@ -77,8 +77,15 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     plan.each(&mut entries, ORDER[0], &mut [])?;
     // Conditions are evaluated on what the deletions leave.
     let mut identities = identities(&entries, &plan.working, env)?;
-    rewrite(&mut entries, &identities, &plan.working, env)?;
-    for methods in &ORDER[1..] {
+    let asked = rewrite(&mut entries, &identities, &plan.working)?;
+    // References are resolved last: they may be to what the entries make.
+    if !asked.is_empty() {
+        let after = plan.foreseen(&mut entries, &asked, &identities);
+        resolve(&mut entries, &after, env)?;
+    }
+    plan.each(&mut entries, ORDER[1], &mut identities)?;
+    refuse_created(&entries, &identities, &plan.working, env)?;
+    for methods in &ORDER[2..] {
         plan.each(&mut entries, methods, &mut identities)?;
     }
     // Only now is everything there that the entries may refer to.
@@ -96,7 +103,20 @@ fn named(at: usize) -> String {
     format!("Bundle.entry[{at}]")
 }
 
+/// Refuses if the condition of an update or a patch matches what the entries before have created: an identity would be written twice.
+fn refuse_created(entries: &[Entry], identities: &[Option<Identity>], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
+    for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
+        let (Method::Put | Method::Patch, Target::Type(type_name)) = (entry.method, &entry.target) else { continue };
+        let (total, _) = search::matching(Some(type_name), &entry.query, "the condition", 0, snapshot, env).map_err(|f| f.within(&named(at)))?;
+        if total > usize::from(matches!(identity, Some(Identity::Known(..)))) {
+            return Err(same_condition(type_name, &entry.query).within(&named(at)));
+        }
+    }
+    Ok(())
+}
+
 /// Which resource an entry is about, known before it happens so that references to it can be rewritten.
+#[derive(Clone)]
 enum Identity {
     /// A new one under this id.
     New(&'static str, ResourceId),
@@ -114,6 +134,19 @@ impl Identity {
             Self::New(type_name, id) | Self::Same(type_name, id) | Self::Known(type_name, id) => format!("{type_name}/{id}"),
             Self::Existing(reply) => reply.subject.as_ref().map(|s| format!("{}/{}", s.type_name, s.id)).unwrap_or_default(),
         }
+    }
+
+    /// What references to it shall say.
+    fn renamed(&self, method: Method, snapshot: &Snapshot) -> Renamed {
+        let versions = match self {
+            Self::Existing(reply) => reply.subject.as_ref().and_then(|s| s.version).map(|there| (there, there)),
+            Self::New(type_name, id) | Self::Same(type_name, id) | Self::Known(type_name, id) => {
+                let before = snapshot.latest(type_name, id).map_or(VersionId(0), |v| v.id);
+                // What is deleted has no version to refer to.
+                (method != Method::Delete && snapshot.settings().versioning != Versioning::NoVersion).then(|| (before, before.next()))
+            }
+        };
+        Renamed { uid: self.uid(), versions }
     }
 }
 
@@ -197,23 +230,41 @@ impl<'a> Identifying<'a> {
     }
 }
 
-/// Rewrites references to the entries' identities, and conditional ones to what they mean.
-fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
+/// Rewrites references to the entries' identities; the types that conditional ones, which stay, ask for.
+fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot) -> Result<FxHashSet<&'static str>, Failure> {
     let mut renames = Renames::new(snapshot.definitions());
     for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
-            renames.add(full_url, &identity.uid()).map_err(|f| f.within(&named(at)))?;
+            renames.add(full_url, identity.renamed(entry.method, snapshot)).map_err(|f| f.within(&named(at)))?;
         }
     }
+    let mut asked = FxHashSet::default();
+    each_content(entries, &renames, snapshot.version(), |type_name, _| {
+        asked.insert(type_name);
+        Ok(None)
+    })?;
+    Ok(asked)
+}
+
+/// Rewrites conditional references to what they mean after all that the entries do.
+fn resolve(entries: &mut [Entry], after: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
     // One condition is looked up once, however many references repeat it.
     let mut found: FxHashMap<String, Result<String, Failure>> = FxHashMap::default();
+    each_content(entries, &Renames::new(after.definitions()), after.version(), |type_name, query| {
+        found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, after, env)).clone().map(Some)
+    })
+}
+
+fn each_content(
+    entries: &mut [Entry],
+    renames: &Renames,
+    version: FhirVersion,
+    mut find: impl FnMut(&'static str, &str) -> Result<Option<String>, Failure>,
+) -> Result<(), Failure> {
     for (at, entry) in entries.iter_mut().enumerate() {
         let patched = entry.target.type_name().filter(|_| entry.method == Method::Patch);
         if let Some(content) = &mut entry.content {
-            let find = |type_name: &'static str, query: &str| {
-                found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, snapshot, env)).clone()
-            };
-            renames.rewrite(content, entry.full_url.as_deref(), patched, snapshot.version(), find).map_err(|f| f.within(&named(at)))?;
+            renames.rewrite(content, entry.full_url.as_deref(), patched, version, &mut find).map_err(|f| f.within(&named(at)))?;
         }
     }
     Ok(())
@@ -279,6 +330,20 @@ impl<'a> Plan<'a> {
             self.answer(at, entry.is_answered(), Ok(entry.shown(reply)));
         }
         Ok(())
+    }
+
+    /// What there will be of some types when all entries have been performed, as far as it can be told: what fails does so later.
+    fn foreseen(&self, entries: &mut [Entry], types: &FxHashSet<&'static str>, identities: &[Option<Identity>]) -> Snapshot {
+        let mut ahead = Plan::new(&self.working, self.env, 0);
+        for methods in [ORDER[1], ORDER[2]] {
+            for (entry, identity) in entries.iter_mut().zip(identities) {
+                let is_of = entry.target.type_name().is_some_and(|t| types.contains(t));
+                if let (true, true, Some(identity)) = (is_of, methods.contains(&entry.method), identity.clone()) {
+                    let _ = ahead.act(entry, identity);
+                }
+            }
+        }
+        ahead.working
     }
 
     /// Performs an entry of which is known which resource it is about.

@@ -11,9 +11,9 @@ use crate::fhir::instant::Interval;
 use crate::fhir::raw::quote;
 use crate::fhir::reference::Reference;
 use crate::fhir::subset::Subset;
-use crate::fhir::{Failure, Kind, ResourceId, instant};
+use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, instant};
 use crate::index::Span;
-use crate::search::Cursor;
+use crate::search::{Cursor, membership};
 use crate::search::param::Prefix;
 use crate::search::parse::{DEFAULT_COUNT, MAX_COUNT};
 use crate::sim::Snapshot;
@@ -65,7 +65,7 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     let wanted = parse(&request.parameters, env)?;
     // Within a Bundle, that is the event it becomes.
     let cursor = wanted.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
-    let (total, page) = page(&request.of, &wanted, &cursor, snapshot)?;
+    let (total, page) = page(&request.of, &wanted, &cursor, snapshot, env)?;
     let links = links(request, &wanted, &cursor, total, env);
     let entries = page.iter().map(|past| entry(past, &wanted.subset, snapshot, env)).collect::<Result<Vec<_>, _>>()?;
     let head = json!({"resourceType": "Bundle", "id": ResourceId::random().as_str(), "meta": {"lastUpdated": crate::clock::instant(env.now_ms)},
@@ -79,7 +79,7 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
 }
 
 /// How many versions are wanted in all, and those of the page.
-fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot) -> Result<(usize, Vec<Past>), Failure> {
+fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot, env: &Env<'_>) -> Result<(usize, Vec<Past>), Failure> {
     let type_name = match of {
         Of::System => None,
         Of::Type(type_name) | Of::Instance(type_name, _) => Some(*type_name),
@@ -91,12 +91,12 @@ fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot) -> R
             if all.is_empty() {
                 return Err(not_found(type_name, id));
             }
-            let listed = wanted.list.map(|list| on_list(list, snapshot)).transpose()?;
+            let listed = wanted.list.map(|list| on_list(list, snapshot, env)).transpose()?;
             let wanted = listed.is_none_or(|on| on.contains(&(*type_name, id.clone())));
             all.into_iter().rev().filter(|_| wanted).map(|v| (*type_name, id.clone(), v)).collect()
         }
         (_, Some(list)) => {
-            let on = on_list(list, snapshot)?.into_iter().filter(|(t, _)| type_name.is_none_or(|name| name == *t));
+            let on = on_list(list, snapshot, env)?.into_iter().filter(|(t, _)| type_name.is_none_or(|name| name == *t));
             on.flat_map(|(t, id)| snapshot.versions(t, &id).into_iter().map(move |v| (t, id.clone(), v)).collect::<Vec<_>>()).collect()
         }
         (_, None) if wanted.at.is_some() => {
@@ -142,8 +142,19 @@ fn current_at(versions: Vec<Past>, at: Interval) -> Vec<Past> {
     found
 }
 
-/// The resources that a List refers to.
-fn on_list(list: &str, snapshot: &Snapshot) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+/// The resources that a List refers to, or that make a functional one.
+fn on_list(list: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+    if list.starts_with('$') {
+        let mut on = Vec::new();
+        for type_name in membership::functional_types(list, snapshot.definitions())? {
+            let (total, found) = super::search::matching(Some(type_name), &format!("_list={list}"), "_list", MAX_LOOKED_AT, snapshot, env)?;
+            if total > MAX_LOOKED_AT {
+                return Err(Failure::new(Kind::TooCostly, format!("_list: more than {MAX_LOOKED_AT} resources are on '{}'", clip(list))));
+            }
+            on.extend(found.iter().map(|stored| Ok((type_name, super::search::id_of(stored)?))).collect::<Result<Vec<_>, Failure>>()?);
+        }
+        return Ok(on);
+    }
     let id: ResourceId = list.strip_prefix("List/").unwrap_or(list).parse()?;
     let version = snapshot.latest("List", &id).filter(|v| !v.is_deletion()).ok_or_else(|| not_found("List", &id))?;
     let body = snapshot.body("List", &version)?;
@@ -201,7 +212,11 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
     Ok(format!(
         "{{\"fullUrl\":{}{resource},\"request\":{{\"method\":\"{}\",\"url\":{}}},\"response\":{{\"status\":{},\"etag\":{},\"lastModified\":\"{}\"}}}}",
         quote(&format!("{}/{type_name}/{id}", env.base)),
-        version.change.method(),
+        match version.change {
+            // STU3 has no such code, <https://hl7.org/fhir/STU3/valueset-http-verb.html>.
+            Change::Patch if snapshot.version() == FhirVersion::Stu3 => Change::Update.method(),
+            change => change.method(),
+        },
         quote(&url),
         quote(&status::line(code)),
         quote(&subject.etag().unwrap_or_default()),

@@ -21,11 +21,11 @@ pub fn perform(type_name: &'static str, id: &ResourceId, wanted: VersionId, cond
 /// Refuses what looks at versions where clients see none.
 ///
 /// # Errors
-/// [`Kind::NotSupported`].
+/// [`Kind::NotFound`], <https://hl7.org/fhir/R4/http.html#vread>.
 pub(super) fn refuse_without_versions(snapshot: &Snapshot) -> Result<(), Failure> {
     if snapshot.settings().versioning == Versioning::NoVersion {
         let message = "this simulator shows no versions: its setting 'versioning' is no-version; with versioned it has versions and history";
-        return Err(Failure::new(Kind::NotSupported, message));
+        return Err(Failure::new(Kind::NotFound, message));
     }
     Ok(())
 }

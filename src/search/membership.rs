@@ -8,7 +8,7 @@ use super::param::{Env, date, unescape};
 use super::parse::Modifier;
 use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
-use crate::fhir::{Failure, Kind};
+use crate::fhir::{Definitions, Failure, Kind};
 use crate::query::Query;
 
 /// The functional lists, <https://hl7.org/fhir/R4/lifecycle.html#lists>, with the types and the values that make them.
@@ -37,11 +37,21 @@ pub fn lists(lists: &[String], type_name: &'static str, compiler: &Compiler<'_>)
     Ok(Query::or(any))
 }
 
-fn functional(name: &str, type_name: &'static str, compiler: &Compiler<'_>) -> Result<Query, Failure> {
+/// The types of a functional list.
+///
+/// # Errors
+/// There is no such list.
+pub fn functional_types(name: &str, definitions: &'static Definitions) -> Result<Vec<&'static str>, Failure> {
     if !FUNCTIONAL.iter().any(|(known, ..)| *known == name) {
         let known = "$current-problems, $current-medications, $current-allergies, $current-drug-allergies";
         return Err(Failure::new(Kind::NotSupported, format!("_list: there is no functional list '{}'; known are {known}", clip(name))));
     }
+    let types = FUNCTIONAL.iter().filter(|(known, ..)| *known == name).flat_map(|(_, types, ..)| types.iter());
+    Ok(types.filter_map(|t| definitions.find_resource_type(t)).collect())
+}
+
+fn functional(name: &str, type_name: &'static str, compiler: &Compiler<'_>) -> Result<Query, Failure> {
+    functional_types(name, compiler.env().origin.definitions())?;
     let Some((_, _, code, values)) = FUNCTIONAL.iter().find(|(known, types, ..)| *known == name && types.contains(&type_name)) else { return Ok(Query::None) };
     let param =
         |code: &str, values: &str| Condition::Param { code: code.to_owned(), modifier: Modifier::None, values: values.split(',').map(str::to_owned).collect() };

@@ -293,7 +293,7 @@ fn uris_and_narrative_links_are_rewritten_and_other_bases_left_alone() {
     let div = stored["text"]["div"].as_str().unwrap();
     assert!(div.contains(&format!("href=\"{binary}\"")) && div.contains(&format!("src='{binary}'")) && div.contains("/>urn:uuid:1</div>"), "{div}");
     let subject = |n: usize| fhir.get(&format!("/{}", uid(n))).json()["subject"]["reference"].clone();
-    assert_eq!((subject(3), subject(4), subject(5)), (json!("Patient/abc"), json!(uid(2)), json!(uid(2))));
+    assert_eq!((subject(3), subject(4), subject(5)), (json!("Patient/abc"), json!(uid(2)), json!(format!("{}/_history/1", uid(2)))));
 }
 
 #[test]
@@ -486,4 +486,58 @@ fn a_fhirpath_patch_may_give_a_reference_as_a_text() {
     assert_eq!((&observation["subject"]["reference"], &observation["performer"][0]["reference"]), (&json!(place), &json!(place)), "{observation}");
     assert_eq!(observation["code"]["text"], to, "a text that is no reference stays");
     send("Patient?identifier=nobody").expect(412).refusal();
+}
+
+#[test]
+fn references_are_resolved_after_all_else() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let identifier = |value: &str| json!([{"system": "http://s", "value": value}]);
+    let entry = |method: &str, url: &str, resource: Value| json!({"resource": resource, "request": {"method": method, "url": url}});
+    let observation = |of: &str| json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": format!("Patient?identifier=http://s|{of}")}});
+    let patient = |value: &str| json!({"resourceType": "Patient", "identifier": identifier(value)});
+    let transaction = |entries: &[Value]| fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}));
+    let subject_of = |done: &Value, at: usize| {
+        let place = done["entry"][at]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+        (fhir.get(&format!("/{place}")).json()["subject"]["reference"].as_str().unwrap_or_default().to_owned(), place)
+    };
+    let mut unless = entry("POST", "Patient", patient("b"));
+    unless["request"]["ifNoneExist"] = json!("identifier=http://s|b");
+    for (value, making) in [("a", entry("POST", "Patient", patient("a"))), ("b", unless), ("c", entry("PUT", "Patient?identifier=http://s|c", patient("c")))] {
+        let done = transaction(&[entry("POST", "Observation", observation(value)), making]).expect(200).json();
+        let made = done["entry"][1]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+        assert_eq!(subject_of(&done, 0).0, made, "{value}");
+    }
+    // One that was there, and another that is made.
+    let refused = transaction(&[entry("POST", "Observation", observation("a")), entry("POST", "Patient", patient("a"))]).expect(412).refusal();
+    assert!(refused.contains("matches 2 resources"), "{refused}");
+    assert_eq!(fhir.get("/Patient?identifier=a").json()["total"], 1);
+    // The condition of an update must not match what is created: one identity would be written twice.
+    let twice = [entry("POST", "Patient", patient("new")), entry("PUT", "Patient?identifier=http://s|new", patient("new"))];
+    let refused = transaction(&twice).expect(400).refusal();
+    assert!(refused.contains("Bundle.entry[1]") && fhir.get("/Patient?identifier=new").json()["total"] == 0, "{refused}");
+}
+
+#[test]
+fn references_to_versions_stay_so() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    let base = fhir.base().to_owned();
+    let link = |to: &str| json!({"resourceType": "Patient", "link": [{"other": {"reference": to}, "type": "refer"}]});
+    let bundle = |to: &str| {
+        let entries = json!([{"fullUrl": "urn:uuid:51111111-1111-4111-8111-111111111111", "resource": {"resourceType": "Patient", "id": "x"}, "request": {"method": "POST", "url": "Patient"}},
+            {"fullUrl": format!("{base}/Patient/p"), "resource": {"resourceType": "Patient", "id": "p"}, "request": {"method": "PUT", "url": "Patient/p"}},
+            {"fullUrl": format!("{base}/Patient/temporary"), "resource": link(to), "request": {"method": "POST", "url": "Patient"}}]);
+        let done = fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200).json();
+        let place = |at: usize| done["entry"][at]["response"]["location"].as_str().unwrap().to_owned();
+        let resource = place(2).split("/_history").next().unwrap().to_owned();
+        (fhir.get(&format!("/{resource}")).json()["link"][0]["other"]["reference"].as_str().unwrap().to_owned(), place(0), place(1))
+    };
+    let (made, new, _) = bundle("urn:uuid:51111111-1111-4111-8111-111111111111/_history/7");
+    assert_eq!(made, new, "whatever version was named is the one that is made");
+    let (made, _, current) = bundle("Patient/p/_history/1");
+    assert_eq!((made.as_str(), current.as_str()), ("Patient/p/_history/1", "Patient/p/_history/3"), "one that there was stays");
+    let (made, _, current) = bundle("Patient/p/_history/4");
+    assert_eq!(made, current, "one that is made is made");
 }

@@ -142,8 +142,8 @@ fn settings_say_which_ids_and_versions_clients_may_choose() {
     let put = fhir.put("/Patient/p12", &with_id(patient("1", "D"), "p12")).expect(200);
     assert_eq!(put.json()["meta"].get("versionId"), None);
     assert!(put.header("location").ends_with("/Patient/p12"));
-    assert!(fhir.get("/Patient/p12/_history").expect(400).refusal().contains("shows no versions"));
-    fhir.get("/Patient/p12/_history/1").expect(400);
+    assert!(fhir.get("/Patient/p12/_history").expect(404).refusal().contains("shows no versions"));
+    fhir.get("/Patient/p12/_history/1").expect(404);
     let interactions = resource(&fhir)["interaction"].to_string();
     assert!(!interactions.contains("vread") && !interactions.contains("history"), "{interactions}");
     for bad in [json!({"versioning": "maybe"}), json!({"versionin": 1}), json!({"updateCreate": "yes"})] {

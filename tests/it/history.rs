@@ -132,3 +132,27 @@ fn a_history_may_be_of_a_time_or_of_a_list() {
     assert_eq!(walk(&fhir, "/Patient/_history?_list=l&_sort=_lastUpdated", || ()), ["PUT Patient/a\"1\"", "PUT Patient/a\"2\""]);
     assert_eq!(walk(&fhir, "/Patient/c/_history?_list=l", || ()), Vec::<String>::new());
 }
+
+#[test]
+fn histories_are_as_their_version_has_them() {
+    let server = TestServer::start();
+    for (version, method) in [("STU3", "PUT"), ("R4", "PATCH")] {
+        let sim = format!("v__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+        fhir.send("PATCH", "/Patient/p", &[("content-type", "application/json-patch+json")], br#"[{"op":"add","path":"/active","value":true}]"#).expect(200);
+        assert_eq!(fhir.get("/Patient/p/_history").json()["entry"][0]["request"]["method"], method);
+        let active = |id: &str, status: &str| json!({"resourceType": "Condition", "id": id, "subject": {"display": "x"}, "clinicalStatus": if version == "STU3" { json!(status) } else { json!({"coding": [{"code": status}]}) }});
+        fhir.put("/Condition/a", &active("a", "active")).expect(201);
+        fhir.put("/Condition/b", &active("b", "resolved")).expect(201);
+        let listed = fhir.get("/_history?_list=$current-problems").expect(200).json();
+        assert_eq!((&listed["total"], &listed["entry"][0]["resource"]["id"]), (&json!(1), &json!("a")));
+        assert_eq!(fhir.get("/Condition/b/_history?_list=$current-problems").expect(200).json()["total"], 0);
+        fhir.get("/_history?_list=$nothing").expect(400);
+        server.client().send("PATCH", &format!("/api/sims/{sim}"), &[], br#"{"settings":{"versioning":"no-version"}}"#).expect(200);
+        for path in ["/Patient/p/_history", "/Patient/p/_history/1", "/Patient/_history", "/_history"] {
+            assert!(fhir.get(path).expect(404).refusal().contains("shows no versions"), "{path}");
+        }
+    }
+}

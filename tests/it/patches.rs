@@ -159,7 +159,6 @@ const CASES: &[(&str, &str, &str)] = &[
     (r#"[{"type":"delete","path":"Patient.name.exists()"}]"#, "!", "makes a value instead of leading to an element"),
     (r#"[{"type":"replace","path":"Patient.id","value":{"valueId":"q"}}]"#, "!", "the patch changes id"),
     (r#"[{"type":"swap","path":"Patient.id"}]"#, "!", "type 'swap' is not add, insert, delete, replace or move"),
-    ("[]", "!", "no parameter 'operation'"),
     // What is beside a primitive.
     (r#"[{"type":"delete","path":"Patient.birthDate.extension.where(url='u')"}]"#, "_birthDate", "null"),
     (r#"[{"type":"delete","path":"Patient.birthDate.extension[0]"}]"#, "birthDate", r#""1980""#),
@@ -290,9 +289,9 @@ fn a_patch_leaves_the_neighbours_alone() {
     };
     let deleted = json!([{"type": "delete", "path": "Patient.name[0].given[0]"}]);
     let mixed = json!({"family": "F", "given": ["a", null], "_given": [null, kept]});
-    assert_eq!(by_path(mixed, deleted.clone()), json!([{"family": "F", "given": [null], "_given": [kept]}]));
+    assert_eq!(by_path(mixed, deleted.clone()), json!([{"family": "F", "_given": [kept]}]));
     let two = json!({"given": [null, null], "_given": [of("1"), of("2")]});
-    assert_eq!(by_path(two, deleted), json!([{"given": [null], "_given": [of("2")]}]));
+    assert_eq!(by_path(two, deleted), json!([{"_given": [of("2")]}]));
     let shorter = json!({"given": ["A"], "_given": [null, kept]});
     let added = json!([{"type": "add", "path": "Patient.name[0]", "name": "given", "value": {"valueString": "I"}}]);
     assert_eq!(by_path(shorter, added), json!([{"given": ["A", null, "I"], "_given": [null, kept, null]}]));
@@ -387,4 +386,53 @@ fn texts_of_a_path_may_have_any_character() {
     assert!(refused.contains("backslash"), "{refused}");
     delete("Patient.name.where(true)[0].family").expect(200);
     assert_eq!(fhir.get("/Patient/p").json()["name"], json!([{"family": "back\\slash"}]));
+}
+
+fn one(kind: &str, path: &str, more: &[Value]) -> Value {
+    let mut parts = vec![json!({"name": "type", "valueCode": kind}), json!({"name": "path", "valueString": path})];
+    parts.extend_from_slice(more);
+    json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]})
+}
+
+#[test]
+fn a_value_in_parts_has_the_type_that_its_name_says() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let first = json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"text": "a"}, "valueQuantity": {"value": 1}});
+    fhir.put("/Observation/o", &first).expect(201);
+    let patch = |body: &Value| fhir.send("PATCH", "/Observation/o", &[("content-type", "application/fhir+json")], body.to_string().as_bytes());
+    let three = json!({"name": "value", "part": [{"name": "value", "valueDecimal": 3}]});
+    let done = patch(&one("replace", "Observation.value", std::slice::from_ref(&three))).expect(200).json();
+    assert_eq!(done["valueQuantity"], json!({"value": 3}), "{done}");
+    assert_eq!(fhir.ids("/Observation?value-quantity=3"), ["o"]);
+    patch(&one("delete", "Observation.value", &[])).expect(200);
+    let refused = patch(&one("add", "Observation", &[json!({"name": "name", "valueString": "value"}), three.clone()])).expect(422).refusal();
+    assert!(refused.contains("such as valueQuantity"), "{refused}");
+    let done = patch(&one("add", "Observation", &[json!({"name": "name", "valueString": "valueQuantity"}), three])).expect(200).json();
+    assert_eq!(done["valueQuantity"], json!({"value": 3}));
+    let extension = json!({"name": "value", "part": [{"name": "url", "valueUri": "http://x"}, {"name": "valuePeriod", "part": [{"name": "start", "valueDateTime": "2024"}]}]});
+    let done = patch(&one("add", "Observation", &[json!({"name": "name", "valueString": "extension"}), extension])).expect(200).json();
+    assert_eq!(done["extension"], json!([{"url": "http://x", "valuePeriod": {"start": "2024"}}]));
+    // What asks for nothing does nothing.
+    assert_eq!(patch(&json!({"resourceType": "Parameters"})).expect(200).json()["extension"], done["extension"]);
+}
+
+#[test]
+fn differences_are_told_of_all_that_is_valid() {
+    let server = TestServer::start();
+    for version in ["STU3", "R4", "R4B", "R5"] {
+        let sim = format!("v__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        let given = |text: &str| json!({"resourceType": "Patient", "id": "p", "name": [{"id": "a_long[x]", "_given": [{"extension": [{"url": "http://a", "valueString": text}]}]}]});
+        let element = |id: &str| json!({"resourceType": "StructureDefinition", "id": "x", "snapshot": {"element": [{"id": id, "path": "A.value[x]"}]}});
+        for (path, first, second) in [("/Patient/p", given("1"), given("2")), ("/StructureDefinition/x", element("A"), element("A.value[x]"))] {
+            fhir.put(path, &first).expect(201);
+            fhir.put(path, &second).expect(200);
+            let patch = fhir.get(&format!("{path}/$diff")).expect(200).json();
+            fhir.put(path, &first).expect(200);
+            let done = fhir.send("PATCH", path, &[("content-type", "application/fhir+json")], patch.to_string().as_bytes()).expect(200).json();
+            assert_eq!((&done["name"], &done["snapshot"]), (&second["name"], &second["snapshot"]), "{version} {patch}");
+        }
+    }
 }

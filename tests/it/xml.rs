@@ -176,3 +176,27 @@ fn elements_out_of_order_are_judged_as_the_setting_says() {
     validation("strict");
     fhir.post("/Patient", &json!({"resourceType": "Patient", "gender": "male", "name": [{"family": "F"}]})).expect(201);
 }
+
+#[test]
+fn what_is_not_accepted_is_not_sent() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    for (accept, expected) in [
+        ("application/json;q=0, application/fhir+json;q=0, text/json;q=0, */*;q=0.1", "application/fhir+xml"),
+        ("application/fhir+json;q=0, */*", "application/json"),
+        ("application/fhir+xml;q=0, application/xml", "application/xml"),
+        ("*/*", "application/fhir+json"),
+    ] {
+        let reply = fhir.send("GET", "/Patient/p", &[("accept", accept)], b"").expect(200);
+        assert!(reply.header("content-type").starts_with(expected), "{accept}: {}", reply.header("content-type"));
+        let vary: String = reply.headers.iter().filter(|(name, _)| name == "vary").map(|(_, value)| format!("{value},")).collect();
+        assert!(vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("accept")), "{vary}");
+    }
+    fhir.send("GET", "/Patient/p", &[("accept", "application/fhir+json;q=0")], b"").expect(406);
+    let narrative = "<Patient xmlns=\"http://hl7.org/fhir\"><id value=\"n\"/><text><status value=\"generated\"/><div xmlns=\"http://www.w3.org/1999/xhtml\">a\r\nb\rc</div></text><multipleBirthInteger value=\"+2\"/></Patient>";
+    xml(&fhir, "PUT", "/Patient/n", narrative).expect(201);
+    let read = fhir.get("/Patient/n").json();
+    assert_eq!(read["text"]["div"], "<div xmlns=\"http://www.w3.org/1999/xhtml\">a\nb\nc</div>");
+    assert_eq!(read["multipleBirthInteger"], 2);
+}

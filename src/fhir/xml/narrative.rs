@@ -25,7 +25,8 @@ pub fn take<'x>(text: &'x str, tokens: &mut Tokens<'x>, tag: &Tag<'x>, span: Ran
     let narrative = if tag.namespace == Namespace::Xhtml { declared(whole, tag) } else { Cow::Borrowed(whole) };
     // That leaves prefixes of other namespaces, which XHTML has no use for. What passes here can be written again.
     embed(&narrative).map_err(|why| tokens.wrong(start, format_args!("a narrative must be whole by itself ({why})")))?;
-    Ok(narrative)
+    // Whatever ends a line is one line feed, XML 1.0, 2.11.
+    Ok(if narrative.contains('\r') { Cow::Owned(narrative.replace("\r\n", "\n").replace('\r', "\n")) } else { narrative })
 }
 
 /// The narrative as it can stand in a document: with its namespace declared.

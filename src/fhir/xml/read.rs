@@ -181,7 +181,9 @@ fn literal(text: &str, form: Option<Form>) -> String {
         Some(Form::Boolean) | None => matches!(text, "true" | "false"),
         Some(Form::Text | Form::Narrative | Form::Complex(_) | Form::Resource) => false,
     };
-    if is_literal { text.to_owned() } else { quote(text) }
+    // A plus, which R5's integers may have, JSON does not know.
+    let plain = text.strip_prefix('+').filter(|plain| form == Some(Form::Number) && is_number(plain));
+    if is_literal { text.to_owned() } else { plain.map_or_else(|| quote(text), str::to_owned) }
 }
 
 /// Whether it is a number as JSON writes one.

@@ -10,15 +10,34 @@ use serde_json::Value;
 use super::super::Content;
 use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
-use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, raw};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, VersionId, raw};
 
 /// What references shall say instead.
 pub struct Renames {
     definitions: &'static Definitions,
     /// By `fullUrl`.
-    full: FxHashMap<String, String>,
+    full: FxHashMap<String, Renamed>,
     /// By the `Type/id` that a RESTful `fullUrl` ends in, for entries that have no base of their own.
-    relative: FxHashMap<String, String>,
+    relative: FxHashMap<String, Renamed>,
+}
+
+/// What an entry is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// `Type/id`.
+    pub uid: String,
+    /// The version that was current before, and that the entry makes or finds, where versions have numbers.
+    pub versions: Option<(VersionId, VersionId)>,
+}
+
+impl Renamed {
+    /// What a reference to a version of it says: one that was there before stays, any other is the one that is made,
+    /// <https://hl7.org/fhir/R4/http.html#trules>.
+    fn at(&self, version: Option<&str>) -> String {
+        let (Some(named), Some((before, made))) = (version, self.versions) else { return self.uid.clone() };
+        let was_there = named.parse().ok().filter(|named: &VersionId| named.0 > 0 && *named <= before);
+        format!("{}/_history/{}", self.uid, was_there.unwrap_or(made))
+    }
 }
 
 impl Renames {
@@ -26,13 +45,13 @@ impl Renames {
         Self { definitions, full: FxHashMap::default(), relative: FxHashMap::default() }
     }
 
-    /// Entries with `full_url` are about the resource `uid`.
-    pub fn add(&mut self, full_url: &str, uid: &str) -> Result<(), Failure> {
+    /// Entries with `full_url` are about a resource.
+    pub fn add(&mut self, full_url: &str, renamed: Renamed) -> Result<(), Failure> {
         if let Some((_, relative)) = self.split_base(full_url) {
-            self.relative.insert(relative.to_owned(), uid.to_owned());
+            self.relative.insert(relative.to_owned(), renamed.clone());
         }
-        match self.full.insert(plain(full_url), uid.to_owned()) {
-            Some(other) if other != uid => {
+        match self.full.insert(plain(full_url), renamed.clone()) {
+            Some(other) if other.uid != renamed.uid => {
                 Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url)))
                     .at("http.fullUrl"))
             }
@@ -47,7 +66,7 @@ impl Renames {
         self.definitions.find_resource_type(&before[start..]).map(|_| url.split_at(start))
     }
 
-    /// Rewrites the references of a resource, the conditional ones by what `find` finds. Besides references these are elements
+    /// Rewrites the references of a resource, the conditional ones by what `find` finds, if it looks. Besides references these are elements
     /// of type uri, url, oid and uuid, and links of the narrative and of Markdown; canonicals are left alone,
     /// <https://hl7.org/fhir/R4/http.html#trules>. Of a patch, `patched` is the type of what it changes.
     pub fn rewrite(
@@ -56,19 +75,22 @@ impl Renames {
         full_url: Option<&str>,
         patched: Option<&'static str>,
         version: FhirVersion,
-        mut find: impl FnMut(&'static str, &str) -> Result<String, Failure>,
+        mut find: impl FnMut(&'static str, &str) -> Result<Option<String>, Failure>,
     ) -> Result<(), Failure> {
         let base = full_url.and_then(|url| self.split_base(url)).map_or("", |(base, _)| base);
         let type_name = content.resource.type_name();
         let mut failed = None;
         let mut refers = |text: &str| {
             if let Some(uid) = self.target(text, base) {
-                return Some(uid.clone());
+                return Some(uid);
             }
             match Reference::parse(text, self.definitions) {
                 Reference::Conditional { type_name, query } => {
                     let type_name = self.definitions.find_resource_type(type_name)?;
-                    find(type_name, query).map_err(|f| failed = Some(f)).ok()
+                    find(type_name, query).unwrap_or_else(|f| {
+                        failed = Some(f);
+                        None
+                    })
                 }
                 // A misspelled type.
                 Reference::Other(text) if text.split_once('?').is_some_and(|(head, _)| !head.is_empty() && head.bytes().all(|b| b.is_ascii_alphabetic())) => {
@@ -101,7 +123,7 @@ impl Renames {
                 return self.narrative(text);
             }
             if key != "reference" {
-                if let Some(uid) = self.full.get(&plain(text)) {
+                if let Some(Renamed { uid, .. }) = self.full.get(&plain(text)) {
                     return matches!(self.type_at(of, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
                 }
                 // Looked at only where there is a link at all.
@@ -129,12 +151,12 @@ impl Renames {
     }
 
     /// The resource that a reference within an entry at `base` means, if it is one of the Bundle's.
-    fn target(&self, text: &str, base: &str) -> Option<&String> {
-        // A version of the resource at its old place is not one of it here.
-        let text = text.split_once("/_history/").map_or(text, |(resource, _)| resource);
+    fn target(&self, text: &str, base: &str) -> Option<String> {
+        let (text, version) = text.split_once("/_history/").map_or((text, None), |(resource, version)| (resource, Some(version)));
         let found = self.full.get(&plain(text));
         // A relative reference is relative to the entry that holds it.
-        found.or_else(|| if base.is_empty() { self.relative.get(text) } else { self.full.get(&format!("{base}{text}")) })
+        let found = found.or_else(|| if base.is_empty() { self.relative.get(text) } else { self.full.get(&format!("{base}{text}")) });
+        found.map(|renamed| renamed.at(version))
     }
 
     /// The Markdown with the targets of its links rewritten, if there are any to the Bundle's resources.
@@ -145,7 +167,7 @@ impl Renames {
             let (before, target) = rest.split_at(start);
             let end = target.find([')', ' ', '\n']).unwrap_or(target.len());
             out.push_str(before);
-            out.push_str(self.full.get(&plain(&target[..end])).map_or(&target[..end], String::as_str));
+            out.push_str(self.full.get(&plain(&target[..end])).map_or(&target[..end], |renamed| &renamed.uid));
             rest = &target[end..];
         }
         out.push_str(rest);
@@ -155,7 +177,7 @@ impl Renames {
     /// The narrative with its links rewritten, if there are any to the Bundle's resources.
     fn narrative(&self, div: &str) -> Option<String> {
         let mut changed = None;
-        for (url, uid) in self.full.iter().filter(|(url, _)| div.contains(url.as_str())) {
+        for (url, Renamed { uid, .. }) in self.full.iter().filter(|(url, _)| div.contains(url.as_str())) {
             let mut text = changed.take().unwrap_or_else(|| div.to_owned());
             for (attribute, quote) in [("href", '"'), ("href", '\''), ("src", '"'), ("src", '\'')] {
                 text = text.replace(&format!("{attribute}={quote}{url}{quote}"), &format!("{attribute}={quote}{uid}{quote}"));

@@ -59,5 +59,20 @@ fn content_of(resource: &Value) -> Value {
             members.remove("meta");
         }
     }
+    tidied(&mut content);
     content
+}
+
+/// Takes out lists without a value beside which there are extensions: with or without them it is the same.
+fn tidied(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(tidied),
+        Value::Object(members) => {
+            let is_empty = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_null));
+            let idle: Vec<String> = members.keys().filter(|key| is_empty(&members[*key]) && members.contains_key(&format!("_{key}"))).cloned().collect();
+            members.retain(|key, _| !idle.contains(key));
+            members.values_mut().for_each(tidied);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

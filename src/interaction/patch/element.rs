@@ -106,8 +106,8 @@ fn tidy(object: &mut Map<String, Value>, key: &str) {
     if object.get(&extras).is_some_and(is_nothing) {
         object.shift_remove(&extras);
     }
-    let nothing = object.get(key).is_some_and(is_nothing);
-    if nothing && !object.contains_key(&extras) {
+    // Of a list that has nothing but extensions, those alone are there.
+    if object.get(key).is_some_and(is_nothing) {
         object.shift_remove(key);
     }
 }

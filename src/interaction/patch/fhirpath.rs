@@ -54,11 +54,7 @@ pub fn read(parameters: &Resource) -> Result<Vec<Step>, Failure> {
     if all.len() > MAX_OPERATIONS {
         return Err(Failure::new(Kind::TooCostly, format!("the patch has {} operations; at most {MAX_OPERATIONS} are accepted", all.len())));
     }
-    let steps = steps(all)?;
-    if steps.is_empty() {
-        return Err(Failure::new(Kind::Invalid, "the Parameters have no parameter 'operation'").at("Parameters.parameter"));
-    }
-    Ok(steps)
+    steps(all)
 }
 
 /// Reads operations, however many.
@@ -419,6 +415,15 @@ impl Target<'_> {
                 Err(format!("'{}' is a resource: give it as the resource of the part 'value'", element.path).into())
             }
             Given::Parts(parts) => {
+                let last = element.path.rsplit('.').next().unwrap_or_default();
+                let key = match (last.strip_suffix("[x]"), chosen(element, name)) {
+                    (None, _) => last.to_owned(),
+                    (Some(stem), Some(named)) => format!("{stem}{}", capital(named)),
+                    (Some(stem), None) => {
+                        let types = element.types.replace('|', ", ");
+                        return Err(format!("'{stem}' is one of {types}: a value in parts needs a name that says which, such as {stem}{}", capital(element.types.split('|').next().unwrap_or_default())).into());
+                    }
+                };
                 let inner = self.inner(ty, element, name, &Value::Null);
                 let mut object = Map::new();
                 for (name, part) in parts {
@@ -434,7 +439,7 @@ impl Target<'_> {
                         element::insert(&mut object, &key, length, content);
                     }
                 }
-                Ok((element.path.rsplit('.').next().unwrap_or_default().to_owned(), Content { value: Value::Object(object), sibling: None }))
+                Ok((key, Content { value: Value::Object(object), sibling: None }))
             }
         }
     }
