@@ -40,7 +40,11 @@ pub fn run(args: &ReplayArgs) -> Result<(), String> {
         .iter()
         .map(|h| h.split_once(':').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())).ok_or_else(|| format!("--header {h}: write name: value")))
         .collect::<Result<_, _>>()?;
-    let mut replay = Replay::to(&base, headers);
+    let version = client.expect("GET", &path(&args.sim), None)?["fhirVersion"].as_str().and_then(|name| name.parse().ok()).unwrap_or_default();
+    if !args.to.contains("://") {
+        client.expect("GET", &path(&args.to), None)?;
+    }
+    let mut replay = Replay::to(&base, headers, version);
     let (mut count, mut different, mut since) = (0, 0, None::<String>);
     // What is sent may come to be events of the same simulator, which are not to be sent again.
     let newest = client.expect("GET", &format!("{}/events?limit=1", path(&args.sim)), None)?["events"][0]["event"].as_str().map(str::to_owned);

@@ -1,7 +1,9 @@
 //! Recorded requests are sent again, in order, and what comes is compared with what came.
 //!
-//! A resource that gets another id is called by that one from then on. Compared are status, some headers and content, if that is JSON; what no two
-//! servers have in common is not: ids of resources made, `meta.versionId`, `meta.lastUpdated`, URLs of the server, texts of outcomes.
+//! A resource that gets another id is called by that one from then on, and so is the endpoint. Compared are status, some headers and content, if that
+//! is JSON or XML.
+
+mod compare;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +12,18 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::outbound;
+use self::compare::compare;
 use crate::fhir::raw::quote;
+use crate::fhir::{FhirVersion, xml};
 
-/// Headers of a recorded request that say what is asked for.
-const REPEATED: [&str; 7] = ["content-type", "accept", "prefer", "if-match", "if-none-match", "if-modified-since", "if-none-exist"];
+/// Headers of a recorded request that are of its connection, or of its body as it was packed.
+const OF_CONNECTION: [&str; 10] = [
+    "host", "connection", "content-length", "content-encoding", "transfer-encoding", "accept-encoding", "expect", "te", "upgrade", "keep-alive",
+];
 /// Headers of an answer that are compared: what kind of content it is, and whether there is a version, a place.
 const COMPARED: [&str; 4] = ["content-type", "etag", "location", "last-modified"];
+/// An id of so many characters is no word of another meaning.
+const LONG: usize = 20;
 /// Most differences that are shown of an exchange.
 const SHOWN: usize = 3;
 /// Most bytes of an answer that are read.
@@ -33,6 +41,7 @@ pub struct Replay {
     ids: BTreeMap<String, String>,
     /// The links of pages, as they were and as they are: each server counts on from a place of its own.
     links: BTreeMap<String, String>,
+    version: FhirVersion,
 }
 
 /// What came of a request that was sent again.
@@ -47,74 +56,113 @@ pub struct Sent {
 }
 
 impl Replay {
-    /// One to the endpoint at `base`, with these headers besides the recorded ones.
+    /// One to the endpoint at `base`, of what a simulator of this FHIR version has recorded, with these headers besides the recorded ones.
     #[must_use]
-    pub fn to(base: &str, headers: Vec<(String, String)>) -> Self {
+    pub fn to(base: &str, headers: Vec<(String, String)>, version: FhirVersion) -> Self {
         let agent = outbound::agent(outbound::configured().timeout_global(Some(LONGEST)).build());
-        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new(), links: BTreeMap::new() }
+        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new(), links: BTreeMap::new(), version }
     }
 
     /// Sends a recorded request again: an event as the API shows it, with its bodies, and the body of the request as it was sent.
     ///
     /// # Errors
-    /// Nobody answers there.
+    /// Nobody is there.
     pub fn again(&mut self, event: &Value, body: Vec<u8>) -> Result<Sent, String> {
         let (request, response) = (&event["request"], &event["response"]);
-        let below = below(request["url"].as_str().unwrap_or_default()).unwrap_or_default();
+        let unsent = |why: &str| Ok(Sent { differences: vec![format!("not sent: {why}")], ..Sent::default() });
+        let (sim, below) = parts(request["url"].as_str().unwrap_or_default()).unwrap_or_default();
         if !below.is_empty() && !below.starts_with(['/', '?']) {
             // Of an imported event it may be anything: it must not become part of the host.
-            return Ok(Sent { differences: vec!["not sent: its URL is none of an endpoint".to_owned()], ..Sent::default() });
+            return unsent("its URL is none of an endpoint");
         }
-        let url = self.links.get(below).cloned().unwrap_or_else(|| format!("{}{}", self.base, self.renamed(below)));
+        if sim.contains('@') {
+            return unsent("it was about a moment of the past, which is not there now");
+        }
+        let renamed = |text: &str| self.renamed(text, sim);
+        let url = self.links.get(below).cloned().unwrap_or_else(|| format!("{}{}", self.base, renamed(below)));
         // What is no text names no resources.
-        let body = String::from_utf8(body).map_or_else(std::string::FromUtf8Error::into_bytes, |text| self.renamed(&text).into_bytes());
+        let body = String::from_utf8(body).map_or_else(std::string::FromUtf8Error::into_bytes, |text| renamed(&text).into_bytes());
         let mut sent = ureq::http::Request::builder().method(request["method"].as_str().unwrap_or("GET")).uri(&url);
-        for name in REPEATED {
-            if let Some(value) = request["headers"][name].as_str() {
-                sent = sent.header(name, self.renamed(value));
-            }
+        let own = |name: &str| self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let recorded = request["headers"].as_object().into_iter().flatten().filter_map(|(name, value)| Some((name, value.as_str()?)));
+        for (name, value) in recorded.filter(|(name, value)| !OF_CONNECTION.contains(&name.as_str()) && *value != "[redacted]" && !own(name)) {
+            sent = sent.header(name, renamed(value));
         }
         for (name, value) in &self.headers {
             sent = sent.header(name, value);
         }
         let sent = sent.body(body).map_err(|e| format!("{url}: {e}"))?;
-        let mut answer = self.agent.run(sent).map_err(|e| format!("{url}: {e}"))?;
-        let status = answer.status().as_u16();
-        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let (location, became) = (header("location"), header("x-fhirsim-event"));
-        let headers: Vec<(&str, Option<String>)> = COMPARED.iter().map(|name| (*name, header(name))).collect();
-        let text = answer.body_mut().with_config().limit(MOST_BYTES).read_to_string().unwrap_or_default();
-        self.learn(response["headers"]["location"].as_str(), location.as_deref());
+        let answered = match self.agent.run(sent) {
+            Ok(answer) => Answered::read(answer),
+            Err(error) if is_nobody(&error) => return Err(format!("{url}: {error}")),
+            Err(error) => Err(error.to_string()),
+        };
+        let answered = match answered {
+            Ok(answered) => answered,
+            // So it was recorded, too: a connection that ended.
+            Err(_) if response["status"] == 0 => return Ok(Sent::default()),
+            Err(why) => return Ok(Sent { differences: vec![format!("no answer: {why}")], ..Sent::default() }),
+        };
+        let differences = self.differences(response, &answered, sim, below);
+        Ok(Sent { status: Some(answered.status), event: answered.event, differences })
+    }
+
+    /// In what an answer differs from the recorded one.
+    fn differences(&mut self, response: &Value, answered: &Answered, sim: &str, below: &str) -> Vec<String> {
+        let header = |name: &str| answered.headers.iter().find(|(n, _)| *n == name).and_then(|(_, value)| value.as_deref());
+        self.learn(response["headers"]["location"].as_str(), header("location"));
         let mut differences = Vec::new();
-        if response["status"].as_u64() != Some(status.into()) {
-            differences.push(format!("status {} instead of {}", status, response["status"]));
+        if response["status"].as_u64() != Some(answered.status.into()) {
+            differences.push(format!("status {} instead of {}", answered.status, response["status"]));
         }
-        differences.extend(headers.iter().filter_map(|(name, now)| header_differs(name, response["headers"][*name].as_str(), now.as_deref())));
-        let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
-        match (response["text"].as_str().and_then(parsed), parsed(&text)) {
+        differences.extend(COMPARED.iter().filter_map(|name| header_differs(name, response["headers"][*name].as_str(), header(name))));
+        let parsed = |text: &str| match text.trim_start().starts_with('<') {
+            true => xml::from_xml(text.as_bytes(), self.version).ok().and_then(|json| serde_json::from_str::<Value>(&json).ok()),
+            false => serde_json::from_str::<Value>(text).ok(),
+        };
+        match (response["text"].as_str().and_then(parsed), parsed(&answered.text)) {
             (Some(before), Some(mut now)) => {
                 self.learn_entries(&before, &now);
                 self.learn_links(&before, &now);
-                let before = parsed(&self.renamed(&before.to_string())).unwrap_or(before);
+                let before = serde_json::from_str(&self.renamed(&before.to_string(), sim)).unwrap_or(before);
                 // What is found in no order that was asked for may come in another.
                 if before["type"] == "searchset" && !below.contains("_sort") {
                     align(&before, &mut now);
                 }
-                compare(&before, &now, "", &mut differences);
+                compare(&before, &now, &mut differences);
             }
-            (Some(_), None) => differences.push(format!("the content is {} instead of JSON", if text.is_empty() { "empty" } else { "none" })),
+            (Some(_), None) => differences.push(format!("the content is {} instead of a resource", if answered.text.is_empty() { "empty" } else { "none" })),
             (None, _) => {}
         }
         differences.truncate(SHOWN);
-        Ok(Sent { status: Some(status), event: became, differences })
+        differences
     }
 
-    /// The text with the resources called as they are there.
-    fn renamed(&self, text: &str) -> String {
-        self.ids.iter().fold(text.to_owned(), |text, (old, new)| {
+    /// The text with the resources, and the endpoint of `sim`, called as they are there.
+    fn renamed(&self, text: &str, sim: &str) -> String {
+        self.ids.iter().fold(self.moved(text, sim), |text, (old, new)| {
             let (old_id, new_id) = (old.rsplit('/').next().unwrap_or_default(), new.rsplit('/').next().unwrap_or_default());
-            text.replace(old.as_str(), new).replace(&quote(old_id), &quote(new_id))
+            let text = replaced(&text.replace(&quote(old_id), &quote(new_id)), old, new);
+            let text = replaced(&text, &format!("_id={old_id}"), &format!("_id={new_id}"));
+            // A word of another meaning is no longer than that.
+            if old_id.len() < LONG { text } else { replaced(&text, &format!("={old_id}"), &format!("={new_id}")) }
         })
+    }
+
+    /// The text with absolute URLs of the endpoint of `sim` leading to where this goes.
+    fn moved(&self, text: &str, sim: &str) -> String {
+        let path = format!("/sim/{sim}/fhir");
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        while let Some(at) = rest.find(&path) {
+            let (before, after) = (&rest[..at], &rest[at + path.len()..]);
+            let scheme = before.rfind("http").filter(|from| before[*from..].split_once("://").is_some_and(|(_, host)| is_host(host)));
+            match scheme.filter(|_| !after.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))) {
+                Some(from) => out.extend([&before[..from], &self.base]),
+                None => out.extend([before, &path]),
+            }
+            rest = after;
+        }
+        out + rest
     }
 
     /// Takes note of the resource that two locations mean.
@@ -131,7 +179,8 @@ impl Replay {
         let now = links(now);
         for link in links(before) {
             let same = now.iter().find(|other| other["relation"] == link["relation"]);
-            if let (Some(before), Some(now)) = (link["url"].as_str().and_then(below), same.and_then(|same| same["url"].as_str()))
+            let before = link["url"].as_str().and_then(parts).map(|(_, below)| below);
+            if let (Some(before), Some(now)) = (before, same.and_then(|same| same["url"].as_str()))
                 && now.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with(['/', '?']))
             {
                 self.links.insert(before.to_owned(), now.to_owned());
@@ -147,10 +196,56 @@ impl Replay {
     }
 }
 
-/// What follows the endpoint in `/sim/<name>/fhir/...`, with or without a host before it; a name may have `fhir` in it.
-fn below(url: &str) -> Option<&str> {
+/// An answer, read.
+struct Answered {
+    status: u16,
+    event: Option<String>,
+    headers: Vec<(&'static str, Option<String>)>,
+    text: String,
+}
+
+impl Answered {
+    fn read(mut answer: ureq::http::Response<ureq::Body>) -> Result<Self, String> {
+        let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (status, event) = (answer.status().as_u16(), header("x-fhirsim-event"));
+        let headers = COMPARED.iter().map(|name| (*name, header(name))).collect();
+        let bytes = answer.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(|e| e.to_string())?;
+        Ok(Self { status, event, headers, text: String::from_utf8(bytes).unwrap_or_default() })
+    }
+}
+
+/// Whether nobody is there to answer: then the others need not be sent.
+fn is_nobody(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        ureq::Error::HostNotFound | ureq::Error::BadUri(_) => true,
+        _ => false,
+    }
+}
+
+/// The text with a name in place of another, where that ends there.
+fn replaced(text: &str, old: &str, new: &str) -> String {
+    let is_of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(old) {
+        let (before, after) = (&rest[..at], &rest[at + old.len()..]);
+        let begins = !old.starts_with(|c: char| c.is_ascii_alphanumeric()) || !before.ends_with(|c: char| c.is_ascii_alphanumeric());
+        let is_whole = begins && !after.starts_with(is_of_id);
+        out.extend([before, if is_whole { new } else { old }]);
+        rest = after;
+    }
+    out + rest
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'))
+}
+
+/// The simulator in `/sim/<name>/fhir/...`, with or without a host before it, and what follows the endpoint; a name may have `fhir` in it.
+fn parts(url: &str) -> Option<(&str, &str)> {
     let path = url.find("/sim/").map(|at| &url[at + 5..])?;
-    path.split_once('/')?.1.strip_prefix("fhir")
+    let (sim, rest) = path.split_once('/')?;
+    Some((sim, rest.strip_prefix("fhir")?))
 }
 
 /// `Patient/123` of `http://x/fhir/Patient/123/_history/1`.
@@ -180,49 +275,6 @@ fn align(before: &Value, now: &mut Value) {
     let order: BTreeMap<String, usize> = before["entry"].as_array().into_iter().flatten().enumerate().map(|(n, entry)| (uid(entry), n)).collect();
     if let Some(entries) = now.get_mut("entry").and_then(Value::as_array_mut) {
         entries.sort_by_key(|entry| order.get(&uid(entry)).copied().unwrap_or(usize::MAX));
-    }
-}
-
-/// What no two servers have in common.
-fn is_own(at: &str, name: &str) -> bool {
-    match name {
-        "versionId" | "lastUpdated" => at.ends_with("meta"),
-        "fullUrl" | "link" | "location" | "etag" | "lastModified" | "diagnostics" | "details" | "text" => {
-            at.is_empty() || at.contains("entry") || at.contains("issue")
-        }
-        _ => false,
-    }
-}
-
-fn compare(before: &Value, now: &Value, at: &str, found: &mut Vec<String>) {
-    let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), |v| crate::fhir::id::clip(&v.to_string()));
-    match (before, now) {
-        (Value::Object(a), Value::Object(b)) => {
-            // One that was made for the answer, and that within it.
-            let kind = a.get("type").and_then(Value::as_str).unwrap_or_default();
-            let is_made = matches!(kind, "searchset" | "history" | "batch-response" | "transaction-response");
-            let own_bundle = a.get("resourceType").is_some_and(|t| t == "Bundle") && (at.is_empty() || is_made);
-            let is_statement = at.is_empty() && a.get("resourceType").is_some_and(|t| t == "CapabilityStatement");
-            let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            for name in names {
-                let is_about_server = is_statement && matches!(name.as_str(), "date" | "implementation" | "software");
-                if is_own(at, name) && name != "id" || matches!(name.as_str(), "id" | "meta") && own_bundle || is_about_server {
-                    continue;
-                }
-                let here = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                match (a.get(name), b.get(name)) {
-                    (Some(x), Some(y)) => compare(x, y, &here, found),
-                    (x, y) => found.push(format!("{here} is {} instead of {}", shown(y), shown(x))),
-                }
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().for_each(|(n, (x, y))| compare(x, y, &format!("{at}[{n}]"), found));
-        }
-        _ if before == now => {}
-        // The same place, each of its own endpoint.
-        (Value::String(a), Value::String(b)) if a.starts_with("http") && b.starts_with("http") && below(a).is_some() && below(a) == below(b) => {}
-        _ => found.push(format!("{at} is {} instead of {}", shown(Some(now)), shown(Some(before)))),
     }
 }
 

@@ -120,7 +120,7 @@ fn begin(app: &App, id: &str, who: &Who, body: &Bytes) -> Result<(SimId, Wanted,
     wanted.newest_first = false;
     // What is sent may come to be events of the same simulator, which are not to be sent again.
     wanted.span.1 = wanted.span.1.min(sim.snapshot().last_event().max(sim.settled()));
-    Ok((id, wanted, Replay::to(&base, headers), order.timed))
+    Ok((id, wanted, Replay::to(&base, headers, sim.snapshot().version()), order.timed))
 }
 
 fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: bool, out: &mut Out) -> io::Result<()> {
@@ -176,7 +176,8 @@ fn line(name: &str, event: &Value, done: &Sent) -> Value {
 pub(super) fn once(app: &App, id: &SimId, event: &str, token: Option<String>) -> Result<Option<String>> {
     // Who may press the button may use the endpoint; credentials that were recorded are redacted.
     let headers = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
-    let mut replay = Replay::to(&own(id, &app.options), headers);
+    let version = app.registry.get(id)?.snapshot().version();
+    let mut replay = Replay::to(&own(id, &app.options), headers, version);
     let (event, body) = events::with_bodies(app, id.as_str(), event)?;
     let sent = replay.again(&event, body).map_err(|e| Failure::new(Kind::Internal, e))?;
     match (sent.status, sent.differences.first()) {

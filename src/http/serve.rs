@@ -274,7 +274,9 @@ fn call(
         }
         (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, parsed, version, prefer }.interaction(),
     };
-    let asked = asked.and_then(|asked| if context.at.is_some() && asked.operation() != Operation::Get { Err(past_is_past()) } else { Ok(asked) });
+    // Whatever is wrong with it besides.
+    let is_write = asked.as_ref().map_or(filed, Interaction::operation) != Operation::Get;
+    let asked = if context.at.is_some() && is_write { Err(past_is_past()) } else { asked };
     let is_template = context.sim.id().session() == templates::SESSION;
     let asked = asked.and_then(|asked| if is_template && asked.operation() != Operation::Get { Err(template_stays()) } else { Ok(asked) });
     let bearer = policy::bearer(request, &context.sim, app);

@@ -46,7 +46,7 @@ fn what_was_recorded_is_answered_alike_by_another() {
     // An answer without what there was is another one.
     server.client().put("/api/sims/a__three/faults", &json!([{"match": {"interaction": ["search-type"]}, "preset": "malformed"}])).expect(200);
     let (same, said) = replay(&server, &["a__one", "a__three", "--filter", "interaction=search-type"]);
-    assert!(!same && said.contains("the content is none instead of JSON"), "{said}");
+    assert!(!same && said.contains("the content is none instead of a resource"), "{said}");
 }
 
 #[test]
@@ -111,4 +111,92 @@ fn bodies_are_sent_again_as_they_were() {
     let said = server.client().post("/api/sims/a__one/replay", &json!({"to": "a__three"})).expect(200).text().to_owned();
     assert!(said.contains(r#"{"sent":2,"different":0}"#), "{said}");
     assert_eq!(server.fhir("a__three").get("/Patient/long").json()["name"], long["name"]);
+}
+
+#[test]
+fn what_was_asked_of_the_past_is_not_sent_to_the_present() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__one"), server.client());
+    api.put("/api/sims/a__two", &json!({})).expect(201);
+    let first = fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true})).expect(201).header("x-fhirsim-event").to_owned();
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true, "gender": "male"})).expect(200);
+    let past = server.fhir(&format!("a__one@{first}"));
+    let refused = past.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": false})).expect(405).header("x-fhirsim-event").to_owned();
+    // Whatever is wrong with it besides.
+    for body in ["{bad", r#"{"resourceType":"Patient"}"#] {
+        for method in ["PUT", "PATCH", "POST", "DELETE"] {
+            let reply = past.send(method, "/Patient/p2", &[("content-type", "application/fhir+json")], body.as_bytes()).expect(405);
+            assert_eq!(reply.header("allow"), "GET, HEAD", "{method} {body}");
+        }
+    }
+    let page = api.send("POST", &format!("/sims/a__one/events/{refused}"), &[], b"");
+    assert!(page.status >= 400 && page.text().contains("a moment of the past"), "{}", page.status);
+    assert_eq!(fhir.get("/Patient/p").json()["meta"]["versionId"], "2");
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(!same && said.contains("not sent: it was about a moment of the past"), "{said}");
+    assert_eq!(server.fhir("a__two").get("/Patient/p").json()["active"], true);
+}
+
+#[test]
+fn ids_are_called_as_they_are_there() {
+    let server = TestServer::start();
+    for sim in ["a__one", "a__two"] {
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"settings": {"record": "all"}})).expect(201);
+    }
+    let fhir = server.fhir("a__one");
+    let id = fhir.post("/Patient", &json!({"resourceType": "Patient"})).expect(201).json()["id"].as_str().unwrap().to_owned();
+    let absolute = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": format!("{}/Patient/{id}", fhir.base())}});
+    fhir.post("/Observation", &absolute).expect(201);
+    fhir.get(&format!("/Patient?_id={id}"));
+    fhir.get(&format!("/Observation?patient={id}"));
+    fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], format!("_id={id}").as_bytes()).expect(200);
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": format!("Patient?_id={id}")}}]})).expect(200);
+    server.client().get("/api/sims/a__one/events?interaction=search-type&atLeast=3&wait=30s").expect(200);
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(same && said.contains("6 sent again"), "{said}");
+    let there = server.fhir("a__two");
+    let made = there.ids("/Patient").remove(0);
+    let reference = there.get("/Observation").json()["entry"][0]["resource"]["subject"]["reference"].clone();
+    assert_eq!(reference, format!("{}/Patient/{made}", there.base()));
+    // One id that begins as another is another.
+    server.client().put("/api/sims/a__three", &json!({})).expect(201);
+    let from = server.fhir("a__from");
+    from.put("/Patient/p1", &json!({"resourceType": "Patient", "id": "p1", "identifier": [{"value": "X"}]})).expect(201);
+    server.client().post("/api/sims/a__from/markers", &json!({"name": "m"})).expect(201);
+    from.send("POST", "/Patient", &[("if-none-exist", "identifier=X"), ("content-type", "application/fhir+json")], br#"{"resourceType":"Patient"}"#).expect(200);
+    from.put("/Patient/p10", &json!({"resourceType": "Patient", "id": "p10"})).expect(201);
+    let (_, said) = replay(&server, &["a__from", "a__three", "--filter", "since=marker:m"]);
+    assert!(said.contains("PUT /sim/a__from/fhir/Patient/p10: same"), "{said}");
+}
+
+#[test]
+fn replays_send_what_was_sent_and_go_on() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__one"), server.client());
+    api.put("/api/sims/a__two", &json!({})).expect(201);
+    for n in 0..4 {
+        let headers = [("x-tenant", "a"), ("accept-language", "de"), ("content-type", "application/fhir+json")];
+        fhir.send("PUT", &format!("/Patient/p{n}"), &headers, format!(r#"{{"resourceType":"Patient","id":"p{n}"}}"#).as_bytes()).expect(201);
+    }
+    api.put("/api/sims/a__two/faults", &json!([{"match": {"nth": 2}, "preset": "lost-answer"}])).expect(200);
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(!same && said.contains("different: no answer") && said.contains("4 sent again") && said.contains("1 of 4"), "{said}");
+    let events = api.get("/api/sims/a__two/events?resource=Patient/p3").expect(200).json();
+    let record = api.get(&format!("/api/sims/a__two/events/{}", events["events"][0]["event"].as_str().unwrap())).expect(200).json();
+    assert_eq!((&record["request"]["headers"]["x-tenant"], &record["request"]["headers"]["accept-language"]), (&json!("a"), &json!("de")));
+    // One that was lost is lost again.
+    api.put("/api/sims/a__three", &json!({"settings": {"faults": [{"match": {"nth": 2}, "preset": "lost-answer"}]}})).expect(201);
+    let (same, said) = replay(&server, &["a__two", "a__three"]);
+    assert!(same, "{said}");
+    let (same, said) = replay(&server, &["a__one", "none__x"]);
+    assert!(!same && said.contains("none__x") && !said.contains("404 instead of"), "{said}");
+    // XML is compared, too.
+    for (sim, active) in [("a__x", true), ("a__y", false)] {
+        api.put(&format!("/api/sims/{sim}"), &json!({"settings": {"record": "all"}})).expect(201);
+        server.fhir(sim).put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": active})).expect(201);
+    }
+    let read = server.fhir("a__x").get("/Patient/p?_format=xml").expect(200).header("x-fhirsim-event").to_owned();
+    api.get("/api/sims/a__x/events?interaction=read&wait=30s").expect(200);
+    let (same, said) = replay(&server, &["a__x", "a__y", "--filter", "interaction=read"]);
+    assert!(!same && said.contains("active is false instead of true") && said.contains(&read), "{said}");
 }
