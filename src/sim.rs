@@ -21,6 +21,7 @@ pub mod reindex;
 pub mod retention;
 pub mod sessions;
 pub mod signing;
+mod slot;
 pub mod snapshot;
 pub mod templates;
 pub mod usage;

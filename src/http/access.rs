@@ -65,6 +65,18 @@ impl Who {
     }
 }
 
+impl Who {
+    /// Whether lists show them what a session has.
+    #[must_use]
+    pub fn sees(&self, session: &str, app: &App) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Session(own) => own.eq_ignore_ascii_case(session),
+            Self::Local => !app.registry.sessions().get(session).has_token(),
+        }
+    }
+}
+
 fn needs_token(session: &str) -> Failure {
     let message = format!(
         "session '{}' has a token of its own, which is missing or wrong; send Authorization: Bearer <token>, or give it as the password",

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::clock::EventId;
@@ -28,6 +30,20 @@ pub fn text_of(folder: &Path, file: Option<&String>) -> Option<String> {
     String::from_utf8(fs::read(path).ok()?).ok()
 }
 
+/// Where a file lies, from wherever one looks.
+fn whole_path(folder: &Path, file: &str) -> String {
+    let path = folder.join(file);
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
+}
+
+/// A body for a HAR archive: its text, which is base64 with that as its encoding if it is none; and how long it is.
+fn content_of(folder: &Path, file: Option<&String>) -> (Option<(String, bool)>, u64) {
+    let length = file.and_then(|file| fs::metadata(folder.join(file)).ok()).map_or(0, |found| found.len());
+    let bytes = file.filter(|_| length <= REPEATED_BYTES).and_then(|file| fs::read(folder.join(file)).ok());
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_or_else(|e| (STANDARD.encode(e.as_bytes()), true), |text| (text, false));
+    (bytes.map(text), length)
+}
+
 /// The request for a shell.
 #[must_use]
 pub fn curl(origin: &str, record: &EventRecord, folder: &Path) -> String {
@@ -39,12 +55,20 @@ pub fn curl(origin: &str, record: &EventRecord, folder: &Path) -> String {
     let asks = if method == "HEAD" { "-I".to_owned() } else { format!("-X {method}") };
     let mut out = format!("curl -g {asks} {}", quoted(&format!("{origin}{}", record.request.url)));
     for (name, value) in headers(record) {
-        out.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {value}"))));
+        // One that is empty would be taken out.
+        let header = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
+        out.push_str(&format!(" \\\n  -H {}", quoted(&header)));
     }
-    match (&record.request.body, text_of(folder, record.request.body.as_ref())) {
+    if record.request.body.is_some() && !record.request.headers.contains_key("content-type") {
+        // Else it would be called a form.
+        out.push_str(" \\\n  -H 'content-type:'");
+    }
+    // No argument holds a NUL.
+    let text = text_of(folder, record.request.body.as_ref()).filter(|text| !text.contains('\0'));
+    match (&record.request.body, text) {
         // Not as `--data-binary`: a body that begins with @ would be the name of a file.
         (Some(_), Some(body)) => out.push_str(&format!(" \\\n  --data-raw {}", quoted(&body))),
-        (Some(file), None) => out.push_str(&format!(" \\\n  --data-binary {}", quoted(&format!("@{}", folder.join(file).display())))),
+        (Some(file), None) => out.push_str(&format!(" \\\n  --data-binary {}", quoted(&format!("@{}", whole_path(folder, file))))),
         (None, _) => {}
     }
     out.push('\n');
@@ -60,7 +84,7 @@ pub fn http(origin: &str, record: &EventRecord, folder: &Path) -> String {
     }
     match (&record.request.body, text_of(folder, record.request.body.as_ref())) {
         (Some(_), Some(body)) => out.push_str(&format!("\n{body}\n")),
-        (Some(file), None) => out.push_str(&format!("\n< {}\n", folder.join(file).display())),
+        (Some(file), None) => out.push_str(&format!("\n< {}\n", whole_path(folder, file))),
         (None, _) => {}
     }
     out.push('\n');
@@ -93,17 +117,24 @@ pub fn har_entry(origin: &str, record: &EventRecord, folder: &Path) -> Value {
     let url = format!("{origin}{}", record.request.url);
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let query: Vec<Value> = form_urlencoded::parse(query.as_bytes()).map(|(name, value)| json!({"name": name, "value": value})).collect();
-    let asked = text_of(folder, record.request.body.as_ref());
-    let answered = text_of(folder, record.response.body.as_ref());
+    let (asked, _) = content_of(folder, record.request.body.as_ref());
+    let (answered, size) = content_of(folder, record.response.body.as_ref());
     #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
     let took = record.response.duration_us as f64 / 1_000.0;
     let mut request = json!({"method": record.request.method, "url": url, "httpVersion": "HTTP/1.1", "cookies": [], "headers": listed(&record.request.headers),
         "queryString": query, "headersSize": -1, "bodySize": record.request.body_bytes});
-    if let Some(text) = asked {
+    if let Some((text, is_coded)) = asked {
         request["postData"] = json!({"mimeType": media(&record.request.headers), "text": text});
+        if is_coded {
+            // Of what is posted the format does not know it.
+            request["postData"]["_encoding"] = "base64".into();
+        }
     }
-    let size = answered.as_ref().map_or(0, String::len);
-    let content = json!({"size": size, "mimeType": media(&record.response.headers), "text": answered.unwrap_or_default()});
+    let (text, is_coded) = answered.unwrap_or_default();
+    let mut content = json!({"size": size, "mimeType": media(&record.response.headers), "text": text});
+    if is_coded {
+        content["encoding"] = "base64".into();
+    }
     json!({"startedDateTime": record.instant, "time": took, "request": request, "cache": {}, "timings": {"send": 0, "wait": took, "receive": 0},
         "response": {"status": record.response.status, "statusText": "", "httpVersion": "HTTP/1.1", "cookies": [], "headers": listed(&record.response.headers),
             "content": content, "redirectURL": "", "headersSize": -1, "bodySize": size},

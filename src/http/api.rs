@@ -55,7 +55,7 @@ pub async fn list(request: HttpRequest, who: Who, app: Data<App>, listing: Query
     answer(move || {
         let most = listing.limit.unwrap_or(PAGE).min(MAX_PAGE);
         let session = who.listed(listing.session.clone(), &app)?;
-        let (page, total) = app.registry.list(session.as_deref(), listing.after.as_deref(), most);
+        let (page, total) = app.registry.list(session.as_deref(), &|session| who.sees(session, &app), listing.after.as_deref(), most);
         let next = (page.len() == most && most > 0).then(|| page.last().map(|s| s.id.clone())).flatten();
         let sims: Vec<Value> = page.iter().map(|s| shown(s, &origin, &app)).collect();
         Ok(Answer::json(200, &json!({"total": total, "sims": sims, "next": next})))

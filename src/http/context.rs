@@ -89,6 +89,8 @@ impl SimContext {
         let at = moment.map(|moment| until(moment, &sim)).transpose()?;
         // Of a second or a day that is not over yet, what there is so far.
         let now = EventId::from_u64(EventId::first_of(sim.now_ms() + 1).to_u64() - 1);
+        // What was imported may be ahead of the clock, and so is what comes after it.
+        let now = now.max(sim.snapshot().last_event());
         let at = at.map(|event| if moment.is_some_and(|m| begins(m, &sim).is_ok_and(|begin| begin <= now)) { event.min(now) } else { event });
         if let (Some(event), Some(moment)) = (at, moment)
             && event > now

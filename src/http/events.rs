@@ -391,7 +391,8 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)], None))),
             Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
         }
-        let mut value = shown(&record, &folder)?;
+        let is_inherited = app.registry.get(&id.parse()?)?.is_inherited(event_id(&event)?);
+        let mut value = shown(&record, &folder, is_inherited)?;
         match showing.include.as_deref() {
             None => {}
             Some("bodies") => add_bodies(&mut value, &record, &folder),
@@ -402,9 +403,16 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
     .await
 }
 
-fn shown(record: &EventRecord, folder: &PathBuf) -> Result<Value> {
+fn shown(record: &EventRecord, folder: &PathBuf, is_inherited: bool) -> Result<Value> {
     let mut value = serde_json::to_value(record).unwrap_or_default();
-    value["folder"] = folder.display().to_string().into();
+    // As the list has it.
+    let operation = folder.parent().and_then(|parent| parent.file_name()).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    value["folder"] = if is_inherited { Value::Null } else { format!("fhir/{operation}/{}", record.event).into() };
+    value["operation"] = operation.into();
+    if is_inherited {
+        value["inherited"] = true.into();
+    }
+    value["path"] = std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string().into();
     value["files"] = files(folder)?.into();
     Ok(value)
 }
@@ -419,7 +427,7 @@ fn add_bodies(value: &mut Value, record: &EventRecord, folder: &std::path::Path)
 /// An event with its bodies, and that of the request as it was sent.
 pub(super) fn with_bodies(app: &App, id: &str, event: &str) -> Result<(Value, Vec<u8>)> {
     let (folder, record) = folder(app, id, event)?;
-    let mut value = shown(&record, &folder)?;
+    let mut value = shown(&record, &folder, false)?;
     add_bodies(&mut value, &record, &folder);
     let sent = record.request.body.as_ref().map_or(Ok(Vec::new()), |file| fs::read(folder.join(file)));
     Ok((value, sent.map_err(|e| crate::sim::storage_failure("the body of the event cannot be read", &e))?))

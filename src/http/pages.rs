@@ -16,7 +16,7 @@ use super::events::{self, Asked};
 use super::respond::Answer;
 use super::show::{self, Links, Mark};
 use super::{App, again, context, faults, resend, routes};
-use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, xml};
 use crate::interaction::status;
 use crate::sim::faults::{PRESETS, Rule};
 use crate::sim::registry::Wanted;
@@ -119,7 +119,7 @@ pub async fn index(request: HttpRequest, who: Who, app: Data<App>, part: Query<P
     let origin = context::origin(&request, &app.options);
     page(app, move |app| {
         let session = who.listed(part.session.clone().filter(|s| !s.is_empty()), app)?;
-        let (sims, total) = app.registry.list(session.as_deref(), part.after.as_deref(), SHOWN);
+        let (sims, total) = app.registry.list(session.as_deref(), &|session| who.sees(session, app), part.after.as_deref(), SHOWN);
         let next = (sims.len() == SHOWN).then(|| sims.last().map(|s| s.id.clone())).flatten();
         let shown: Vec<Value> = sims
             .iter()
@@ -184,7 +184,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
             "query": query(filters.iter().cloned()),
             // Only of a page that shows the newest.
             "stream": asked.before.is_none().then(|| format!("/api/sims/{id}/stream?{}", query(filters.iter().filter(|(name, _)| *name != "since").cloned()))),
-            "filtered": !filters.is_empty(), "asked": form(filters),
+            "filtered": !filters.is_empty(), "more_asked": filters.iter().any(|(name, _)| matches!(*name, "operation" | "client" | "trace" | "until" | "response")), "asked": form(filters),
             "settings": changed(&summary.profile.settings), "rules": crate::fhir::raw::pretty(&json!(summary.profile.settings.faults).to_string()), "faults": summary.profile.settings.faults.iter().map(|f| json!(f).to_string()).collect::<Vec<_>>(),
             "snapshots": snapshots, "presets": presets, "exports": super::bulk::listed(&sim, app)});
         Ok(app.pages.render(200, "sim.html", values))
@@ -198,7 +198,7 @@ fn query<'n>(pairs: impl Iterator<Item = (&'n str, String)>) -> String {
 
 /// The fields of the form, as they were filled in.
 fn form(filters: Vec<(&'static str, String)>) -> Value {
-    let mut fields = json!({"interaction": "", "type": "", "resource": "", "status": "", "since": "", "request": ""});
+    let mut fields = json!({"interaction": "", "type": "", "resource": "", "status": "", "since": "", "request": "", "operation": "", "client": "", "trace": "", "until": "", "response": ""});
     for (name, value) in filters {
         fields[name] = value.into();
     }
@@ -291,7 +291,10 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
             |file: Option<&String>, text: &Value, marks: &[Mark]| file.zip(text.as_str()).and_then(|(file, text)| show::body(file, text, marks, links));
         values["request_shown"] = json!(coloured(record.request.body.as_ref(), &values["request_body"], &marks));
         values["response_shown"] = json!(coloured(record.response.body.as_ref(), &values["response_body"], &[]));
-        values["narrative"] = json!(values["request_body"].as_str().and_then(|text| serde_json::from_str(text).ok()).as_ref().and_then(narrative));
+        let version = sim.profile().version();
+        let as_json = |text: &str| if text.trim_start().starts_with('<') { xml::from_xml(text.as_bytes(), version).ok() } else { Some(text.to_owned()) };
+        let sent: Option<Value> = values["request_body"].as_str().and_then(as_json).and_then(|text: String| serde_json::from_str(&text).ok());
+        values["narrative"] = json!(sent.as_ref().and_then(narrative));
         values["sim"] = id.into();
         values["folder"] = folder.display().to_string().into();
         values["files"] = files.into();

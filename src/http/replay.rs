@@ -11,15 +11,14 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
-use super::outbound;
 use self::compare::compare;
+use super::outbound;
 use crate::fhir::raw::quote;
 use crate::fhir::{FhirVersion, xml};
 
 /// Headers of a recorded request that are of its connection, or of its body as it was packed.
-const OF_CONNECTION: [&str; 10] = [
-    "host", "connection", "content-length", "content-encoding", "transfer-encoding", "accept-encoding", "expect", "te", "upgrade", "keep-alive",
-];
+const OF_CONNECTION: [&str; 10] =
+    ["host", "connection", "content-length", "content-encoding", "transfer-encoding", "accept-encoding", "expect", "te", "upgrade", "keep-alive"];
 /// Headers of an answer that are compared: what kind of content it is, and whether there is a version, a place.
 const COMPARED: [&str; 4] = ["content-type", "etag", "location", "last-modified"];
 /// An id of so many characters is no word of another meaning.
@@ -116,9 +115,10 @@ impl Replay {
             differences.push(format!("status {} instead of {}", answered.status, response["status"]));
         }
         differences.extend(COMPARED.iter().filter_map(|name| header_differs(name, response["headers"][*name].as_str(), header(name))));
-        let parsed = |text: &str| match text.trim_start().starts_with('<') {
-            true => xml::from_xml(text.as_bytes(), self.version).ok().and_then(|json| serde_json::from_str::<Value>(&json).ok()),
-            false => serde_json::from_str::<Value>(text).ok(),
+        let version = self.version;
+        let parsed = |text: &str| {
+            let converted = if text.trim_start().starts_with('<') { Some(xml::from_xml(text.as_bytes(), version).ok()?) } else { None };
+            serde_json::from_str::<Value>(converted.as_deref().unwrap_or(text)).ok()
         };
         match (response["text"].as_str().and_then(parsed), parsed(&answered.text)) {
             (Some(before), Some(mut now)) => {
@@ -214,12 +214,14 @@ impl Answered {
     }
 }
 
-/// Whether nobody is there to answer: then the others need not be sent.
+/// Whether nobody is there to answer: then the others need not be sent. A connection that ends is another thing.
 fn is_nobody(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     match error {
-        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        ureq::Error::HostNotFound | ureq::Error::BadUri(_) => true,
-        _ => false,
+        ureq::Error::Io(error) => !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof),
+        ureq::Error::Protocol(_) => false,
+        ureq::Error::Timeout(during) => matches!(during, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+        _ => true,
     }
 }
 

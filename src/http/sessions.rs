@@ -64,7 +64,7 @@ impl Asked {
 }
 
 fn shown(name: &str, session: &Session, app: &App) -> Value {
-    let (_, simulators) = app.registry.list(Some(name), None, 0);
+    let (_, simulators) = app.registry.list(Some(name), &|_| true, None, 0);
     json!({"session": name, "hasToken": session.has_token(), "protects": session.protects, "expires": session.expires, "simulators": simulators})
 }
 

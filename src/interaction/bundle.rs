@@ -235,7 +235,7 @@ fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Sn
     let mut renames = Renames::new(snapshot.definitions());
     for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
-            renames.add(full_url, identity.renamed(entry.method, snapshot)).map_err(|f| f.within(&named(at)))?;
+            renames.add(full_url, &identity.renamed(entry.method, snapshot)).map_err(|f| f.within(&named(at)))?;
         }
     }
     let mut asked = FxHashSet::default();

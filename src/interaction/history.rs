@@ -13,9 +13,9 @@ use crate::fhir::reference::Reference;
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, instant};
 use crate::index::Span;
-use crate::search::{Cursor, membership};
 use crate::search::param::Prefix;
 use crate::search::parse::{DEFAULT_COUNT, MAX_COUNT};
+use crate::search::{Cursor, membership};
 use crate::sim::Snapshot;
 use crate::version::{Change, Version};
 
@@ -209,14 +209,13 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
         let text = if subset.is_partial() { subset.of(text, type_name, snapshot.definitions()).into() } else { std::borrow::Cow::from(text) };
         (format!(",\"resource\":{text}"), if version.id.0 == 1 { 201 } else { 200 })
     };
+    // STU3 has no code for it, <https://hl7.org/fhir/STU3/valueset-http-verb.html>.
+    let is_known = version.change != Change::Patch || snapshot.version() != FhirVersion::Stu3;
+    let method = if is_known { version.change.method() } else { Change::Update.method() };
     Ok(format!(
         "{{\"fullUrl\":{}{resource},\"request\":{{\"method\":\"{}\",\"url\":{}}},\"response\":{{\"status\":{},\"etag\":{},\"lastModified\":\"{}\"}}}}",
         quote(&format!("{}/{type_name}/{id}", env.base)),
-        match version.change {
-            // STU3 has no such code, <https://hl7.org/fhir/STU3/valueset-http-verb.html>.
-            Change::Patch if snapshot.version() == FhirVersion::Stu3 => Change::Update.method(),
-            change => change.method(),
-        },
+        method,
         quote(&url),
         quote(&status::line(code)),
         quote(&subject.etag().unwrap_or_default()),

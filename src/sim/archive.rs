@@ -14,8 +14,9 @@ use super::registry::Registry;
 use crate::clock::{EventId, instant};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::simdb::EventRecord;
 use crate::simdb::SimId;
-use crate::simdb::event::is_file_name;
+use crate::simdb::event::{DATE, RECORD, is_file_name};
 use crate::simdb::event_index::Filter;
 use crate::version::Operation;
 
@@ -23,6 +24,10 @@ use crate::version::Operation;
 const MAX_BYTES: u64 = 16 << 30;
 /// Most files in an archive.
 const MAX_FILES: u64 = 20_000_000;
+/// How far ahead of the clock an event may be, in milliseconds.
+const LATEST_MS: i64 = 24 * 60 * 60 * 1_000;
+/// The greatest number of an event or a version: all that JSON readers can count to.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The greatest file that is no event's.
 const MAX_OWN: u64 = 16 << 20;
 /// How hard to compress; the default of the format.
@@ -95,7 +100,7 @@ impl Registry {
             settings: super::Settings::default(),
         };
         let staged = self.stage(id, &empty).map_err(failed)?;
-        let unpacked = unpack(from, &staged).and_then(|counted| self.place(id, &staged).map(|()| counted));
+        let unpacked = unpack(from, &staged, self.clock().now_ms().saturating_add(LATEST_MS)).and_then(|counted| self.place(id, &staged).map(|()| counted));
         if unpacked.is_err() {
             let _ = fs::remove_dir_all(&staged);
         }
@@ -104,7 +109,7 @@ impl Registry {
 }
 
 /// Unpacks an archive into the directory of a simulator that is still to be put into its place.
-fn unpack(from: impl Read, staged: &Path) -> Result<Counted, Failure> {
+fn unpack(from: impl Read, staged: &Path, latest_ms: i64) -> Result<Counted, Failure> {
     let broken =
         |e: &dyn std::fmt::Display| Failure::new(Kind::Malformed, format!("the archive cannot be read: {e}; it is a .tar.zst that an export has made"));
     let decoder = zstd::Decoder::new(from).map_err(|e| broken(&e))?;
@@ -145,19 +150,50 @@ fn unpack(from: impl Read, staged: &Path) -> Result<Counted, Failure> {
             Place::Event(operation, event, name) => {
                 let here = staged.join("fhir").join(operation.directory()).join(event.to_string());
                 if folder != here {
+                    proven_event(&folder, latest_ms)?;
                     counted.events += 1;
                     fs::create_dir_all(&here).map_err(|e| super::storage_failure("the archive cannot be unpacked", &e))?;
                     folder = here;
                 }
-                File::create_new(folder.join(name)).and_then(|mut file| io::copy(&mut entry, &mut file)).map(drop)
+                match File::create_new(folder.join(name)) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(refused("twice")),
+                    made => made.and_then(|mut file| io::copy(&mut entry, &mut file)).map(drop),
+                }
             }
         };
         written.map_err(|e| super::storage_failure(&format!("'{shown}' cannot be unpacked"), &e))?;
     }
+    proven_event(&folder, latest_ms)?;
     if described {
         Ok(counted)
     } else {
         Err(Failure::new(Kind::Invalid, "the archive has no sim.json: it is none of a simulator, or was cut short; nothing was made"))
+    }
+}
+
+/// Proves the folder of an event, if there is one: it is called as its record says, holds nothing that the record does not name, and has no
+/// number from which one cannot count on. What is damaged otherwise is set aside when the simulator is opened.
+fn proven_event(folder: &Path, latest_ms: i64) -> Result<(), Failure> {
+    let (Some(name), Ok(bytes)) = (folder.file_name().map(|name| name.to_string_lossy().into_owned()), fs::read(folder.join(RECORD))) else { return Ok(()) };
+    let refused = |why: String| Err(Failure::new(Kind::Invalid, format!("the archive's event {name} {why}; nothing was made")));
+    let Ok(record) = serde_json::from_slice::<EventRecord>(&bytes) else { return Ok(()) };
+    if record.event != name {
+        return refused(format!("is called '{}' in its {RECORD}", clip(&record.event)));
+    }
+    if record.event.parse::<EventId>().is_ok_and(|event| event.millis() > latest_ms) {
+        return refused("is more than a day ahead of this server's clock".to_owned());
+    }
+    if record.sequence > MAX_NUMBER || record.resources.iter().any(|resource| resource.version_id > MAX_NUMBER) {
+        return refused(format!("has a number greater than {MAX_NUMBER}"));
+    }
+    let named = |file: &str| {
+        let of_record = [&record.request.body, &record.response.body].into_iter().flatten().any(|body| body == file);
+        file == RECORD || file == DATE || of_record || record.resources.iter().any(|resource| resource.file.as_deref() == Some(file))
+    };
+    let files = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    match files.into_iter().find(|file| !named(file)) {
+        Some(file) => refused(format!("holds '{}', which its {RECORD} does not name", clip(&file))),
+        None => Ok(()),
     }
 }
 

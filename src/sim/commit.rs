@@ -23,7 +23,7 @@ use super::usage::Usage;
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::query::Keys;
-use crate::simdb::event::{RECORD, java_date};
+use crate::simdb::event::{DATE, RECORD, java_date};
 use crate::simdb::event_index::{EventIndex, Row};
 use crate::simdb::journal::{Journal, Ticket};
 use crate::simdb::layout::file_name;
@@ -352,7 +352,7 @@ impl Sim {
             }
         }
         files.extend(response_file);
-        files.push(File { name: "date.ser", bytes: &date });
+        files.push(File { name: DATE, bytes: &date });
         event_folder(&self.store.dir, stamp.operation, stamp.event, &files).map_err(|e| storage_failure("the event cannot be written", &e))?;
         let ticket = self.journal.append(&self.store.sim, stamp.operation, stamp.event, &files).map_err(|e| {
             let _ = std::fs::remove_dir_all(self.store.dir.event(stamp.operation, stamp.event));
@@ -416,7 +416,7 @@ impl Sim {
         let mut files = vec![File { name: RECORD, bytes: &json }];
         files.extend(request_body.map(|(name, bytes)| File { name, bytes }));
         files.extend(body.map(|(name, bytes)| File { name, bytes }));
-        files.push(File { name: "date.ser", bytes: &date });
+        files.push(File { name: DATE, bytes: &date });
         let written = self.undisturbed(|| {
             // Emptied or deleted meanwhile: its directory is another's now.
             if self.gone.load(Ordering::Acquire) { Ok(false) } else { event_folder(&self.store.dir, Operation::Get, event, &files).map(|_| true) }

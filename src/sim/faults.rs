@@ -2,6 +2,7 @@
 //! number of requests that fitted before, so that the same requests in the same order fare the same.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -276,7 +277,12 @@ impl Rule {
         let any = |list: &[String], value: &str| list.is_empty() || list.iter().any(|v| v.eq_ignore_ascii_case(value));
         let parameter = |named: &Named| request.parameters.iter().any(|(n, v)| *n == named.name && named.value.as_ref().is_none_or(|wanted| wanted == v));
         let header = |named: &Named| (request.header)(&named.name).is_some_and(|v| named.value.as_ref().is_none_or(|wanted| *wanted == v));
-        any(&m.interaction, request.interaction)
+        let is_read = request.interaction.starts_with("search") || request.interaction.starts_with("history");
+        // What would do nothing to a request does not befall it.
+        let effect = self.effect();
+        (effect.bundle.is_none() || is_read)
+            && (!effect.stale || is_read || matches!(request.interaction, "read" | "vread"))
+            && any(&m.interaction, request.interaction)
             && any(&m.method, request.method)
             && (m.type_name.is_empty() || request.type_name.is_some_and(|t| m.type_name.iter().any(|wanted| wanted == t)))
             && m.parameter.as_ref().is_none_or(parameter)
@@ -328,6 +334,14 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
             None if rule.effect == Effect::default() => return bad(format!("it has no effect; give one, or a preset: {}", names.join(", "))),
             _ => {}
         }
+        let idle = Effect { retry_after: None, performed: false, text: None, code: None, ..rule.effect() };
+        if idle == Effect::default() {
+            return bad("retryAfter, performed, text and code are about the status, or the connection, that the effect has to have, too".to_owned());
+        }
+        let is_code = |code: &String| !code.is_empty() && code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        if let Some(code) = rule.effect.code.iter().find(|code| !is_code(code)) {
+            return bad(format!("code '{}' is none of http://hl7.org/fhir/issue-type, such as transient", clip(code)));
+        }
         let name = rule.named(at);
         if rules[..at].iter().enumerate().any(|(other, rule)| rule.named(other) == name) {
             return bad(format!("another is called '{}', too; each needs a name of its own, by which it is counted", clip(&name)));
@@ -369,9 +383,9 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
 /// The methods of requests.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// How many requests have fitted each rule so far.
-#[derive(Debug, Default)]
-pub struct Counts(Mutex<HashMap<String, u64>>);
+/// How many requests have fitted each rule so far. They belong to the name of a simulator, as its log does.
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Mutex<HashMap<String, u64>>>);
 
 impl Counts {
     /// Begins anew: the rules are others.

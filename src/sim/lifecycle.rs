@@ -19,12 +19,11 @@ use serde_json::Value;
 use super::base::Base;
 use super::commit::Sim;
 use super::dispose;
-use super::faults::Counts;
-use super::log::RequestLog;
 use super::order::InOrder;
 use super::past::Past;
 use super::profile::{Profile, Settings};
-use super::registry::{Shared, Slot};
+use super::registry::Shared;
+use super::slot::Slot;
 use super::snapshot::{Snapshot, Store};
 use crate::clock::{Clock, EventId};
 use crate::fhir::{Definitions, VersionId, instant};
@@ -235,7 +234,7 @@ impl Sim {
             saved: Mutex::new(EventId::ZERO),
             gone: AtomicBool::new(false),
             order: InOrder::default(),
-            log: RequestLog::default(),
+            log: slot.log.clone(),
             events,
             feed: slot.feed.clone(),
             usage: slot.usage.clone(),
@@ -244,7 +243,7 @@ impl Sim {
             retained_ms: AtomicI64::new(shared.clock.now_ms()),
             exports: RwLock::default(),
             exporting: AtomicUsize::new(0),
-            faults: Counts::default(),
+            faults: slot.faults.clone(),
         });
         if sim.finish_forgetting(&shared.boot)? {
             tracing::warn!(sim = %id, "removed the rest of what was to be forgotten when the last server ended");

@@ -1,6 +1,7 @@
 //! The request log: the newest exchanges of a simulator that wrote nothing, in memory.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -40,10 +41,10 @@ pub struct LogEntry {
     pub authorization: Option<Value>,
 }
 
-/// A bounded log.
-#[derive(Debug, Default)]
+/// A bounded log. It belongs to the name of a simulator: a snapshot or a clone does not end it, and its numbers go on.
+#[derive(Clone, Debug, Default)]
 pub struct RequestLog {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +114,11 @@ impl RequestLog {
         }
         state.entries.push_back(entry);
         state.count
+    }
+
+    /// Forgets the entries; numbers go on.
+    pub fn forget(&self) {
+        self.state.lock().entries = VecDeque::new();
     }
 
     /// The newest `most` entries, newest first.

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,8 +21,8 @@ use super::lifecycle::summary_file;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
 use super::sessions::Sessions;
+use super::slot::Slot;
 use super::templates::Templates;
-use super::usage::Usage;
 use crate::clock::{Clock, instant};
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::simdb::journal::{Durability, Journal};
@@ -69,16 +68,6 @@ pub struct Registry {
     pub(super) templates: Templates,
     /// Held as long as this server owns the directory.
     _lock: File,
-}
-
-pub(super) struct Slot {
-    pub(super) id: SimId,
-    pub(super) open: ArcSwapOption<Sim>,
-    /// Held while the simulator is opened, closed or deleted.
-    gate: Mutex<()>,
-    used_ms: AtomicI64,
-    pub(super) feed: Feed,
-    pub(super) usage: Usage,
 }
 
 /// What a new simulator shall be; absent is the default, or stays as it is.
@@ -434,6 +423,8 @@ impl Registry {
         fs::rename(staged, &trash)?;
         remove_in_background(trash);
         slot.usage.clear();
+        slot.log.forget();
+        slot.faults.clear();
         slot.feed.tell(|| Happening::Reset);
         self.shared.journal.barrier()
     }
@@ -492,9 +483,9 @@ impl Registry {
 
     /// A page of the list, by name, after the name `after`; of one session if given. Opens no simulator.
     #[must_use]
-    pub fn list(&self, session: Option<&str>, after: Option<&str>, most: usize) -> (Vec<Summary>, usize) {
-        let slots: Vec<Arc<Slot>> =
-            self.sims.read().values().filter(|s| session.is_none_or(|session| s.id.session().eq_ignore_ascii_case(session))).cloned().collect();
+    pub fn list(&self, session: Option<&str>, sees: &dyn Fn(&str) -> bool, after: Option<&str>, most: usize) -> (Vec<Summary>, usize) {
+        let is_asked = |s: &&Arc<Slot>| session.is_none_or(|session| s.id.session().eq_ignore_ascii_case(session));
+        let slots: Vec<Arc<Slot>> = self.sims.read().values().filter(is_asked).filter(|s| sees(s.id.session())).cloned().collect();
         let total = slots.len();
         let from = after.map(str::to_ascii_lowercase);
         let rest = slots.into_iter().filter(|s| from.as_ref().is_none_or(|from| s.id.key() > *from));
@@ -562,25 +553,6 @@ impl Registry {
             }
         }
         self.shared.journal.close();
-    }
-}
-
-impl Slot {
-    pub(super) fn new(id: SimId) -> Self {
-        Self { id, open: ArcSwapOption::empty(), gate: Mutex::new(()), used_ms: AtomicI64::new(0), feed: Feed::default(), usage: Usage::default() }
-    }
-
-    /// Closes the simulator unless a request holds it: then it stays open, for two writers must never be.
-    fn close_if_unused(&self) {
-        let _gate = self.gate.lock();
-        if let Some(sim) = self.open.swap(None) {
-            if Arc::strong_count(&sim) == 1 {
-                sim.end_writes();
-                sim.undisturbed(|| sim.leave_tail());
-            } else {
-                self.open.store(Some(sim));
-            }
-        }
     }
 }
 

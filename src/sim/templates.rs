@@ -44,7 +44,7 @@ impl Registry {
     /// # Errors
     /// The directory cannot be read.
     pub fn templates(&self) -> Result<Vec<String>, Failure> {
-        let (made, _) = self.list(Some(SESSION), None, usize::MAX);
+        let (made, _) = self.list(Some(SESSION), &|_| true, None, usize::MAX);
         let mut names: Vec<String> = made.into_iter().map(|summary| summary.name).collect();
         let dir = self.templates.dir.lock().clone();
         if let Some(dir) = &dir {

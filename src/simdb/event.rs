@@ -10,6 +10,8 @@ use crate::version::Change;
 
 /// The name of the record in an event folder.
 pub const RECORD: &str = "event.json";
+/// The name of the file that tells its instant to NIST Toolkit.
+pub const DATE: &str = "date.ser";
 
 /// The names that interactions have in events: FHIR's, those of operations, our own for a Bundle that restores histories, and
 /// that of what was no request.

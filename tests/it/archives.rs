@@ -110,7 +110,7 @@ fn archives_with_tricks_make_nothing() {
         (vec![("sim.json", Regular, b"{}")], "the sim.json of the archive cannot be used"),
         (vec![("sim.json", Regular, version.as_bytes())], "unknown FHIR version 'R9'"),
         (vec![("sim.json", Regular, built.as_bytes())], "builds on what is not in the archive"),
-        (vec![("sim.json", Regular, own), (event, Regular, b"{}"), (event, Regular, b"{}")], "cannot be unpacked"),
+        (vec![("sim.json", Regular, own), (event, Regular, b"{}"), (event, Regular, b"{}")], "twice"),
     ] {
         let refused = import(&server, "a__b", &packed(&entries)).refusal();
         assert!(refused.contains(said), "{said}: {refused}");
@@ -160,4 +160,64 @@ fn a_record_cannot_lead_out_of_its_folder() {
         server.fhir(sim).get("/Patient/1");
         assert!(server.simdb().join("a__victim/sim.json").exists(), "{lead}");
     }
+}
+
+/// An archive with one event, changed.
+fn changed(server: &TestServer, change: impl Fn(&mut Vec<(String, Vec<u8>)>)) -> Vec<u8> {
+    let archive = server.client().get("/api/sims/a__source/archive").expect(200).bytes;
+    let mut tar = tar::Archive::new(zstd::Decoder::new(&archive[..]).unwrap());
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        files.push((path, bytes));
+    }
+    change(&mut files);
+    let entries: Vec<(&str, tar::EntryType, &[u8])> = files.iter().map(|(path, bytes)| (path.as_str(), tar::EntryType::Regular, &bytes[..])).collect();
+    packed(&entries)
+}
+
+#[test]
+fn events_that_no_export_has_written_make_nothing() {
+    let server = TestServer::start();
+    put(&server.fhir("a__source"), "1", "One");
+    let edit = |files: &mut Vec<(String, Vec<u8>)>, change: &dyn Fn(&mut Value)| {
+        let (_, bytes) = files.iter_mut().find(|(path, _)| path.ends_with("event.json")).unwrap();
+        let mut record: Value = serde_json::from_slice(bytes).unwrap();
+        change(&mut record);
+        *bytes = record.to_string().into_bytes();
+    };
+    let renamed = |files: &mut Vec<(String, Vec<u8>)>, event: &str| {
+        for (path, _) in files.iter_mut().filter(|(path, _)| path.starts_with("fhir/")) {
+            let name = path.rsplit('/').next().unwrap().to_owned();
+            *path = format!("fhir/PUT/{event}/{name}");
+        }
+        edit(files, &|record| record["event"] = json!(event));
+    };
+    let folder =
+        |files: &Vec<(String, Vec<u8>)>| files.iter().find(|(path, _)| path.ends_with("event.json")).unwrap().0.trim_end_matches("/event.json").to_owned();
+    let bad: [(&str, Vec<u8>); 6] = [
+        ("does not name", changed(&server, |files| files.push((format!("{}/zero.bin", folder(files)), vec![0; 1 << 20])))),
+        ("twice", changed(&server, |files| files.push((format!("{}/event.json", folder(files)), b"{}".to_vec())))),
+        ("is called '2025_01_01_00_00_00_000'", changed(&server, |files| edit(files, &|record| record["event"] = json!("2025_01_01_00_00_00_000")))),
+        ("ahead of this server's clock", changed(&server, |files| renamed(files, "9999_12_31_23_59_59_999_999"))),
+        ("a number greater", changed(&server, |files| edit(files, &|record| record["sequence"] = json!(u64::MAX)))),
+        ("a number greater", changed(&server, |files| edit(files, &|record| record["resources"][0]["versionId"] = json!(u64::MAX)))),
+    ];
+    for (why, archive) in bad {
+        let refused = import(&server, "a__bad", &archive).expect(400).refusal();
+        assert!(refused.contains(why) && refused.contains("nothing was made"), "{why}: {refused}");
+        server.client().get("/api/sims/a__bad").expect(404);
+    }
+    // Some hours ahead, it goes on from there, and can be looked back to.
+    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 5 * 3_600;
+    let instant = chrono::DateTime::from_timestamp(ahead.cast_signed(), 0).unwrap().format("%Y_%m_%d_%H_%M_%S_000").to_string();
+    import(&server, "a__ahead", &changed(&server, |files| renamed(files, &instant))).expect(201);
+    let fhir = server.fhir("a__ahead");
+    let event = fhir.put("/Patient/2", &json!({"resourceType": "Patient", "id": "2"})).expect(201).header("x-fhirsim-event").to_owned();
+    assert!(event > instant);
+    assert_eq!(server.fhir(&format!("a__ahead@{event}")).get("/Patient").expect(200).json()["total"], 2);
+    assert_eq!(server.fhir(&format!("a__ahead@{instant}")).get("/Patient").expect(200).json()["total"], 1);
 }

@@ -178,3 +178,60 @@ fn the_api_and_the_pages_show_events() {
     api.get("/nowhere").expect(404);
     api.get("/sims/none__here").expect(404);
 }
+
+#[test]
+fn what_is_printed_is_the_request() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let api = server.client();
+    api.put("/api/sims/a__b", &json!({"settings": {"record": "all"}})).expect(201);
+    let as_what = |event: &str, what: &str| api.get(&format!("/api/sims/a__b/events/{event}?as={what}")).expect(200);
+    // A content of any bytes.
+    let bytes = b"\x89PNG\xff\xfe";
+    let reply = fhir.send("POST", "/Binary", &[("content-type", "image/png"), ("x-empty", "")], bytes).expect(201);
+    let (event, id) = (reply.header("x-fhirsim-event").to_owned(), reply.json()["id"].as_str().unwrap().to_owned());
+    let curl = as_what(&event, "curl").text().to_owned();
+    let file = curl.split("--data-binary '@").nth(1).unwrap().split('\'').next().unwrap();
+    assert!(std::path::Path::new(file).is_absolute() && std::fs::read(file).unwrap() == bytes, "{curl}");
+    assert!(curl.contains("-H 'x-empty;'"), "{curl}");
+    let har = as_what(&event, "har").json();
+    let posted = &har["log"]["entries"][0]["request"]["postData"];
+    assert_eq!((&posted["text"], &posted["_encoding"]), (&json!("iVBOR//+"), &json!("base64")), "{posted}");
+    let nul = fhir.send("POST", "/Binary", &[("content-type", "text/plain")], b"\0\x01binary").expect(201).header("x-fhirsim-event").to_owned();
+    assert!(as_what(&nul, "curl").text().contains("--data-binary '@"));
+    let read = fhir.send("GET", &format!("/Binary/{id}"), &[("accept", "image/png")], b"").expect(200).header("x-fhirsim-event").to_owned();
+    api.get("/api/sims/a__b/events?interaction=read&wait=30s").expect(200);
+    let content = as_what(&read, "har").json()["log"]["entries"][0]["response"]["content"].clone();
+    assert_eq!((&content["size"], &content["encoding"]), (&json!(6), &json!("base64")));
+    // Without a Content-Type it is taken as FHIR JSON: curl must not call it a form.
+    let raw = b"POST /sim/a__b/fhir/Patient HTTP/1.1\r\nHost: x\r\nContent-Length: 26\r\nConnection: close\r\n\r\n{\"resourceType\":\"Patient\"}";
+    let mut stream = std::net::TcpStream::connect(server.url().strip_prefix("http://").unwrap()).unwrap();
+    std::io::Write::write_all(&mut stream, raw).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let event = answer.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("x-fhirsim-event: ").map(str::to_owned)).unwrap();
+    assert!(as_what(&event, "curl").text().contains("-H 'content-type:'"), "{answer}");
+}
+
+#[test]
+fn a_snapshot_ends_neither_the_log_nor_the_counts_of_faults() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    api.put("/api/sims/a__b/faults", &json!([{"match": {"interaction": ["read"], "nth": 3}, "preset": "unavailable"}]));
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    api.put("/api/sims/a__b/faults", &json!([{"match": {"interaction": ["read"], "nth": 3}, "preset": "unavailable"}])).expect(200);
+    let ids: Vec<String> = (0..2).map(|_| fhir.get("/Patient/p").expect(200).header("x-fhirsim-event").to_owned()).collect();
+    api.post("/api/sims", &json!({"id": "a__clone", "from": "a__b"})).expect(201);
+    let third = fhir.get("/Patient/p").expect(503).header("x-fhirsim-event").to_owned();
+    let logged = api.get("/api/sims/a__b/log").json()["entries"].as_array().unwrap().iter().map(|e| e["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(logged, [third, ids[1].clone(), ids[0].clone()]);
+    // What a clone inherits says so wherever it is shown.
+    let listed = api.get("/api/sims/a__clone/events?order=asc&limit=1").json()["events"][0].clone();
+    let one = api.get(&format!("/api/sims/a__clone/events/{}", listed["event"].as_str().unwrap())).json();
+    for name in ["inherited", "operation", "folder"] {
+        assert_eq!(one[name], listed[name], "{name}");
+    }
+    assert_eq!(one["inherited"], true);
+    api.post("/api/sims/a__b/reset", &json!({})).expect(200);
+    assert_eq!(api.get("/api/sims/a__b/log").json()["entries"], json!([]));
+}

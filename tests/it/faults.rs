@@ -206,3 +206,25 @@ fn connections_end_as_the_rules_say() {
     server.stop();
     assert!(begun.elapsed() < Duration::from_secs(8));
 }
+
+#[test]
+fn a_fault_has_an_effect_or_does_not_befall() {
+    let server = TestServer::start();
+    let (fhir, api) = (server.fhir("a__b"), server.client());
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+    for effect in
+        [json!({"retryAfter": 5}), json!({"performed": true}), json!({"text": "x"}), json!({"code": "bogus"}), json!({"status": 500, "code": "bogus code!"})]
+    {
+        let refused = api.put("/api/sims/a__b/faults", &json!([{"effect": effect}])).expect(400).refusal();
+        assert!(refused.contains("the effect has to have") || refused.contains("issue-type"), "{refused}");
+    }
+    set(&server, &json!([{"match": {"nth": 1}, "preset": "duplicate-entry"}, {"match": {"nth": 1}, "preset": "stale-read"}]));
+    fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true})).expect(200);
+    let stale = fhir.get("/Patient/p").expect(200);
+    assert_eq!(stale.json()["meta"]["versionId"], "1");
+    assert_eq!(fhir.get("/Patient").json()["entry"].as_array().unwrap().len(), 2);
+    let log = api.get("/api/sims/a__b/log").json();
+    assert_eq!((&log["entries"][0]["fault"], &log["entries"][1]["fault"]), (&json!("duplicate-entry-0"), &json!("stale-read-1")));
+    let put = api.get("/api/sims/a__b/events?limit=1").json()["events"][0].clone();
+    assert_eq!((&put["interaction"], &put["fault"]), (&json!("update"), &Value::Null));
+}

@@ -145,12 +145,14 @@ fn ids_are_called_as_they_are_there() {
     }
     let fhir = server.fhir("a__one");
     let id = fhir.post("/Patient", &json!({"resourceType": "Patient"})).expect(201).json()["id"].as_str().unwrap().to_owned();
-    let absolute = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": format!("{}/Patient/{id}", fhir.base())}});
+    let absolute =
+        json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": format!("{}/Patient/{id}", fhir.base())}});
     fhir.post("/Observation", &absolute).expect(201);
     fhir.get(&format!("/Patient?_id={id}"));
     fhir.get(&format!("/Observation?patient={id}"));
     fhir.send("POST", "/Patient/_search", &[("content-type", "application/x-www-form-urlencoded")], format!("_id={id}").as_bytes()).expect(200);
-    fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": format!("Patient?_id={id}")}}]})).expect(200);
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": format!("Patient?_id={id}")}}]}))
+        .expect(200);
     server.client().get("/api/sims/a__one/events?interaction=search-type&atLeast=3&wait=30s").expect(200);
     let (same, said) = replay(&server, &["a__one", "a__two"]);
     assert!(same && said.contains("6 sent again"), "{said}");
@@ -163,7 +165,8 @@ fn ids_are_called_as_they_are_there() {
     let from = server.fhir("a__from");
     from.put("/Patient/p1", &json!({"resourceType": "Patient", "id": "p1", "identifier": [{"value": "X"}]})).expect(201);
     server.client().post("/api/sims/a__from/markers", &json!({"name": "m"})).expect(201);
-    from.send("POST", "/Patient", &[("if-none-exist", "identifier=X"), ("content-type", "application/fhir+json")], br#"{"resourceType":"Patient"}"#).expect(200);
+    from.send("POST", "/Patient", &[("if-none-exist", "identifier=X"), ("content-type", "application/fhir+json")], br#"{"resourceType":"Patient"}"#)
+        .expect(200);
     from.put("/Patient/p10", &json!({"resourceType": "Patient", "id": "p10"})).expect(201);
     let (_, said) = replay(&server, &["a__from", "a__three", "--filter", "since=marker:m"]);
     assert!(said.contains("PUT /sim/a__from/fhir/Patient/p10: same"), "{said}");

@@ -185,3 +185,20 @@ fn nothing_survives_the_end_of_a_session_and_no_end_comes_too_early() {
     assert!(api.put("/api/sessions/blue", &json!({"expires": "9999-01-01T00:00:00Z"})).expect(200).json()["expires"].as_str().unwrap().starts_with("9999"));
     server.fhir("blue__one").get("/metadata").expect(200);
 }
+
+#[test]
+fn what_a_session_protects_is_listed_to_nobody_else() {
+    let server = TestServer::start();
+    let client = server.client();
+    let token = client.put("/api/sessions/blue", &json!({"token": true, "protects": "all"})).expect(200).json()["token"].as_str().unwrap().to_owned();
+    ask(&client, &token, "PUT", "/api/sims/blue__one", "").expect(201);
+    client.put("/api/sims/red__one", &json!({})).expect(201);
+    let listed = |token: &str| {
+        let list = ask(&client, token, "GET", "/api/sims", "").expect(200).json();
+        let ids = list["sims"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(list["total"], ids.len());
+        ids
+    };
+    assert_eq!((listed(""), listed(&token)), (vec!["red__one".to_owned()], vec!["blue__one".to_owned()]));
+    assert!(!client.get("/").text().contains("blue__one"));
+}

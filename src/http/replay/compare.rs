@@ -84,7 +84,8 @@ fn values(before: &Value, now: &Value, is: Is, at: &str, found: &mut Vec<String>
                 match (a.get(name), b.get(name)) {
                     (Some(x), Some(y)) => values(x, y, is.within(resource.is_some(), name), &here, found),
                     // It may have nothing but what is each server's own.
-                    (Some(Value::Object(only)), None) | (None, Some(Value::Object(only))) if only.keys().all(|key| is.within(resource.is_some(), name).is_own(key)) => {}
+                    (Some(Value::Object(only)), None) | (None, Some(Value::Object(only)))
+                        if only.keys().all(|key| is.within(resource.is_some(), name).is_own(key)) => {}
                     (x, y) => found.push(format!("{here} is {} instead of {}", shown(y), shown(x))),
                 }
             }
@@ -117,7 +118,8 @@ mod tests {
 
     #[test]
     fn what_is_clinical_is_compared_wherever_it_is() {
-        let observation = |text: &str| json!({"resourceType": "Observation", "id": "o", "meta": {"versionId": text}, "code": {"text": text}, "text": {"div": text}});
+        let observation =
+            |text: &str| json!({"resourceType": "Observation", "id": "o", "meta": {"versionId": text}, "code": {"text": text}, "text": {"div": text}});
         let role = |place: &str| json!({"resourceType": "PractitionerRole", "location": [{"reference": place}], "link": [place], "details": place});
         let entry = |resource: Value| json!({"resourceType": "Bundle", "type": "searchset", "id": resource["id"], "entry": [{"fullUrl": resource["id"], "resource": resource}]});
         let (a, b) = (observation("a"), observation("b"));
@@ -135,6 +137,9 @@ mod tests {
                 {"fullUrl": text, "response": {"status": "400", "location": text, "etag": text, "lastModified": text, "outcome": outcome(text)}}]})
         };
         assert_eq!(differs(&answer("a"), &answer("b")), "");
-        assert_eq!(differs(&outcome("a"), &json!({"resourceType": "OperationOutcome", "issue": [{"code": "value"}]})), r#"issue[0].code is "value" instead of "invalid""#);
+        assert_eq!(
+            differs(&outcome("a"), &json!({"resourceType": "OperationOutcome", "issue": [{"code": "value"}]})),
+            r#"issue[0].code is "value" instead of "invalid""#
+        );
     }
 }

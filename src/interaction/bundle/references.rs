@@ -46,7 +46,7 @@ impl Renames {
     }
 
     /// Entries with `full_url` are about a resource.
-    pub fn add(&mut self, full_url: &str, renamed: Renamed) -> Result<(), Failure> {
+    pub fn add(&mut self, full_url: &str, renamed: &Renamed) -> Result<(), Failure> {
         if let Some((_, relative)) = self.split_base(full_url) {
             self.relative.insert(relative.to_owned(), renamed.clone());
         }

@@ -421,7 +421,11 @@ impl Target<'_> {
                     (Some(stem), Some(named)) => format!("{stem}{}", capital(named)),
                     (Some(stem), None) => {
                         let types = element.types.replace('|', ", ");
-                        return Err(format!("'{stem}' is one of {types}: a value in parts needs a name that says which, such as {stem}{}", capital(element.types.split('|').next().unwrap_or_default())).into());
+                        return Err(format!(
+                            "'{stem}' is one of {types}: a value in parts needs a name that says which, such as {stem}{}",
+                            capital(element.types.split('|').next().unwrap_or_default())
+                        )
+                        .into());
                     }
                 };
                 let inner = self.inner(ty, element, name, &Value::Null);
