@@ -92,6 +92,7 @@
 //! - A condition that is no search parameter: a member of [`search::condition::Condition`].
 //! - A fault: a member of [`sim::faults::Effect`], what it does in `http/faults.rs`, a preset.
 //! - Something that events are asked for by: a member of [`simdb::event_index::Fact`].
+//! - A credential that records must not keep: `http/secrets.rs`.
 //! - What a page shows: its values in `http/pages/`, a template; colours and pictures in `http/show.rs`.
 //! - A parameter of an export: what it asks for in `http/bulk/ask.rs`, what it makes of the files in [`sim::bulk::export`]. Work that goes on
 //!   after its request was answered is a job of [`sim::bulk`].

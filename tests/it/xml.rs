@@ -197,6 +197,12 @@ fn what_is_not_accepted_is_not_sent() {
     let narrative = "<Patient xmlns=\"http://hl7.org/fhir\"><id value=\"n\"/><text><status value=\"generated\"/><div xmlns=\"http://www.w3.org/1999/xhtml\">a\r\nb\rc</div></text><multipleBirthInteger value=\"+2\"/></Patient>";
     xml(&fhir, "PUT", "/Patient/n", narrative).expect(201);
     let read = fhir.get("/Patient/n").json();
+    // What is declared around a narrative goes along.
+    let around = "<Patient xmlns=\"http://hl7.org/fhir\" xmlns:h=\"http://www.w3.org/1999/xhtml\" xmlns:other=\"http://o\"><id value=\"h\"/><text><status value=\"generated\"/><div xmlns=\"http://www.w3.org/1999/xhtml\"><h:p>a</h:p></div></text></Patient>";
+    xml(&fhir, "PUT", "/Patient/h", around).expect(201);
+    let prefixed = "<div xmlns:h=\"http://www.w3.org/1999/xhtml\" xmlns=\"http://www.w3.org/1999/xhtml\"><h:p>a</h:p></div>";
+    assert_eq!(fhir.get("/Patient/h").json()["text"]["div"], prefixed);
+    assert!(fhir.get("/Patient/h?_format=xml").expect(200).text().contains(prefixed));
     assert_eq!(read["text"]["div"], "<div xmlns=\"http://www.w3.org/1999/xhtml\">a\nb\nc</div>");
     assert_eq!(read["multipleBirthInteger"], 2);
 }

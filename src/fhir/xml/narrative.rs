@@ -19,11 +19,13 @@ pub fn take<'x>(text: &'x str, tokens: &mut Tokens<'x>, tag: &Tag<'x>, span: Ran
         let namespace = clip(namespace);
         return Err(tokens.wrong(start, format_args!("the narrative is in the namespace '{namespace}'; expected xmlns=\"{XHTML_NAMESPACE}\"")));
     }
+    let prefixes = tokens.prefixes();
     let end = skip(tokens, tag, span.end, depth)?;
     let whole = text.get(start..end).unwrap_or_default();
     // In JSON it stands alone, so what the elements around it have declared goes along.
     let narrative = if tag.namespace == Namespace::Xhtml { declared(whole, tag) } else { Cow::Borrowed(whole) };
-    // That leaves prefixes of other namespaces, which XHTML has no use for. What passes here can be written again.
+    let narrative = with_prefixes(narrative, tag, &prefixes);
+    // What passes here can be written again.
     embed(&narrative).map_err(|why| tokens.wrong(start, format_args!("a narrative must be whole by itself ({why})")))?;
     // Whatever ends a line is one line feed, XML 1.0, 2.11.
     Ok(if narrative.contains('\r') { Cow::Owned(narrative.replace("\r\n", "\n").replace('\r', "\n")) } else { narrative })
@@ -71,6 +73,19 @@ fn skip(tokens: &mut Tokens<'_>, tag: &Tag<'_>, end: usize, depth: usize) -> Res
         end = span.end;
     }
     Ok(end)
+}
+
+/// The element with declarations of the prefixes that are used in it and declared around it.
+fn with_prefixes<'x>(element: Cow<'x, str>, tag: &Tag<'_>, prefixes: &[(String, String)]) -> Cow<'x, str> {
+    let own = tag.qualified.split_once(':').map(|(prefix, _)| prefix);
+    let is_used = |prefix: &str| ["<", " ", "\t", "\n", "\r"].iter().any(|before| element.contains(&format!("{before}{prefix}:")));
+    let is_declared = |prefix: &str| own == Some(prefix) || tag.attributes.iter().any(|a| a.name.strip_prefix("xmlns:") == Some(prefix));
+    let missing = prefixes.iter().filter(|(prefix, _)| !is_declared(prefix) && is_used(prefix));
+    let declarations: String = missing.map(|(prefix, namespace)| format!(" xmlns:{prefix}=\"{}\"", namespace.replace('"', "&quot;"))).collect();
+    match element.split_at_checked(1 + tag.qualified.len()).filter(|_| !declarations.is_empty()) {
+        Some((name, rest)) => Cow::Owned(format!("{name}{declarations}{rest}")),
+        None => element,
+    }
 }
 
 /// The element with a declaration of XHTML's namespace for its own name, if it has none.

@@ -8,7 +8,7 @@ use quick_xml::NsReader;
 use quick_xml::errors::Error;
 use quick_xml::events::attributes::{AttrError, Attributes};
 use quick_xml::events::{BytesDecl, Event};
-use quick_xml::name::{QName, ResolveResult};
+use quick_xml::name::{PrefixDeclaration, QName, ResolveResult};
 
 use super::super::Failure;
 use super::super::id::clip;
@@ -121,6 +121,16 @@ impl<'x> Tokens<'x> {
             };
             return Ok((token, span));
         }
+    }
+
+    /// The prefixes that are declared where it is, and their namespaces, as they stand.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<(String, String)> {
+        let named = |(prefix, namespace): (PrefixDeclaration<'_>, quick_xml::name::Namespace<'_>)| match prefix {
+            PrefixDeclaration::Named(prefix) => Some((prefix.to_owned(), namespace.0.to_owned())),
+            PrefixDeclaration::Default => None,
+        };
+        self.reader.resolver().bindings().filter_map(named).collect()
     }
 
     /// The refusal of what stands at `offset`.
