@@ -1,8 +1,10 @@
 //! `fhirsim reindex`: by the server, or on a directory that no server holds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use indicatif::ProgressBar;
 
 use super::Remote;
 use super::sims::path;
@@ -23,6 +25,8 @@ pub struct ReindexArgs {
 }
 
 pub fn run(args: &ReindexArgs) -> Result<(), String> {
+    let bar = ProgressBar::new_spinner().with_message(format!("{} is being indexed", args.sim));
+    bar.enable_steady_tick(Duration::from_millis(100));
     let events = match &args.simdb {
         None => {
             let done = args.remote.client().expect("POST", &format!("{}/reindex", path(&args.sim)), None)?;
@@ -43,6 +47,7 @@ pub fn run(args: &ReindexArgs) -> Result<(), String> {
             events.to_string()
         }
     };
+    bar.finish_and_clear();
     super::say(&format!("{}: the index holds {events} events", args.sim));
     Ok(())
 }
