@@ -2,9 +2,11 @@
 //! All else stays byte for byte.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use actix_web::HttpRequest;
 use actix_web::web::Bytes;
+use aho_corasick::AhoCorasick;
 use serde_json::{Map, Value};
 
 use crate::fhir::raw;
@@ -45,24 +47,40 @@ pub fn url(request: &HttpRequest, redact: bool) -> String {
 /// A URL without the credentials that some clients put there.
 fn in_url(url: &str) -> String {
     match url.split_once('?') {
-        Some((path, query)) if may_name_one(query.as_bytes()) => format!("{path}?{}", String::from_utf8_lossy(&of_form(query.as_bytes()))),
+        Some((path, query)) if has(query.as_bytes(), &[Sign::Credential, Sign::Coded]) => {
+            format!("{path}?{}", String::from_utf8_lossy(&of_form(query.as_bytes())))
+        }
         _ => url.to_owned(),
     }
 }
 
-/// Whether there may be a credential in it: a name is short of none, whatever its case, unless it is coded.
-fn may_name_one(text: &[u8]) -> bool {
-    text.contains(&b'%') || CREDENTIALS.iter().any(|name| contains(text, name))
+/// What a text may have that makes it worth to be read: in one pass, for every body that is recorded goes through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    Credential,
+    Parameter,
+    /// An underscore that is coded in a URL or a form.
+    Coded,
+    /// A character that is coded in JSON.
+    Escape,
+    Grant,
 }
 
-fn contains(text: &[u8], name: &str) -> bool {
-    text.windows(name.len()).any(|part| part.eq_ignore_ascii_case(name.as_bytes()))
+fn has(text: &[u8], signs: &[Sign]) -> bool {
+    static ALL: LazyLock<Option<(AhoCorasick, Vec<Sign>)>> = LazyLock::new(|| {
+        let named = CREDENTIALS.iter().map(|name| (*name, Sign::Credential)).chain(PARAMETERS.iter().map(|name| (*name, Sign::Parameter)));
+        let all: Vec<(&str, Sign)> = named.chain([("%5f", Sign::Coded), ("\\u", Sign::Escape), ("grant_type", Sign::Grant)]).collect();
+        let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(all.iter().map(|(name, _)| name));
+        finder.ok().map(|finder| (finder, all.iter().map(|(_, sign)| *sign).collect()))
+    });
+    // Without it everything is read.
+    ALL.as_ref().is_none_or(|(finder, all)| finder.find_iter(text).any(|found| signs.contains(&all[found.pattern().as_usize()])))
 }
 
 /// A form without credentials; the code of a grant is one, too.
 #[must_use]
 pub fn form(body: Bytes) -> Bytes {
-    if may_name_one(&body) || contains(&body, "grant_type") { of_form(&body).into() } else { body }
+    if has(&body, &[Sign::Credential, Sign::Coded, Sign::Grant]) { of_form(&body).into() } else { body }
 }
 
 fn of_form(form: &[u8]) -> Vec<u8> {
@@ -81,7 +99,7 @@ fn of_form(form: &[u8]) -> Vec<u8> {
 /// A Bundle without the credentials that its requests have in their URLs, and those that an order in it has.
 #[must_use]
 pub fn bundle(body: Bytes) -> Bytes {
-    if !may_name_one(&body) && !PARAMETERS.iter().any(|name| contains(&body, name)) {
+    if !has(&body, &[Sign::Credential, Sign::Coded, Sign::Parameter]) {
         return body;
     }
     let Ok(text) = std::str::from_utf8(&body) else { return body };
@@ -114,7 +132,7 @@ pub fn bundle(body: Bytes) -> Bytes {
 pub fn order(body: Bytes) -> Bytes {
     let all = || PARAMETERS.iter().chain(&CREDENTIALS);
     // A name may be spelled by escapes; without them nothing has to be read.
-    if !all().any(|name| contains(&body, name)) && !contains(&body, "\\u") {
+    if !has(&body, &[Sign::Credential, Sign::Parameter, Sign::Escape]) {
         return body;
     }
     let text = String::from_utf8_lossy(&body);
@@ -128,7 +146,8 @@ pub fn order(body: Bytes) -> Bytes {
     if all().any(|name| is_quoted(&name)) {
         return Bytes::from_static(b"[redacted: it names secrets and is no JSON]");
     }
-    if CREDENTIALS.iter().any(|name| contains(&body, &format!("{name}="))) { of_form(&body).into() } else { body }
+    let lower = text.to_ascii_lowercase();
+    if CREDENTIALS.iter().any(|name| lower.contains(&format!("{name}="))) { of_form(&body).into() } else { body }
 }
 
 /// The places of secrets in a JSON value.

@@ -310,7 +310,7 @@ fn call(
         url: secrets::url(request, redact),
         headers: if recorded { secrets::headers(request, redact) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
-        body: if redact { without_secrets(request, version, &asked, body) } else { body },
+        body: if redact && recorded { without_secrets(request, version, &asked, body) } else { body },
         type_name,
         accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
         client: request.peer_addr().map(|a| a.ip()),
