@@ -9,6 +9,9 @@ use super::super::json::MAX_DEPTH;
 use super::XHTML_NAMESPACE;
 use super::tokens::{Namespace, Tag, Token, Tokens};
 
+/// How a carriage return is written, so that it is one when it is read.
+pub const CARRIAGE_RETURN: &str = "&#13;";
+
 /// Reads on to the end of the narrative that `tag` begins, `depth` elements deep.
 ///
 /// # Errors
@@ -28,7 +31,8 @@ pub fn take<'x>(text: &'x str, tokens: &mut Tokens<'x>, tag: &Tag<'x>, span: Ran
     // What passes here can be written again.
     embed(&narrative).map_err(|why| tokens.wrong(start, format_args!("a narrative must be whole by itself ({why})")))?;
     // Whatever ends a line is one line feed, XML 1.0, 2.11.
-    Ok(if narrative.contains('\r') { Cow::Owned(narrative.replace("\r\n", "\n").replace('\r', "\n")) } else { narrative })
+    let narrative = if narrative.contains('\r') { Cow::Owned(narrative.replace("\r\n", "\n").replace('\r', "\n")) } else { narrative };
+    Ok(if narrative.contains(CARRIAGE_RETURN) { Cow::Owned(narrative.replace(CARRIAGE_RETURN, "\r")) } else { narrative })
 }
 
 /// The narrative as it can stand in a document: with its namespace declared.

@@ -199,7 +199,8 @@ impl Writer {
 
     fn narrative(&mut self, value: Option<&Node<'_>>) -> Result<(), Unsayable> {
         let text = scalar(value).filter(|text| text.starts_with('"')).ok_or_else(|| Unsayable::new("it is no string"))?;
-        self.out.push_str(&narrative::embed(&raw::string(text)).map_err(Unsayable::new)?);
+        // As it stands, whoever reads it would make it another end of a line.
+        self.out.push_str(&narrative::embed(&raw::string(text)).map_err(Unsayable::new)?.replace('\r', narrative::CARRIAGE_RETURN));
         Ok(())
     }
 }
