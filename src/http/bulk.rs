@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use self::ask::{Asked, Wanted};
 use self::import::Gate;
+pub(super) use self::record::kept;
 pub(super) use self::withdraw::go_on;
 use super::context::SimContext;
 use super::negotiate::Format;
@@ -129,7 +130,8 @@ impl Operation {
     }
 
     /// Whether it changes what there is, or is to: then it is kept as an event.
-    fn writes(&self) -> bool {
+    #[must_use]
+    pub fn writes(&self) -> bool {
         matches!(self, Self::Import | Self::Submit)
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::faults;
 use super::negotiate::{Format, Prefer};
 use super::respond::{Answer, http_date};
+use super::secrets;
 use crate::clock::EventId;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
@@ -48,6 +49,8 @@ pub struct Call {
     pub headers: Map<String, Value>,
     /// The body as it came.
     pub body: Bytes,
+    /// What of it is left out of the record.
+    pub secrets: secrets::Kind,
     /// The name of the body's file in an event folder.
     pub body_file: &'static str,
     /// The type the URL names.
@@ -204,6 +207,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
     if let Some(outcome) = found(sim, call, &profile) {
         return outcome;
     }
+    let sent = call.secrets.redacted(&call.body);
     let outcome = sim.exchange(call.operation, |snapshot, stamp| {
         let perform = || call.performed(snapshot, stamp, stamp.event.millis(), &profile.created);
         let (answer, changes, issues) = call.answered(perform, snapshot.version());
@@ -211,7 +215,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
         let is_kept = !changes.is_empty() || profile.settings.record != Record::Changes;
         let draft = is_kept.then(|| Draft {
             record: EventRecord { issues: issues_of(&issues), ..call.record(&answer) },
-            request_body: (!call.body.is_empty()).then_some((call.body_file, &call.body[..])),
+            request_body: (!sent.is_empty()).then_some((call.body_file, &sent[..])),
             response_body: answer.body.clone().map(|body| (call.answer_file(), body)),
             changes,
         });
@@ -275,10 +279,11 @@ fn log(sim: &Sim, call: &Call, answer: &Answer, event: Option<EventId>) -> u64 {
 
 /// Writes the folder of a read off the request's path.
 fn record_read(sim: &Arc<Sim>, event: EventId, call: &Call, answer: &Answer) {
-    let (sim, record, asked, file) = (sim.clone(), call.record(answer), call.body.clone(), call.body_file);
+    let (sim, record, asked, secrets, file) = (sim.clone(), call.record(answer), call.body.clone(), call.secrets, call.body_file);
     // To HEAD, what there would be is not sent.
     let (answered, answer_file) = (answer.body.clone().filter(|_| call.method != "HEAD"), call.answer_file());
     actix_web::rt::task::spawn_blocking(move || {
+        let asked = secrets.redacted(&asked);
         let asked = (!asked.is_empty()).then_some((file, &asked[..]));
         if let Err(error) = sim.record_read(event, record, asked, answered.as_deref().map(|body| (answer_file, body))) {
             tracing::error!(sim = %sim.id(), %event, %error, "a read could not be recorded");

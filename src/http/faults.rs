@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::time::Duration;
 
-use actix_web::body::{BoxBody, to_bytes_limited};
+use actix_web::body::{BodySize, BoxBody, MessageBody as _};
 use actix_web::dev::Extensions;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{Bytes, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
@@ -156,30 +157,89 @@ fn paged(body: &[u8], page: Page, version: FhirVersion, format: &Format) -> Opti
     Some(shown.into_bytes().into())
 }
 
-/// Most bytes of an answer that a fault changes.
-const MOST_BYTES: usize = 64 << 20;
-
-/// What was answered apart from interactions, as the fault has it sent.
-pub async fn applied(request: &HttpRequest, response: HttpResponse, fault: &Fault, version: FhirVersion, stopping: watch::Receiver<bool>) -> HttpResponse {
+/// What was answered apart from interactions, as the fault has it sent: files are long, so bodies are changed while they go out.
+pub async fn applied(request: &HttpRequest, response: HttpResponse, fault: &Fault, version: FhirVersion, mut stopping: watch::Receiver<bool>) -> HttpResponse {
     let effect = &fault.effect;
-    let is_whole = effect.bytes_per_second.is_none()
-        && !matches!(effect.connection, Some(Connection::Truncate | Connection::Stall))
-        && !(effect.malformed || effect.content_type.is_some() || effect.etag.is_some() || effect.performed);
-    if is_whole {
+    if ends(effect) {
         return sent(request, Answer::default(), response, fault, stopping).await;
     }
-    let (head, body) = response.into_parts();
-    let Ok(Ok(body)) = to_bytes_limited(body, MOST_BYTES).await else {
-        return sent(request, Answer::default(), head.set_body(BoxBody::new(())), fault, stopping).await;
-    };
-    let content_type = head.headers().get("content-type").and_then(|v| v.to_str().ok()).map(|v| ("content-type", v.to_owned()));
-    let answer = Answer { status: head.status().as_u16(), headers: content_type.into_iter().collect(), body: Some(body.to_vec().into()) };
-    let answer = if effect.performed || !prevents(Some(fault)) { befallen(answer, effect, version, &Format::default()) } else { answer };
-    let mut response = answer.clone().into_response(None, None, false);
-    for (name, value) in head.headers().iter().filter(|(name, _)| *name != "content-type" && *name != "content-length") {
-        response.headers_mut().insert(HeaderName::clone(name), HeaderValue::clone(value));
+    if fault.delay_ms > 0 {
+        wait(Duration::from_millis(fault.delay_ms), &mut stopping).await;
     }
-    sent(request, answer, response, fault, stopping).await
+    if prevents(Some(fault)) {
+        return response;
+    }
+    if effect.status.is_some() {
+        let event = response.headers().get("x-fhirsim-event").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        return instead(effect, version, &Format::default()).into_response(event.as_deref(), None, false);
+    }
+    let (mut head, body) = response.into_parts();
+    if let Some(Ok(content_type)) = effect.content_type.as_deref().map(HeaderValue::from_str) {
+        head.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    if effect.etag.is_some() {
+        head.headers_mut().remove(ETAG);
+    }
+    let BodySize::Sized(length) = body.size() else { return head.set_body(body) };
+    let cut = Cut { body, length, gone: 0, left: Bytes::new(), effect: effect.clone(), stopping };
+    let mut response = HttpResponse::build(head.status());
+    for (name, value) in head.headers() {
+        response.append_header((HeaderName::clone(name), HeaderValue::clone(value)));
+    }
+    response.no_chunking(length).streaming(futures_util::stream::unfold(Some(cut), |cut| async { cut?.next().await }))
+}
+
+/// A body that goes out as a fault has it.
+struct Cut {
+    body: BoxBody,
+    length: u64,
+    /// How many bytes have gone out.
+    gone: u64,
+    /// What was taken from the body and has not gone out.
+    left: Bytes,
+    effect: Effect,
+    stopping: watch::Receiver<bool>,
+}
+
+type Piece = std::result::Result<Bytes, std::io::Error>;
+
+impl Cut {
+    async fn next(mut self) -> Option<(Piece, Option<Self>)> {
+        let lost = || std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "a fault that this simulator was told to have");
+        let half = self.length / 2;
+        let ends = matches!(self.effect.connection, Some(Connection::Truncate | Connection::Stall));
+        if ends && self.gone >= half {
+            // What there is goes out while this waits.
+            wait(if self.effect.connection == Some(Connection::Stall) { MAX_STALL } else { TICK }, &mut self.stopping).await;
+            return Some((Err(lost()), None));
+        }
+        if self.left.is_empty() {
+            match std::future::poll_fn(|cx| Pin::new(&mut self.body).poll_next(cx)).await? {
+                Ok(bytes) => self.left = bytes,
+                Err(_) => return Some((Err(lost()), None)),
+            }
+        }
+        let mut most = self.left.len();
+        if let Some(rate) = self.effect.bytes_per_second {
+            most = most.min(usize::try_from(rate / 10).unwrap_or(usize::MAX).max(1));
+            if self.gone > 0 {
+                wait(TICK, &mut self.stopping).await;
+            }
+        }
+        let to_half = usize::try_from(half.saturating_sub(self.gone)).unwrap_or(usize::MAX);
+        if ends {
+            most = most.min(to_half);
+        }
+        let mut piece = self.left.split_to(most);
+        if self.effect.malformed && to_half < piece.len() {
+            // Of the same length, and no JSON any more.
+            let mut broken = piece.to_vec();
+            broken[to_half..].fill(b' ');
+            piece = broken.into();
+        }
+        self.gone += piece.len() as u64;
+        Some((Ok(piece), Some(self)))
+    }
 }
 
 /// Sends an answer as the fault has it sent.
@@ -217,7 +277,6 @@ pub async fn sent(request: &HttpRequest, answer: Answer, response: HttpResponse,
     }
     let state = (pieces.into_iter(), stopping, true);
     cut.no_chunking(whole.len() as u64).streaming(futures_util::stream::unfold(state, move |(mut pieces, mut stopping, is_first)| async move {
-        type Piece = std::result::Result<Bytes, std::io::Error>;
         let lost = || Piece::Err(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "a fault that this simulator was told to have"));
         if let Some(piece) = pieces.next() {
             if !is_first {

@@ -111,8 +111,13 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
     // What is named with q=0 is not meant by a range that holds it, RFC 9110, 12.5.1.
     let is_none = |part: &str| part.trim().split_once('=').is_some_and(|(name, q)| name == "q" && q.parse::<f32>().is_ok_and(|q| q <= 0.0));
     let refused = accept.split(',').filter(|range| range.split(';').skip(1).any(is_none));
-    let refused: Vec<Media> = refused.filter_map(|range| Media::parse(range.split(';').next().unwrap_or_default().trim())).collect();
-    let first = |among: &[Media]| among.iter().find(|media| !refused.contains(media)).copied();
+    let refused: Vec<&str> = refused.map(|range| range.split(';').next().unwrap_or_default().trim()).collect();
+    let is_refused = |media: &Media| {
+        refused
+            .iter()
+            .any(|range| Media::parse(range) == Some(*media) || range.strip_suffix('*').is_some_and(|kind| kind != "*/" && media.name().starts_with(kind)))
+    };
+    let first = |among: &[Media]| among.iter().find(|media| !is_refused(media)).copied();
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default();

@@ -103,9 +103,11 @@ impl Bearer {
 
     /// Proves that a page is of no moment before the token: a restricted one is good for what is there now.
     fn began(&self, parameters: &[(String, String)], sim: &Sim) -> Result<(), Failure> {
-        let cursor = parameters.iter().find(|(name, _)| name == "_cursor").and_then(|(_, text)| text.parse::<Cursor>().ok());
-        let Some(cursor) = cursor.filter(|_| self.scopes.iter().any(|scope| scope.restriction().is_some())) else { return Ok(()) };
-        let (after, before) = (EventId::from_u64(cursor.as_of.to_u64().saturating_add(1)), EventId::first_of(self.access.iat.saturating_mul(1_000)));
+        // Of several, whichever counts.
+        let cursors = parameters.iter().filter(|(name, _)| name == "_cursor").filter_map(|(_, text)| text.parse::<Cursor>().ok());
+        let first = cursors.map(|cursor| cursor.as_of).min();
+        let Some(as_of) = first.filter(|_| self.scopes.iter().any(|scope| scope.restriction().is_some())) else { return Ok(()) };
+        let (after, before) = (EventId::from_u64(as_of.to_u64().saturating_add(1)), EventId::first_of(self.access.iat.saturating_mul(1_000)));
         let failed = |e: std::io::Error| crate::sim::storage_failure("the events since the first page cannot be looked up", &e);
         if after >= before || sim.find_events(&Filter::default(), (after, before), false, 1).map_err(failed)?.is_empty() {
             return Ok(());

@@ -5,7 +5,7 @@
 
 mod compare;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,7 +13,6 @@ use ureq::Agent;
 
 use self::compare::compare;
 use super::outbound;
-use crate::fhir::raw::quote;
 use crate::fhir::{FhirVersion, xml};
 
 /// Headers of a recorded request that are of its connection, or of its body as it was packed.
@@ -36,8 +35,8 @@ pub struct Replay {
     agent: Agent,
     base: String,
     headers: Vec<(String, String)>,
-    /// `Patient/old` to `Patient/new`.
-    ids: BTreeMap<String, String>,
+    /// By the id that it had and its type, the id that a resource has.
+    ids: HashMap<String, BTreeMap<String, String>>,
     /// The links of pages, as they were and as they are: each server counts on from a place of its own.
     links: BTreeMap<String, String>,
     version: FhirVersion,
@@ -59,7 +58,7 @@ impl Replay {
     #[must_use]
     pub fn to(base: &str, headers: Vec<(String, String)>, version: FhirVersion) -> Self {
         let agent = outbound::agent(outbound::configured().timeout_global(Some(LONGEST)).build());
-        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: BTreeMap::new(), links: BTreeMap::new(), version }
+        Self { agent, base: base.trim_end_matches('/').to_owned(), headers, ids: HashMap::new(), links: BTreeMap::new(), version }
     }
 
     /// Sends a recorded request again: an event as the API shows it, with its bodies, and the body of the request as it was sent.
@@ -69,11 +68,9 @@ impl Replay {
     pub fn again(&mut self, event: &Value, body: Vec<u8>) -> Result<Sent, String> {
         let (request, response) = (&event["request"], &event["response"]);
         let unsent = |why: &str| Ok(Sent { differences: vec![format!("not sent: {why}")], ..Sent::default() });
-        let (sim, below) = parts(request["url"].as_str().unwrap_or_default()).unwrap_or_default();
-        if !below.is_empty() && !below.starts_with(['/', '?']) {
-            // Of an imported event it may be anything: it must not become part of the host.
-            return unsent("its URL is none of an endpoint");
-        }
+        let url = request["url"].as_str().and_then(parts).filter(|(_, below)| below.is_empty() || below.starts_with(['/', '?']));
+        // Of an imported event it may be anything: it must not become part of the host.
+        let Some((sim, below)) = url else { return unsent("its URL is none of an endpoint") };
         if sim.contains('@') {
             return unsent("it was about a moment of the past, which is not there now");
         }
@@ -138,15 +135,29 @@ impl Replay {
         differences
     }
 
-    /// The text with the resources, and the endpoint of `sim`, called as they are there.
+    /// The text with the resources, and the endpoint of `sim`, called as they are there: in one pass, however many they are.
     fn renamed(&self, text: &str, sim: &str) -> String {
-        self.ids.iter().fold(self.moved(text, sim), |text, (old, new)| {
-            let (old_id, new_id) = (old.rsplit('/').next().unwrap_or_default(), new.rsplit('/').next().unwrap_or_default());
-            let text = replaced(&text.replace(&quote(old_id), &quote(new_id)), old, new);
-            let text = replaced(&text, &format!("_id={old_id}"), &format!("_id={new_id}"));
-            // A word of another meaning is no longer than that.
-            if old_id.len() < LONG { text } else { replaced(&text, &format!("={old_id}"), &format!("={new_id}")) }
-        })
+        let text = self.moved(text, sim);
+        let is_of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text.as_str());
+        while let Some(at) = rest.find(is_of_id) {
+            let (before, run) = rest.split_at(at);
+            let (word, after) = run.split_at(run.find(|c| !is_of_id(c)).unwrap_or(run.len()));
+            out.push_str(before);
+            let new = self.ids.get(word).and_then(|known| {
+                let type_name = out.strip_suffix('/').map(|before| before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default());
+                let is_meant = out.ends_with("_id=") || (out.ends_with('"') && after.starts_with('"'))
+                    // A word of another meaning is no longer than that.
+                    || (out.ends_with('=') && word.len() >= LONG);
+                match type_name {
+                    Some(type_name) => known.get(type_name),
+                    None => known.values().next().filter(|_| is_meant),
+                }
+            });
+            out.push_str(new.map_or(word, String::as_str));
+            rest = after;
+        }
+        out + rest
     }
 
     /// The text with absolute URLs of the endpoint of `sim` leading to where this goes.
@@ -167,10 +178,10 @@ impl Replay {
 
     /// Takes note of the resource that two locations mean.
     fn learn(&mut self, before: Option<&str>, now: Option<&str>) {
-        if let (Some(before), Some(now)) = (before.and_then(resource_of), now.and_then(resource_of))
+        if let (Some((type_name, before)), Some((_, now))) = (before.and_then(resource_of), now.and_then(resource_of))
             && before != now
         {
-            self.ids.insert(before, now);
+            self.ids.entry(before).or_default().insert(type_name, now);
         }
     }
 
@@ -225,37 +236,26 @@ fn is_nobody(error: &ureq::Error) -> bool {
     }
 }
 
-/// The text with a name in place of another, where that ends there.
-fn replaced(text: &str, old: &str, new: &str) -> String {
-    let is_of_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(old) {
-        let (before, after) = (&rest[..at], &rest[at + old.len()..]);
-        let begins = !old.starts_with(|c: char| c.is_ascii_alphanumeric()) || !before.ends_with(|c: char| c.is_ascii_alphanumeric());
-        let is_whole = begins && !after.starts_with(is_of_id);
-        out.extend([before, if is_whole { new } else { old }]);
-        rest = after;
-    }
-    out + rest
-}
-
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'))
 }
 
-/// The simulator in `/sim/<name>/fhir/...`, with or without a host before it, and what follows the endpoint; a name may have `fhir` in it.
+/// The simulator in `/sim/<name>/fhir/...`, with or without a host before it, and what follows the endpoint; a name may have `fhir` in it, and
+/// knobs of an export may stand between.
 fn parts(url: &str) -> Option<(&str, &str)> {
     let path = url.find("/sim/").map(|at| &url[at + 5..])?;
     let (sim, rest) = path.split_once('/')?;
+    let is_fhir = |rest: &str| rest.strip_prefix("fhir").is_some_and(|below| below.is_empty() || below.starts_with(['/', '?']));
+    let rest = if is_fhir(rest) { rest } else { rest.split_once('/')?.1 };
     Some((sim, rest.strip_prefix("fhir")?))
 }
 
-/// `Patient/123` of `http://x/fhir/Patient/123/_history/1`.
-fn resource_of(location: &str) -> Option<String> {
+/// Type and id of `http://x/fhir/Patient/123/_history/1`.
+fn resource_of(location: &str) -> Option<(String, String)> {
     let path = location.split("/_history/").next()?;
     let mut parts = path.rsplit('/');
     let (id, type_name) = (parts.next()?, parts.next()?);
-    Some(format!("{type_name}/{id}"))
+    Some((type_name.to_owned(), id.to_owned()))
 }
 
 /// In what a header differs: of a media type its name counts, of what is each server's own whether it is there.

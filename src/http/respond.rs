@@ -91,12 +91,13 @@ impl Answer {
         /// No reason is as long.
         const MOST: usize = 1_000;
         let text = std::str::from_utf8(self.body.as_deref().filter(|_| self.status >= 400)?).ok()?;
-        let said = match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(value) => {
-                let said = [&value["issue"][0]["diagnostics"], &value["error_description"]];
-                said.into_iter().find_map(|said| said.as_str().map(str::to_owned))?
-            }
-            Err(_) => text.split_once("<diagnostics value=\"")?.1.split('"').next()?.to_owned(),
+        let said = if let Ok(value) = serde_json::from_str::<serde_json::Value>(text) {
+            let said = [&value["issue"][0]["diagnostics"], &value["error_description"]];
+            said.into_iter().find_map(|said| said.as_str().map(str::to_owned))?
+        } else {
+            let coded = [("&quot;", "\""), ("&lt;", "<"), ("&gt;", ">"), ("&apos;", "'"), ("&amp;", "&")];
+            let said = text.split_once("<diagnostics value=\"")?.1.split('"').next()?;
+            coded.iter().fold(said.to_owned(), |said, (coded, plain)| said.replace(coded, plain))
         };
         Some(said.chars().take(MOST).collect())
     }

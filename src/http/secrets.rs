@@ -7,14 +7,18 @@ use std::sync::LazyLock;
 use actix_web::HttpRequest;
 use actix_web::web::Bytes;
 use aho_corasick::AhoCorasick;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::fhir::raw;
 
 /// Headers whose value is a secret, besides those that say so by their name.
-const HEADERS: [&str; 6] = ["authorization", "cookie", "proxy-authorization", "x-api-key", "api-key", "ocp-apim-subscription-key"];
+const HEADERS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "ocp-apim-subscription-key"];
+/// Words in the names of those that do.
+const SAID: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "auth-key"];
 /// Parameters of forms and URLs whose value is a secret, RFC 6749, 6750, 7521 and 7636.
-const CREDENTIALS: [&str; 8] = ["client_assertion", "client_secret", "access_token", "refresh_token", "id_token", "password", "code_verifier", "subject_token"];
+const CREDENTIALS: [&str; 9] =
+    ["client_assertion", "client_secret", "access_token", "refresh_token", "id_token", "password", "code_verifier", "subject_token", "api_key"];
 /// Parameters of a Parameters resource that are secrets: what is sent along when files are fetched, and keys.
 const PARAMETERS: [&str; 2] = ["fileRequestHeader", "fileEncryptionKey"];
 const HIDDEN: &str = "[redacted]";
@@ -25,8 +29,12 @@ pub fn headers(request: &HttpRequest, redact: bool) -> Map<String, Value> {
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in request.headers() {
         let name = name.as_str();
-        let is_secret = redact && (HEADERS.contains(&name) || ["token", "secret", "password"].iter().any(|word| name.contains(word)));
-        let shown = if is_secret { HIDDEN.to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        let is_secret = redact && (HEADERS.contains(&name) || SAID.iter().any(|word| name.contains(word)));
+        let shown = match String::from_utf8_lossy(value.as_bytes()).into_owned() {
+            _ if is_secret => HIDDEN.to_owned(),
+            url if redact && name == "referer" => in_url(&url),
+            shown => shown,
+        };
         match headers.get_mut(name) {
             Some(Value::String(before)) => before.push_str(&format!(", {shown}")),
             Some(_) | None => {
@@ -78,8 +86,7 @@ fn has(text: &[u8], signs: &[Sign]) -> bool {
 }
 
 /// A form without credentials; the code of a grant is one, too.
-#[must_use]
-pub fn form(body: Bytes) -> Bytes {
+fn form(body: Bytes) -> Bytes {
     if has(&body, &[Sign::Credential, Sign::Coded, Sign::Grant]) { of_form(&body).into() } else { body }
 }
 
@@ -96,87 +103,250 @@ fn of_form(form: &[u8]) -> Vec<u8> {
     kept.collect::<Vec<_>>().join(&b'&')
 }
 
+/// What a body is, for whoever keeps secrets out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One that is kept as it came.
+    Plain,
+    /// A form.
+    Form,
+    /// A Bundle of requests.
+    Bundle,
+    /// An order to fetch files, or what was refused and may have been meant for another place.
+    Order,
+}
+
+impl Kind {
+    /// A body without secrets.
+    #[must_use]
+    pub fn redacted(self, body: &Bytes) -> Bytes {
+        match self {
+            Self::Plain => body.clone(),
+            Self::Form => form(body.clone()),
+            Self::Bundle => bundle(body.clone()),
+            Self::Order => order(body.clone()),
+        }
+    }
+}
+
 /// A Bundle without the credentials that its requests have in their URLs, and those that an order in it has.
-#[must_use]
-pub fn bundle(body: Bytes) -> Bytes {
-    if !has(&body, &[Sign::Credential, Sign::Coded, Sign::Parameter]) {
+fn bundle(body: Bytes) -> Bytes {
+    if !has(&body, &[Sign::Credential, Sign::Coded, Sign::Escape, Sign::Parameter]) {
         return body;
     }
     let Ok(text) = std::str::from_utf8(&body) else { return body };
-    if serde_json::from_str::<Value>(text).is_err() {
+    let plain = text.trim_start_matches('\u{feff}').trim();
+    if plain.starts_with('<') {
+        return in_text(text).map_or(body, Bytes::from);
+    }
+    if !plain.starts_with('{') || serde_json::from_str::<IgnoredAny>(plain).is_err() {
         return body;
     }
     let mut edits = Vec::new();
-    let entries = raw::member(text, 0, "entry").filter(|span| text[span.clone()].starts_with('[')).map(|span| raw::elements(text, span.start));
-    for entry in entries.into_iter().flatten().filter(|span| text[span.clone()].starts_with('{')) {
-        let within = |at: usize, name: &str| raw::member(text, at, name);
-        let Some(url) = within(entry.start, "request").filter(|span| text[span.clone()].starts_with('{')).and_then(|span| within(span.start, "url")) else {
-            continue;
-        };
-        let named = raw::string(&text[url.clone()]).into_owned();
-        let shown = in_url(&named);
-        if shown != named {
-            edits.push((url, raw::quote(&shown)));
+    let entries = raw::member(plain, 0, "entry").filter(|span| plain[span.clone()].starts_with('[')).map(|span| raw::elements(plain, span.start));
+    for entry in entries.into_iter().flatten().filter(|span| plain[span.clone()].starts_with('{')) {
+        let of = |text: &Range<usize>, name: &str| raw::member(plain, text.start, name);
+        let request = of(&entry, "request").filter(|span| plain[span.clone()].starts_with('{'));
+        let member = |name: &str| request.as_ref().and_then(|request| of(request, name)).filter(|span| plain[span.clone()].starts_with('"'));
+        let url = member("url");
+        for span in [url.clone(), of(&entry, "fullUrl").filter(|span| plain[span.clone()].starts_with('"'))].into_iter().flatten() {
+            let said = raw::string(&plain[span.clone()]).into_owned();
+            push_changed(span, &said, &in_url(&said), &mut edits);
         }
+        if let Some(span) = member("ifNoneExist") {
+            let said = raw::string(&plain[span.clone()]).into_owned();
+            push_changed(span, &said, &String::from_utf8_lossy(&of_form(said.as_bytes())), &mut edits);
+        }
+        let named = url.map(|span| raw::string(&plain[span]).into_owned()).unwrap_or_default();
         let is_order = named.contains("bulk-submit") || named.contains("import");
-        if let Some(span) = within(entry.start, "resource").filter(|_| is_order) {
-            in_json(text, span, &mut edits);
+        if let Some(span) = of(&entry, "resource").filter(|_| is_order) {
+            edits.extend(secrets_in(plain, span));
         }
     }
-    if edits.is_empty() { body } else { raw::apply(text, edits).into() }
+    if edits.is_empty() { body } else { raw::apply(plain, edits).into() }
 }
 
-/// The body of an order to fetch files, or of what was refused and may have been meant for another place. Where it cannot be told where a
-/// secret stands, nothing of it is kept.
+fn push_changed(span: Range<usize>, said: &str, shown: &str, edits: &mut Edits) {
+    if shown != said {
+        edits.push((span, raw::quote(shown)));
+    }
+}
+
+/// The body of an order, or of what was refused. Where it cannot be told where a secret stands, nothing of it is kept.
 #[must_use]
 pub fn order(body: Bytes) -> Bytes {
-    let all = || PARAMETERS.iter().chain(&CREDENTIALS);
     // A name may be spelled by escapes; without them nothing has to be read.
-    if !has(&body, &[Sign::Credential, Sign::Parameter, Sign::Escape]) {
+    if !has(&body, &[Sign::Credential, Sign::Coded, Sign::Parameter, Sign::Escape]) {
         return body;
     }
     let text = String::from_utf8_lossy(&body);
-    let plain = text.trim_start_matches('\u{feff}');
-    if serde_json::from_str::<Value>(plain).is_ok() {
-        let mut edits = Vec::new();
-        in_json(plain, plain.len() - plain.trim_start().len()..plain.trim_end().len(), &mut edits);
+    let plain = text.trim_start_matches('\u{feff}').trim();
+    if serde_json::from_str::<IgnoredAny>(plain).is_ok() {
+        let edits = secrets_in(plain, 0..plain.len());
         return if edits.is_empty() { body } else { raw::apply(plain, edits).into() };
     }
-    let is_quoted = |name: &&&str| text.contains(&format!("\"{name}\"")) || text.contains(&format!("'{name}'"));
-    if all().any(|name| is_quoted(&name)) {
+    if names_one(&text) {
         return Bytes::from_static(b"[redacted: it names secrets and is no JSON]");
     }
+    in_text(&text).map_or(body, Bytes::from)
+}
+
+/// Whether a secret's name stands where something is named: before a colon or as a form's field, but for what [`in_text`] finds.
+fn names_one(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    if CREDENTIALS.iter().any(|name| lower.contains(&format!("{name}="))) { of_form(&body).into() } else { body }
+    let is_named = |name: &str| {
+        lower.match_indices(&name.to_ascii_lowercase()).any(|(at, found)| {
+            let before = lower[..at].trim_end_matches(['"', '\'']).trim_end();
+            let after = lower[at + found.len()..].trim_start_matches(['"', '\'']).trim_start();
+            // The key itself, a part of a form, or what a parameter is called in JSON or XML.
+            let called = before.strip_suffix(':').map(|before| before.trim_end().trim_end_matches(['"', '\'']));
+            after.starts_with(':') || before.ends_with("name=") || before.ends_with("<name value=") || called.is_some_and(|before| before.ends_with("name"))
+        })
+    };
+    CREDENTIALS.iter().chain(&PARAMETERS).any(|name| is_named(name))
 }
 
-/// The places of secrets in a JSON value.
-fn in_json(text: &str, span: Range<usize>, edits: &mut Vec<(Range<usize>, String)>) {
-    match text.as_bytes().get(span.start) {
-        Some(b'{') => {
-            let name = raw::member(text, span.start, "name").map(|name| raw::string(&text[name]).into_owned());
-            if name.is_some_and(|name| PARAMETERS.contains(&name.as_str())) {
-                return hide(text, span, edits);
-            }
-            for member in raw::members(text, span.start) {
-                let is_secret = CREDENTIALS.contains(&&*raw::string(&text[member.key.clone()]).to_ascii_lowercase());
-                if is_secret { hide(text, member.value, edits) } else { in_json(text, member.value, edits) }
-            }
+/// A text without the values of credentials that are written as in a URL, if there are any.
+fn in_text(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let names = CREDENTIALS.iter().flat_map(|name| [format!("{name}="), format!("{}=", name.replace('_', "%5f"))]);
+    let mut edits: Edits = Vec::new();
+    for name in names {
+        for (at, found) in lower.match_indices(&name) {
+            let from = at + found.len();
+            let length = text[from..].find(['&', '"', '\'', '<', '>', ' ', '\t', '\r', '\n']).unwrap_or(text.len() - from);
+            edits.push((from..from + length, HIDDEN.to_owned()));
         }
-        Some(b'[') => raw::elements(text, span.start).into_iter().for_each(|item| in_json(text, item, edits)),
-        _ => {}
     }
+    // One may stand in the value of another.
+    edits.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
+    let mut outer = 0;
+    edits.retain(|(span, _)| {
+        let is_outer = span.start >= outer;
+        outer = outer.max(span.end);
+        is_outer
+    });
+    (!edits.is_empty()).then(|| raw::apply(text, edits))
 }
 
-/// Takes every value out but names, and the name of a header.
-fn hide(text: &str, span: Range<usize>, edits: &mut Vec<(Range<usize>, String)>) {
+/// What shall stand instead of parts of a text.
+type Edits = Vec<(Range<usize>, String)>;
+
+/// An object or a list that is open.
+struct Open {
+    start: usize,
+    is_object: bool,
+    /// The key whose value comes next.
+    key: Option<String>,
+    /// Whether it is one of [`PARAMETERS`].
+    is_secret: bool,
+}
+
+/// What of a value is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    Whole,
+    /// Of a parameter all but names.
+    Parameter,
+}
+
+/// What is to be hidden in a JSON value, which is well-formed: found in one pass, however deep it is.
+fn secrets_in(text: &str, within: Range<usize>) -> Edits {
+    let bytes = text.as_bytes();
+    let mut open: Vec<Open> = Vec::new();
+    let mut secret: Vec<(Range<usize>, Hidden)> = Vec::new();
+    let mut edits = Edits::new();
+    let mut at = within.start;
+    while at < within.end {
+        let start = at;
+        let value = match bytes[at] {
+            b'{' | b'[' => {
+                open.push(Open { start, is_object: bytes[at] == b'{', key: None, is_secret: false });
+                at += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                at += 1;
+                let Some(done) = open.pop() else { break };
+                if done.is_secret {
+                    secret.push((done.start..at, Hidden::Parameter));
+                }
+                done.start..at
+            }
+            b'"' => {
+                at = string_end(bytes, at);
+                if let Some(object) = open.last_mut().filter(|o| o.is_object && o.key.is_none()) {
+                    object.key = Some(raw::string(&text[start..at]).into_owned());
+                    continue;
+                }
+                start..at
+            }
+            b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' => {
+                at += 1;
+                continue;
+            }
+            _ => {
+                at += bytes[at..within.end].iter().position(|b| matches!(b, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(within.end - at);
+                start..at
+            }
+        };
+        let said = bytes[value.start] == b'"';
+        let key = open.last_mut().filter(|o| o.is_object).and_then(|o| o.key.take());
+        if key.as_ref().is_some_and(|key| CREDENTIALS.contains(&key.to_ascii_lowercase().as_str())) {
+            secret.push((value, Hidden::Whole));
+        } else if said && key.as_deref() == Some("name") {
+            let name = raw::string(&text[value]);
+            if let Some(object) = open.last_mut().filter(|_| PARAMETERS.contains(&name.trim())) {
+                object.is_secret = true;
+            }
+        } else if let Some(shown) = Some(raw::string(&text[value.clone()])).filter(|_| said).and_then(|plain| in_text(&plain).filter(|shown| *shown != plain)) {
+            edits.push((value, raw::quote(&shown)));
+        }
+    }
+    applied(text, secret, edits)
+}
+
+/// The edits that hide what is secret, and those that lie outside of it.
+fn applied(text: &str, mut secret: Vec<(Range<usize>, Hidden)>, mut edits: Edits) -> Edits {
+    // Those that hold others come later.
+    secret.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
+    let mut outer = 0;
+    secret.retain(|(span, _)| {
+        let is_outer = span.start >= outer;
+        outer = outer.max(span.end);
+        is_outer
+    });
+    let is_within =
+        |span: &Range<usize>| secret[..secret.partition_point(|(outer, _)| outer.start <= span.start)].last().is_some_and(|(outer, _)| span.end <= outer.end);
+    edits.retain(|(span, _)| !is_within(span));
+    for (span, how) in secret {
+        match how {
+            Hidden::Whole => edits.push((span, raw::quote(HIDDEN))),
+            Hidden::Parameter => hide(text, span, &mut edits),
+        }
+    }
+    edits
+}
+
+fn string_end(bytes: &[u8], at: usize) -> usize {
+    let mut at = at + 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += 1 + usize::from(bytes[at] == b'\\');
+    }
+    (at + 1).min(bytes.len())
+}
+
+/// Takes every value out of a parameter but its name, and the names of headers; of what is long, all.
+fn hide(text: &str, span: Range<usize>, edits: &mut Edits) {
+    /// What is longer is not looked at piece by piece.
+    const SHORT: usize = 16 << 10;
     match text.as_bytes().get(span.start) {
-        Some(b'{') => {
+        Some(b'{') if span.len() <= SHORT && raw::member(text, span.start, "name").is_some() => {
             let is_name = raw::member(text, span.start, "name").is_some_and(|name| raw::string(&text[name]) == "headerName");
             let members = raw::members(text, span.start).filter(|m| !is_name && raw::string(&text[m.key.clone()]) != "name");
             members.for_each(|member| hide(text, member.value, edits));
         }
-        Some(b'[') => raw::elements(text, span.start).into_iter().for_each(|item| hide(text, item, edits)),
+        Some(b'[') if span.len() <= SHORT => raw::elements(text, span.start).into_iter().for_each(|item| hide(text, item, edits)),
         Some(b'n') | None => {}
         Some(_) => edits.push((span, raw::quote(HIDDEN))),
     }
@@ -205,6 +375,8 @@ mod tests {
             r#"{"parameter":[{"name":"x","valueString":"y"}]}"#,
             r#"{"resourceType":"Pateint",  "n": 1.00, "note":"how to use fileRequestHeader, client_secret and \u0041"}"#,
             "<Patient><note value='about fileRequestHeader'/></Patient>",
+            r#"{"resourceType":"Questionnaire","status":"draft","item":[{"linkId":"password","type":"string"}],}"#,
+            r#"<Questionnaire><item><linkId value="password"/></item>"#,
         ] {
             assert_eq!(told(order, body), body);
         }
@@ -212,6 +384,17 @@ mod tests {
         assert_eq!(in_url("/sim/a__b/fhir/Patient?name=access_token&code=x%7Cy"), "/sim/a__b/fhir/Patient?name=access_token&code=x%7Cy");
         let data = r#"{"entry":[ {"request":{"url":"Parameters"},"resource":{"parameter":[{"name":"fileRequestHeader","valueString":"data"}]}}]}"#;
         assert_eq!(told(bundle, data), data);
+    }
+
+    #[test]
+    fn what_is_deep_or_long_costs_what_it_is_long() {
+        let deep = |depth: usize| format!(r#"{{"n":"\u0041","a":{}"{}"{}}}"#, r#"{"a":"#.repeat(depth), "x".repeat(1 << 20), "}".repeat(depth));
+        // A pass for every level would take minutes.
+        for depth in [1, 60, 120] {
+            assert_eq!(told(order, &deep(depth)), deep(depth));
+        }
+        let many = format!("[{}]", vec![r#"{"password":"hush"}"#; 20_000].join(","));
+        assert!(!told(order, &many).contains("hush"));
     }
 
     #[test]
@@ -229,6 +412,12 @@ mod tests {
             "<Parameters><parameter><name value='fileRequestHeader'/><valueString value='hush'/></parameter></Parameters>",
             r#"{"client_assertion":"hush","x":1}"#,
             r#"{"a":[{"Client_Secret":{"b":["hush"]}}]}"#,
+            r#"{"client_secret" : {"name":"hush"}}"#,
+            "{client_secret: 'hush'}",
+            "--b\r\nContent-Disposition: form-data; name=client_secret\r\n\r\nhush\r\n--b--",
+            r#"{"resourceType":"Bundle","type":"transactoin","entry":[{"request":{"method":"GET","url":"Patient?access_token=hush&_id=1"}}]}"#,
+            r#"{"manifestUrl":"http://x/m?access\u005ftoken=hush"}"#,
+            "<Bundle><url value=\"Patient?access_token=hush&amp;_id=1\"/></Bundle>",
             "grant_type=client_credentials&client_assertion=hush",
             "--b\r\nContent-Disposition: form-data; name=\"client_secret\"\r\n\r\nhush\r\n--b--",
         ] {
@@ -246,6 +435,8 @@ mod tests {
         }
         assert_eq!(in_url("/p?a=1&access%5Ftoken=hush&id_token=hush"), "/p?a=1&access%5Ftoken=[redacted]&id_token=[redacted]");
         let order = r#"{"type":"batch","entry":[ {"request":{"method":"GET","url":"Patient?access_token=hush&_id=1"}},
+            {"fullUrl":"http://x/Patient?access_token=hush","request":{"method":"POST","url":"Patient","ifNoneExist":"access_token=hush&_id=7"}},
+            {"request":{"method":"GET","url":"Patient?access\u005ftoken=[redacted]"}},
             {"request":{"method":"POST","url":"$bulk-submit"},"resource":{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}]}} ]}"#;
         assert_eq!(told(bundle, order), order.replace("hush", "[redacted]"));
     }

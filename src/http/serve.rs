@@ -143,9 +143,12 @@ impl Aside {
         }
         let prevented = fault.as_ref().filter(|_| faults::prevents(fault.as_ref()));
         let response = match (prevented, self) {
-            (Some(fault), _) => {
+            (Some(fault), aside) => {
                 let answer = faults::instead(&fault.effect, version, &Format::default());
-                let event = smart::note(sim, request, name, &answer, None, started);
+                let event = match &aside {
+                    Self::Begins(operation) if operation.writes() => bulk::kept(sim, request, name, body, &answer, None, started).await,
+                    Self::Auth | Self::Bulk | Self::Begins(_) => smart::note(sim, request, name, &answer, None, started),
+                };
                 answer.into_response(Some(&event), None, *request.method() == Method::HEAD)
             }
             (None, Self::Auth) => smart::serve(request, body, context, app, started).await,
@@ -310,7 +313,8 @@ fn call(
         url: secrets::url(request, redact),
         headers: if recorded { secrets::headers(request, redact) } else { Map::new() },
         body_file: body_file(routes::text(request, header::CONTENT_TYPE)),
-        body: if redact && recorded { without_secrets(request, version, &asked, body) } else { body },
+        secrets: if redact && recorded { kind_of(request, version, &asked) } else { secrets::Kind::Plain },
+        body,
         type_name,
         accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
         client: request.peer_addr().map(|a| a.ip()),
@@ -322,14 +326,14 @@ fn call(
     }
 }
 
-/// The body of a request, for the record.
-fn without_secrets(request: &HttpRequest, version: FhirVersion, asked: &Result<Interaction, Failure>, body: Bytes) -> Bytes {
+/// What the body of a request is, for the record.
+fn kind_of(request: &HttpRequest, version: FhirVersion, asked: &Result<Interaction, Failure>) -> secrets::Kind {
     match (negotiate::sent(request, version), asked) {
-        (Ok(Sent::Form), _) => secrets::form(body),
-        (_, Ok(Interaction::Batch(_) | Interaction::Transaction(_))) => secrets::bundle(body),
+        (Ok(Sent::Form), _) => secrets::Kind::Form,
+        (_, Ok(Interaction::Batch(_) | Interaction::Transaction(_))) => secrets::Kind::Bundle,
         // What was meant for another place may hold secrets, too.
-        (_, Err(_)) => secrets::order(body),
-        (_, Ok(_)) => body,
+        (_, Err(_)) => secrets::Kind::Order,
+        (_, Ok(_)) => secrets::Kind::Plain,
     }
 }
 

@@ -267,6 +267,13 @@ pub struct Fault {
 }
 
 impl Rule {
+    /// Whether there is a request that it can befall.
+    fn can_befall(&self) -> bool {
+        let effect = self.effect();
+        let fits = |name: &String| (effect.bundle.is_none() || is_page(name)) && (!effect.stale || is_page(name) || matches!(name.as_str(), "read" | "vread"));
+        self.matches.interaction.is_empty() || self.matches.interaction.iter().any(fits)
+    }
+
     fn named(&self, at: usize) -> String {
         let preset = self.preset.as_deref().unwrap_or("rule");
         self.name.clone().unwrap_or_else(|| format!("{preset}-{at}"))
@@ -277,7 +284,7 @@ impl Rule {
         let any = |list: &[String], value: &str| list.is_empty() || list.iter().any(|v| v.eq_ignore_ascii_case(value));
         let parameter = |named: &Named| request.parameters.iter().any(|(n, v)| *n == named.name && named.value.as_ref().is_none_or(|wanted| wanted == v));
         let header = |named: &Named| (request.header)(&named.name).is_some_and(|v| named.value.as_ref().is_none_or(|wanted| *wanted == v));
-        let is_read = request.interaction.starts_with("search") || request.interaction.starts_with("history");
+        let is_read = is_page(request.interaction);
         // What would do nothing to a request does not befall it.
         let effect = self.effect();
         (effect.bundle.is_none() || is_read)
@@ -306,6 +313,11 @@ impl Rule {
     fn effect(&self) -> Effect {
         self.preset.as_deref().and_then(Effect::preset).unwrap_or_else(|| self.effect.clone())
     }
+}
+
+/// Whether an interaction is answered with resources on pages.
+fn is_page(interaction: &str) -> bool {
+    interaction.starts_with("search") || interaction.starts_with("history") || matches!(interaction, "$everything" | "$lastn")
 }
 
 /// The `number`th of a sequence of numbers from 0 to below 1: splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
@@ -349,6 +361,9 @@ pub fn proven(rules: &[Rule]) -> Result<(), Failure> {
         let (m, effect) = (&rule.matches, rule.effect());
         if let Some(Err(unknown)) = m.interaction.iter().map(|name| known_interaction(name)).find(Result::is_err) {
             return bad(unknown);
+        }
+        if !rule.can_befall() {
+            return bad(format!("it is about pages of searches and histories, and of what is stale about reads, which {} is not", m.interaction.join(", ")));
         }
         if let Some(unknown) = m.method.iter().find(|method| !METHODS.iter().any(|known| known.eq_ignore_ascii_case(method))) {
             return bad(format!("method '{}' is none of {}", clip(unknown), METHODS.join(", ")));

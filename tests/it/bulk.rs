@@ -776,3 +776,49 @@ fn exports_that_nobody_ends_are_limited_by_client() {
     let refused = begin().expect(429);
     assert!(refused.header("retry-after").parse::<u64>().unwrap() > 60 && refused.refusal().contains("this client has 100"), "{:?}", refused.headers);
 }
+
+#[test]
+fn long_files_go_out_as_faults_have_them() {
+    let server = TestServer::start();
+    let (api, fhir) = (server.client(), server.fhir("a__b"));
+    let data = "A".repeat(1 << 20);
+    for n in 0..3 {
+        fhir.put(&format!("/Binary/b{n}"), &json!({"resourceType": "Binary", "id": format!("b{n}"), "contentType": "x/y", "data": data})).expect(201);
+    }
+    let made = manifest(&server, fhir.send("GET", "/$export?_type=Binary", &ASYNC, b""));
+    let file = made["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    let whole = api.get(&file).expect(200).bytes;
+    let faults = |effect: Value| api.put("/api/sims/a__b/faults", &json!([{"match": {"interaction": ["export-file"]}, "effect": effect}])).expect(200);
+    faults(json!({"malformed": true}));
+    let broken = api.get(&file).expect(200).bytes;
+    assert_eq!((broken.len(), &broken[..whole.len() / 2]), (whole.len(), &whole[..whole.len() / 2]));
+    assert!(broken[whole.len() / 2..].iter().all(|b| *b == b' '));
+    faults(json!({"bytesPerSecond": 1 << 30, "contentType": "text/plain"}));
+    let slow = api.get(&file).expect(200);
+    assert_eq!((slow.header("content-type"), slow.bytes == whole), ("text/plain", true));
+    faults(json!({"etag": "stale"}));
+    assert_eq!(api.get(&file).expect(200).bytes, whole);
+    faults(json!({"connection": "truncate"}));
+    assert!(api.try_send("GET", &file, &[], b"").is_err());
+    faults(json!({"status": 500, "performed": true}));
+    let failed = api.get(&file).expect(500);
+    assert!(failed.text().contains("with status 500") && !failed.header("x-fhirsim-event").is_empty());
+    // What is imported is an event, as it went out.
+    let rule = |effect: Value| api.put("/api/sims/a__b/faults", &json!([{"match": {"interaction": ["$import"]}, "effect": effect}])).expect(200);
+    let lines = || fhir.try_send("POST", "/$import", &[("content-type", "application/fhir+ndjson")], b"{\"resourceType\":\"Patient\",\"id\":\"p\"}\n");
+    let newest = || api.get("/api/sims/a__b/events?interaction=$import&limit=1").json()["events"][0].clone();
+    for (effect, status) in
+        [(json!({"status": 503}), 503), (json!({"status": 500, "performed": true}), 500), (json!({"connection": "drop", "performed": true}), 0)]
+    {
+        rule(effect.clone());
+        let reply = lines();
+        let event = newest();
+        assert_eq!((&event["response"]["status"], &event["fault"]), (&json!(status), &json!("rule-0")), "{effect}");
+        match reply {
+            Ok(reply) => {
+                assert_eq!((reply.status, reply.header("x-fhirsim-event"), reply.header("content-location")), (status, event["event"].as_str().unwrap(), ""));
+            }
+            Err(_) => assert_eq!(status, 0),
+        }
+    }
+}

@@ -218,6 +218,10 @@ fn a_fault_has_an_effect_or_does_not_befall() {
         let refused = api.put("/api/sims/a__b/faults", &json!([{"effect": effect}])).expect(400).refusal();
         assert!(refused.contains("the effect has to have") || refused.contains("issue-type"), "{refused}");
     }
+    api.put("/api/sims/a__b/faults", &json!([{"match": {"interaction": ["create"]}, "preset": "missing-entry"}])).expect(400);
+    set(&server, &json!([{"match": {"interaction": ["$everything"]}, "preset": "wrong-total"}]));
+    let everything = fhir.get("/Patient/p/$everything").expect(200).json();
+    assert_eq!(everything["total"], everything["entry"].as_array().unwrap().len() + 1);
     set(&server, &json!([{"match": {"nth": 1}, "preset": "duplicate-entry"}, {"match": {"nth": 1}, "preset": "stale-read"}]));
     fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true})).expect(200);
     let stale = fhir.get("/Patient/p").expect(200);

@@ -173,6 +173,20 @@ fn ids_are_called_as_they_are_there() {
 }
 
 #[test]
+fn what_came_with_knobs_goes_where_it_was_meant() {
+    let server = TestServer::start();
+    let api = server.client();
+    api.put("/api/sims/a__two", &json!({})).expect(201);
+    let knobs = server.client();
+    server.fhir("a__one").put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true})).expect(201);
+    knobs.put("/sim/a__one/eyJwYWdlIjo1fQ/fhir/Patient/q", &json!({"resourceType": "Patient", "id": "q"})).expect(201);
+    knobs.delete("/sim/a__one/eyJwYWdlIjo1fQ/fhir/Patient?active=true").expect(204);
+    let (same, said) = replay(&server, &["a__one", "a__two"]);
+    assert!(same && said.contains("3 sent again"), "{said}");
+    assert_eq!(server.fhir("a__two").ids("/Patient"), ["q"]);
+}
+
+#[test]
 fn replays_send_what_was_sent_and_go_on() {
     let server = TestServer::start();
     let (fhir, api) = (server.fhir("a__one"), server.client());

@@ -223,6 +223,10 @@ fn restricted_scopes_are_told_of_nothing_else() {
         std::thread::yield_now();
     };
     assert!(refused.expect(403).refusal().contains("before the token"));
+    // Whichever of several counts.
+    let later = token(&server, "system/Observation.rs?category=lab");
+    let newest = server.client().get("/api/sims/a__b/events?limit=1").json()["events"][0]["event"].as_str().unwrap().to_owned();
+    get(&fhir, &later, &format!("/Observation?_count=10&_cursor={newest}.0&_cursor={event}.0")).expect(403);
     let page = get(&fhir, &restricted, "/Observation?_count=1").expect(200).json();
     assert_eq!(page["total"], 1);
 }

@@ -194,6 +194,10 @@ fn what_is_not_accepted_is_not_sent() {
         assert!(vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("accept")), "{vary}");
     }
     fhir.send("GET", "/Patient/p", &[("accept", "application/fhir+json;q=0")], b"").expect(406);
+    assert!(fhir.send("GET", "/Patient/p", &[("accept", "application/*;q=0, */*")], b"").expect(200).header("content-type").starts_with("text/json"));
+    fhir.get("/Patient?birthdate=a%22b%26%3Cc&_format=xml").expect(400);
+    let why = server.client().get("/api/sims/a__b/log").json()["entries"][0]["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("'a\"b&<c' is not a date"), "{why}");
     let narrative = "<Patient xmlns=\"http://hl7.org/fhir\"><id value=\"n\"/><text><status value=\"generated\"/><div xmlns=\"http://www.w3.org/1999/xhtml\">a\r\nb\rc</div></text><multipleBirthInteger value=\"+2\"/></Patient>";
     xml(&fhir, "PUT", "/Patient/n", narrative).expect(201);
     let read = fhir.get("/Patient/n").json();

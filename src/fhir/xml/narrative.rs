@@ -85,7 +85,7 @@ fn with_prefixes<'x>(element: Cow<'x, str>, tag: &Tag<'_>, prefixes: &[(String, 
     let is_used = |prefix: &str| ["<", " ", "\t", "\n", "\r"].iter().any(|before| element.contains(&format!("{before}{prefix}:")));
     let is_declared = |prefix: &str| own == Some(prefix) || tag.attributes.iter().any(|a| a.name.strip_prefix("xmlns:") == Some(prefix));
     let missing = prefixes.iter().filter(|(prefix, _)| !is_declared(prefix) && is_used(prefix));
-    let declarations: String = missing.map(|(prefix, namespace)| format!(" xmlns:{prefix}=\"{}\"", namespace.replace('"', "&quot;"))).collect();
+    let declarations = missing.fold(String::new(), |all, (prefix, namespace)| all + &format!(" xmlns:{prefix}=\"{}\"", namespace.replace('"', "&quot;")));
     match element.split_at_checked(1 + tag.qualified.len()).filter(|_| !declarations.is_empty()) {
         Some((name, rest)) => Cow::Owned(format!("{name}{declarations}{rest}")),
         None => element,

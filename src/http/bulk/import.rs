@@ -21,7 +21,7 @@ use crate::http::exchange::{Call, exchange};
 use crate::http::negotiate::{Format, Prefer};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::Answer;
-use crate::http::{App, outbound};
+use crate::http::{App, outbound, secrets};
 use crate::interaction::{Content, Interaction, Return};
 use crate::sim::bulk::export::MAX_FILES;
 use crate::sim::bulk::{Job, Output, Task, Work};
@@ -451,6 +451,7 @@ impl<'a> Import<'a> {
             headers,
             body: Bytes::copy_from_slice(bundle.as_bytes()),
             body_file: "request_body.json",
+            secrets: secrets::Kind::Plain,
             type_name: None,
             accept: None,
             client: None,

@@ -8,6 +8,8 @@ use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest, web};
 use serde_json::Value;
 
+use crate::http::faults;
+use crate::http::negotiate::Format;
 use crate::http::respond::Answer;
 use crate::http::routes::text;
 use crate::http::secrets;
@@ -20,6 +22,13 @@ use crate::version::Operation;
 
 /// Keeps a request and its answer; returns the event's id.
 pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, body: Bytes, answer: &Answer, who: Option<Value>, started: Instant) -> String {
+    // As it goes out.
+    let fault = request.extensions().get::<Fault>().cloned();
+    let answer = &match &fault {
+        Some(fault) if faults::ends(&fault.effect) => Answer::default(),
+        Some(fault) if !faults::prevents(Some(fault)) => faults::befallen(answer.clone(), &fault.effect, sim.snapshot().version(), &Format::default()),
+        Some(_) | None => answer.clone(),
+    };
     let headers = answer.headers.iter().map(|(n, v)| ((*n).to_owned(), Value::from(v.as_str()))).collect();
     let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let redact = sim.profile().settings.redact;
@@ -33,7 +42,7 @@ pub async fn kept(sim: &Arc<Sim>, request: &HttpRequest, name: &'static str, bod
             ..RequestRecord::default()
         },
         authorization: who,
-        fault: request.extensions().get::<Fault>().map(|fault| fault.rule.clone()),
+        fault: fault.map(|fault| fault.rule),
         response: ResponseRecord { status: answer.status, duration_us: took, headers, body: None },
         ..EventRecord::default()
     };

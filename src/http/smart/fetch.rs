@@ -42,7 +42,12 @@ impl<'u> Fetching<'u> {
             return Err(refused);
         }
         let going: usize = all.values().map(|fetch| fetch.going).sum();
-        if going >= MAX_FETCHES || all.get(url).is_some_and(|fetch| fetch.going >= MAX_FETCHES_OF_ONE) || all.len() >= MAX_REMEMBERED {
+        if all.len() >= MAX_REMEMBERED {
+            let oldest = all.iter().filter(|(_, fetch)| fetch.going == 0).min_by_key(|(_, fetch)| fetch.failed.as_ref().map(|(at, _)| *at));
+            let oldest = oldest.map(|(url, _)| url.clone());
+            oldest.map(|url| all.remove(&url));
+        }
+        if going >= MAX_FETCHES || all.get(url).is_some_and(|fetch| fetch.going >= MAX_FETCHES_OF_ONE) {
             return Err(Refused::new("invalid_grant", format!("the keys at '{}' cannot be had: too many are being fetched; try again in a moment", clip(url))));
         }
         all.entry(url.to_owned()).or_default().going += 1;
