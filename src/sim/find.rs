@@ -185,7 +185,10 @@ impl Lookup for Looking<'_> {
     }
 
     fn is_there(&self, query: &Query) -> Result<bool, Failure> {
-        Ok(self.snapshot.matching(query, 0, self.budget)?.0 > 0)
+        // Looking a term up costs, also where there is none.
+        self.budget.spend(50);
+        let (total, _) = self.snapshot.matching(query, 0, self.budget)?;
+        within(self.budget, total > 0)
     }
 
     fn resources(&self, query: &Query, most: usize) -> Result<Vec<Value>, Failure> {

@@ -82,6 +82,12 @@ fn an_id_that_means_two_is_refused_by_name() {
     assert_eq!(fhir.ids("/Observation?subject:Group=p1"), ["o2"]);
     assert_eq!(fhir.ids("/Observation?patient=p1"), ["o1"]);
     assert_eq!(fhir.ids("/Observation?subject=p3"), ["o3"]);
+    assert!(fhir.get("/Observation?_filter=subject%20eq%20p1").expect(400).refusal().contains("Group/p1 or Patient/p1"));
+    // Ids that may be of any type are looked up for each; what that costs is counted.
+    let ids = (0..1_000).map(|n| format!("x{n}")).collect::<Vec<_>>().join(",");
+    let form = (0..20).map(|_| format!("target={ids}")).collect::<Vec<_>>().join("&");
+    let reply = fhir.send("POST", "/Provenance/_search", &[("content-type", "application/x-www-form-urlencoded")], form.as_bytes());
+    assert!(reply.expect(403).refusal().contains("--max-search-steps"));
 }
 
 #[test]
