@@ -15,6 +15,7 @@ pub mod log;
 pub mod markers;
 mod order;
 mod past;
+pub mod priority;
 pub mod profile;
 pub mod registry;
 pub mod reindex;

@@ -5,8 +5,7 @@ use std::io;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// How much these threads give way: the greatest nice value.
-const NICE: i32 = 19;
+use crate::sim::priority;
 
 /// The threads.
 pub struct Lane(Option<Runtime>);
@@ -18,7 +17,8 @@ impl Lane {
     /// The system has no more threads.
     pub fn new() -> io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = Builder::new_current_thread().thread_name("search").max_blocking_threads(threads).on_thread_start(give_way).build()?;
+        let runtime =
+            Builder::new_current_thread().thread_name("search").max_blocking_threads(threads).on_thread_start(|| priority::give_way(priority::LAST)).build()?;
         Ok(Self(Some(runtime)))
     }
 
@@ -39,9 +39,4 @@ impl Drop for Lane {
             runtime.shutdown_background();
         }
     }
-}
-
-fn give_way() {
-    // On Linux a thread has a priority of its own; where it cannot be had, all are equal.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }

@@ -313,7 +313,7 @@ impl Jobs {
         work: Option<Work>,
     ) -> Result<Arc<Job>, Failure> {
         let folder = registry.root().join(FOLDER).join(sim.id().as_str());
-        let there = self.sweep(sim, &folder);
+        let there = self.sweep(registry, sim, &folder);
         let theirs: Vec<i64> = there.iter().filter(|(client, _)| *client == state.client).map(|(_, expires_ms)| *expires_ms).collect();
         if (theirs.len() >= MAX_JOBS || there.len() >= MAX_ALL) && !state.is_part {
             let (whose, most) = if theirs.len() >= MAX_JOBS { ("client", MAX_JOBS) } else { ("simulator", MAX_ALL) };
@@ -435,7 +435,7 @@ impl Jobs {
     }
 
     /// Ends a job and frees what it has.
-    pub fn cancel(&self, sim: &Sim, job: &Job) {
+    pub fn cancel(&self, registry: &Registry, sim: &Sim, job: &Job) {
         job.cancelled.store(true, Ordering::Release);
         // Also for who reads it from the disk before the one that works on it has noticed.
         let _ = job.save(|state| state.cancelled = true);
@@ -443,12 +443,12 @@ impl Jobs {
         // One that goes on removes its directory itself.
         let state = job.state();
         if state.phase != Phase::Running || state.task == Task::Submission {
-            let _ = fs::remove_dir_all(&job.folder);
+            let _ = registry.throw_away(&job.folder);
         }
     }
 
     /// Removes what has expired, and what is of another simulator of the name; how many there are then that are part of nothing.
-    fn sweep(&self, sim: &Sim, folder: &Path) -> Vec<(Option<String>, i64)> {
+    fn sweep(&self, registry: &Registry, sim: &Sim, folder: &Path) -> Vec<(Option<String>, i64)> {
         let mut there = Vec::new();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let state = fs::read(entry.path().join("job.json")).ok().and_then(|b| serde_json::from_slice::<State>(&b).ok());
@@ -457,7 +457,7 @@ impl Jobs {
             there.extend(state.filter(|state| stays && !state.is_part).map(|state| (state.client, state.expires_ms)));
             if !stays {
                 self.known.lock().remove(&(sim.id().clone(), id));
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = registry.throw_away(&entry.path());
             }
         }
         there

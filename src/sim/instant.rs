@@ -16,7 +16,7 @@ use super::base::{MAX_DEPTH, sync};
 use super::commit::Sim;
 use super::lifecycle::Saved;
 use super::profile::Profile;
-use super::registry::{Registry, Wanted, exchange, read_profile, remove_in_background};
+use super::registry::{Registry, Wanted, exchange, read_profile};
 use super::slot::Slot;
 use crate::clock::instant;
 use crate::fhir::id::clip;
@@ -291,13 +291,12 @@ impl Registry {
     /// Removes the bases that nothing needs any more.
     fn collect(&self) {
         let _alone = self.shared.collecting.write();
-        match self.unneeded() {
-            Ok(unneeded) => unneeded.into_iter().for_each(remove_in_background),
-            Err(error) => tracing::warn!(%error, "unneeded bases could not be removed; the next snapshot, reset or deletion tries again"),
+        if let Err(error) = self.unneeded().and_then(|unneeded| unneeded.iter().try_for_each(|base| self.throw_away(base))) {
+            tracing::warn!(%error, "unneeded bases could not be removed; the next snapshot, reset or deletion tries again");
         }
     }
 
-    /// Moves them out of the way.
+    /// Where they are.
     fn unneeded(&self) -> io::Result<Vec<PathBuf>> {
         let all = match fs::read_dir(bases(&self.shared.root)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -324,14 +323,7 @@ impl Registry {
                 }
             }
         }
-        let mut moved = Vec::new();
-        for base in all.difference(&needed) {
-            let trash = self.shared.root.join(".trash").join(base.to_string());
-            fs::create_dir_all(self.shared.root.join(".trash"))?;
-            fs::rename(SimDir::of_base(&self.shared.root, base).root(), &trash)?;
-            moved.push(trash);
-        }
-        Ok(moved)
+        Ok(all.difference(&needed).map(|base| SimDir::of_base(&self.shared.root, base).root().to_owned()).collect())
     }
 
     /// Whether a simulator, or a snapshot of it, builds on something.

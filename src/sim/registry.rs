@@ -18,6 +18,7 @@ use super::bodies::Bodies;
 use super::commit::Sim;
 use super::feed::{Feed, Happening};
 use super::lifecycle::summary_file;
+use super::priority;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
 use super::reindex::Progress;
 use super::sessions::Sessions;
@@ -35,8 +36,6 @@ const MAX_OPEN: usize = 1_000;
 const BODY_CACHE_BYTES: u64 = 128 << 20;
 /// Threads that move recent writes into the indexes, for all simulators together.
 const FLUSH_THREADS: usize = 2;
-/// How much these threads give way: a nice value.
-const FLUSH_NICE: i32 = 10;
 /// What one search may cost where nothing else is said: steps of roughly a tenth of a microsecond.
 pub const SEARCH_STEPS: u64 = 50_000_000;
 /// How often what is at rest is looked after.
@@ -378,10 +377,9 @@ impl Registry {
     pub fn delete(&self, id: &SimId) -> Result<(), Failure> {
         let built = self.needs_bases(id);
         self.gated(id, |slot| {
-            let trash = self.discard(slot).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be removed"), &e))?;
+            self.discard(slot).map_err(|e| super::storage_failure(&format!("simulator {id} cannot be removed"), &e))?;
             self.sims.write().remove(&id.key());
-            remove_in_background(trash);
-            let _ = fs::remove_dir_all(self.shared.root.join(super::bulk::FOLDER).join(id.as_str()));
+            let _ = self.throw_away(&self.shared.root.join(super::bulk::FOLDER).join(id.as_str()));
             self.shared.journal.barrier().map_err(|e| super::storage_failure("the disk cannot be synced", &e))
         })?;
         self.collect_after(built);
@@ -418,10 +416,7 @@ impl Registry {
         self.shared.journal.barrier()?;
         exchange(staged, &self.shared.root.join(slot.id.as_str()))?;
         // Under its old name what was there is what a start removes; under this one too.
-        let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
-        fs::create_dir_all(self.shared.root.join(".trash"))?;
-        fs::rename(staged, &trash)?;
-        remove_in_background(trash);
+        self.throw_away(staged)?;
         slot.usage.clear();
         slot.log.forget();
         slot.faults.clear();
@@ -469,16 +464,29 @@ impl Registry {
         self.get(id)?.flush(&self.shared.boot).map_err(|e| super::storage_failure("the index cannot be written", &e))
     }
 
-    /// Ends an open simulator and moves its directory out of the way; the slot's gate is held.
-    pub(super) fn discard(&self, slot: &Slot) -> io::Result<PathBuf> {
+    /// Moves a directory out of the way at once, and removes it in a thread of its own, which may take long. What a stop leaves of it
+    /// the next start removes.
+    pub(super) fn throw_away(&self, directory: &Path) -> io::Result<()> {
+        let trash = self.shared.root.join(".trash").join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir_all(self.shared.root.join(".trash"))?;
+        fs::rename(directory, &trash)?;
+        let remove = move || {
+            priority::give_way(priority::LAST);
+            fs::remove_dir_all(trash)
+        };
+        if let Err(error) = std::thread::Builder::new().name("trash".into()).spawn(remove) {
+            tracing::warn!(%error, "what was deleted stays in .trash until the next start");
+        }
+        Ok(())
+    }
+
+    /// Ends an open simulator and throws its directory away; the slot's gate is held.
+    pub(super) fn discard(&self, slot: &Slot) -> io::Result<()> {
         if let Some(sim) = slot.open.swap(None) {
             sim.end_writes();
             sim.undisturbed(|| ());
         }
-        let trash = self.shared.root.join(".trash").join(format!("{}-{}", slot.id, uuid::Uuid::new_v4()));
-        fs::create_dir_all(self.shared.root.join(".trash"))?;
-        fs::rename(self.shared.root.join(slot.id.as_str()), &trash)?;
-        Ok(trash)
+        self.throw_away(&self.shared.root.join(slot.id.as_str()))
     }
 
     /// A page of the list, by name, after the name `after`; of one session if given. Opens no simulator.
@@ -559,7 +567,7 @@ impl Registry {
 fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
     // Those who ask come first, of other simulators above all; tantivy's own threads inherit it. Where writes outrun it, they
     // wait for it, and then it has the processor.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), FLUSH_NICE);
+    priority::give_way(priority::BEHIND);
     loop {
         let next = queue.lock().recv_timeout(MAINTENANCE_EVERY);
         let Some(shared) = shared.upgrade() else { return };
@@ -592,13 +600,6 @@ pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 pub(super) fn read_profile(dir: &SimDir) -> io::Result<Profile> {
     let bytes = fs::read(dir.sim_json())?;
     serde_json::from_slice(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("sim.json: {e}")))
-}
-
-pub(super) fn remove_in_background(trash: PathBuf) {
-    let removed = std::thread::Builder::new().name("trash".into()).spawn(move || fs::remove_dir_all(trash));
-    if let Err(error) = removed {
-        tracing::warn!(%error, "a deleted simulator's directory stays in .trash until the next start");
-    }
 }
 
 fn lock(root: &Path) -> io::Result<File> {

@@ -305,8 +305,8 @@ fn failure(job: &Job, part: &Job, manifest: &str, why: &str, root: &str) -> Valu
 pub fn end(job: &Job, sim: &Arc<Sim>, app: &App) {
     for manifest in job.state().submission.iter().flat_map(|s| &s.manifests) {
         if let Some(part) = app.jobs.find(&app.registry, sim, &manifest.job) {
-            app.jobs.cancel(sim, &part);
+            app.jobs.cancel(&app.registry, sim, &part);
         }
     }
-    app.jobs.cancel(sim, job);
+    app.jobs.cancel(&app.registry, sim, job);
 }

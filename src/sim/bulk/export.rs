@@ -29,6 +29,7 @@ use crate::query::Query;
 use crate::search::condition::Condition;
 use crate::search::extract::type_term;
 use crate::search::{Scope, Search};
+use crate::sim::priority;
 use crate::sim::registry::Registry;
 use crate::sim::snapshot::Snapshot;
 use crate::sim::{Sim, storage_failure};
@@ -41,8 +42,6 @@ pub const MAX_FILES: usize = 1_500;
 const BATCH: usize = 50_000;
 /// How long writers may be kept waiting; events further ahead of the clock were made before it was set back.
 const SOON_MS: i64 = 5;
-/// How much exports give way, to long searches, too: the greatest nice value.
-const NICE: i32 = 19;
 /// How long it works without letting others come in between.
 const BREATH: Duration = Duration::from_micros(500);
 /// Deleted resources of a type that are looked for.
@@ -177,7 +176,7 @@ fn made(
     job: &Job,
 ) -> Result<(), Failure> {
     // Those who read and write come first.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    priority::give_way(priority::LAST);
     let snapshot = snapshot()?;
     let seen = order.associated.map(|_| FxHashSet::default());
     Export { registry, sim, snapshot: &snapshot, order, job, part: 0, seen, gone: Vec::new(), breath: Instant::now() }.run()
