@@ -12,7 +12,7 @@ use super::Entry;
 use crate::query::text::{self, TextField};
 
 /// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 /// The name of the tokenizer that parts words as [`crate::query::text::words`] does.
 pub const WORDS: &str = "words";
 /// The bit of the `version` column that tells a version document from a current one.

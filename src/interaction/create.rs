@@ -56,7 +56,7 @@ pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, chang
     let type_name = content.type_name;
     let issues = structure::check_content(content, snapshot)?;
     if type_name == "SearchParameter" {
-        snapshot.params_of(content.resource.value())?;
+        snapshot.params_of(content.resource.value(), id.as_str())?;
     }
     let shown = (snapshot.settings().versioning != Versioning::NoVersion).then_some(version);
     let text = raw::with_identity(&content.text, id.as_str(), shown.map(|v| v.to_string()).as_deref(), &env.stamp.event.instant());

@@ -4,6 +4,7 @@ pub mod explain;
 pub mod include;
 
 use form_urlencoded::Serializer;
+use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
 use super::definition;
@@ -12,11 +13,11 @@ use crate::fhir::raw::{self, quote};
 use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, outcome};
 use crate::index::Budget;
+use crate::query::Query;
 use crate::search::condition::Condition;
 use crate::search::param::{reference, token};
 use crate::search::parse::{Contained, Modifier};
-use crate::search::path::Node;
-use crate::search::{Cursor, Scope, Search, Total};
+use crate::search::{Cursor, Lookup as _, Scope, Search, Total};
 use crate::sim::find::{From, Match};
 use crate::sim::{Page, Snapshot, Stored};
 
@@ -189,7 +190,7 @@ impl Answer<'_> {
         }
         let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
         notes.extend(self.doubts(search));
-        notes.extend(self.versioned(search));
+        notes.extend(self.versioned(search)?);
         if search.contained != Contained::False && !search.sort.is_empty() {
             notes.push("_sort: what is inside another resource comes where that one comes, by its own values".to_owned());
         }
@@ -229,24 +230,41 @@ impl Answer<'_> {
         plain.filter_map(|(code, values)| Some((of(code)?, values))).flat_map(|(param, values)| values.iter().filter_map(|v| token::doubt(param, v))).collect()
     }
 
-    /// What was followed as it is now, though the references on the page name a version:
+    /// What was followed as it is now, though some of the references name a version:
     /// <https://hl7.org/fhir/R4/search.html#versions>.
-    fn versioned(&self, search: &Search) -> Vec<String> {
-        let chains = search.conditions.iter().filter_map(|(name, condition)| {
-            let Condition::Chain { code, .. } = condition else { return None };
-            Some((name, code))
-        });
-        let names_version = |hit: &Match, code: &str| {
-            let param = self.snapshot.params().of(hit.stored.type_name).get(code);
-            let look = |found: &[Node<'_>], _| found.iter().filter_map(reference::text_of).any(|text| text.contains("/_history/"));
-            param.and_then(|param| param.in_stored(&hit.stored.body, self.snapshot.definitions(), look)).unwrap_or(false)
-        };
-        let may = |hit: &&Match| text_of(&hit.stored.body).is_ok_and(|text| text.contains("/_history/"));
-        let hits: Vec<&Match> = self.page.hits.iter().filter(may).collect();
-        let followed = chains.filter(|(_, code)| hits.iter().any(|hit| names_version(hit, code)));
-        followed
-            .map(|(name, _)| format!("'{name}' was asked of the current version of what is referred to, though some of the references name another"))
-            .collect()
+    fn versioned(&self, search: &Search) -> Result<Vec<String>, Failure> {
+        let mut plain = search.clone();
+        plain.conditions.retain(|(_, condition)| !matches!(condition, Condition::Chain { .. } | Condition::Has { .. }));
+        let (mut others, mut known) = (None, FxHashMap::default());
+        let looking = self.snapshot.looking(self.budget);
+        let mut notes = Vec::new();
+        for (name, condition) in &search.conditions {
+            let mut follows = Vec::new();
+            condition.follows(&search.types, &mut follows);
+            for (at, (of, code)) in follows.into_iter().enumerate() {
+                let Some(param) = self.snapshot.params().of(of).get(code) else { continue };
+                let query = reference::versioned(param);
+                let is_there = match known.get(&(of, code)) {
+                    Some(known) => *known,
+                    None => looking.is_there(&query)?,
+                };
+                known.insert((of, code), is_there);
+                if !is_there {
+                    continue;
+                }
+                // From where the search begins, only what all else leaves counts.
+                let is_first = at < search.types.len() && matches!(condition, Condition::Chain { .. });
+                if is_first && others.is_none() {
+                    others = Some(self.snapshot.compile(&plain, self.env.now_ms, self.budget)?.query);
+                }
+                let narrow = others.clone().filter(|_| is_first).into_iter();
+                if looking.is_there(&Query::and(narrow.chain([query]).collect()))? {
+                    notes.push(format!("'{name}' was asked of the current version of what is referred to, though references of {of} by '{code}' name another"));
+                    break;
+                }
+            }
+        }
+        Ok(notes)
     }
 
     fn matched(&self, hit: &Match, entries: &mut Vec<String>) -> Result<(), Failure> {

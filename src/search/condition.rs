@@ -78,6 +78,32 @@ pub enum Condition {
     Not(Box<Condition>),
 }
 
+impl Condition {
+    /// The references that it follows from resources of `types`, each with the type that holds it.
+    pub fn follows<'c>(&'c self, types: &[&'static str], found: &mut Vec<(&'static str, &'c str)>) {
+        match self {
+            Self::Chain { code, targets, then } => {
+                found.extend(types.iter().map(|of| (*of, code.as_str())));
+                then.follows(targets, found);
+            }
+            Self::Has { source, code, then } => {
+                found.push((*source, code));
+                then.follows(&[*source], found);
+            }
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.follows(types, found)),
+            Self::Not(part) => part.follows(types, found),
+            Self::Param { .. }
+            | Self::Relation { .. }
+            | Self::List(_)
+            | Self::In(_)
+            | Self::Text(..)
+            | Self::Compartment(..)
+            | Self::Compartments(_)
+            | Self::CareDate { .. } => {}
+        }
+    }
+}
+
 /// A condition; or, inside, why the parameter is left out.
 pub type Read = Result<Result<Condition, Failure>, Failure>;
 

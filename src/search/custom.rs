@@ -20,18 +20,56 @@ pub type OfType = (&'static str, Arc<Param>);
 /// What a SearchParameter of a simulator's own makes: its id, its URL, and how it compares.
 #[derive(Debug)]
 pub struct Known {
-    /// The id of the resource.
-    pub id: String,
-    /// One of the parameters; all that it makes are alike in what a composite wants of them.
-    pub param: Arc<Param>,
-    /// The names of all.
-    pub names: Vec<Box<str>>,
+    id: String,
+    url: String,
+    /// One of the parameters, since all that it makes are alike in what a composite wants of them; none of a composite.
+    part: Option<Arc<Param>>,
+}
+
+impl Known {
+    /// What `resource`, which is active, makes, if it makes anything.
+    #[must_use]
+    pub fn of(resource: &Value, definitions: &'static Definitions) -> Option<Self> {
+        let text = |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (id, url) = (text("id"), text("url"));
+        if is_composite(resource) {
+            return Some(Self { id, url, part: None });
+        }
+        let made = read(resource, definitions, &[]).unwrap_or_default();
+        made.into_iter().next().map(|(_, part)| Self { id, url, part: Some(part) })
+    }
 }
 
 /// Whether a SearchParameter makes composites, which are made of other parameters.
 #[must_use]
 pub fn is_composite(resource: &Value) -> bool {
     resource.get("type").and_then(Value::as_str) == Some(ParamType::Composite.code())
+}
+
+/// The URLs of the definitions that a composite is made of.
+pub fn parts(resource: &Value) -> impl Iterator<Item = &str> {
+    let components = resource.get("component").and_then(Value::as_array).into_iter().flatten();
+    components.filter_map(|component| definition(component).split('|').next())
+}
+
+/// What a component is defined by: a canonical, or a reference before R4.
+fn definition(component: &Value) -> &str {
+    let definition = component.get("definition").map(|d| d.get("reference").unwrap_or(d));
+    definition.and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether a SearchParameter that is active makes nothing for it restates one of the specification's.
+fn is_theirs(resource: &Value, definitions: &Definitions) -> bool {
+    let url = resource.get("url").and_then(Value::as_str).unwrap_or_default();
+    url.strip_prefix("http://hl7.org/fhir/SearchParameter/").is_some_and(|name| definitions.search_param(name).is_some())
+}
+
+/// The names of the parameters that a SearchParameter makes where it is active, each with the type, such as `Patient/eye-colour`.
+#[must_use]
+pub fn names(resource: &Value, definitions: &'static Definitions) -> Vec<String> {
+    let code = resource.get("code").and_then(Value::as_str).unwrap_or_default();
+    let types = if is_theirs(resource, definitions) { Vec::new() } else { types(resource, definitions).unwrap_or_default() };
+    types.into_iter().filter(|of| TypeParams::of(definitions.version(), of).get(code).is_none()).map(|of| format!("{of}/{code}")).collect()
 }
 
 /// The parameters that a SearchParameter makes, each with the type it is for; none if it is not active, or the
@@ -47,7 +85,7 @@ pub fn read(resource: &Value, definitions: &'static Definitions, own: &[Known]) 
     }
     // Without a URL of its own, it is known by where it lies.
     let url = text("url").map_or_else(|| format!("SearchParameter/{}", text("id").unwrap_or_default()), str::to_owned);
-    if definitions.search_param(url.strip_prefix("http://hl7.org/fhir/SearchParameter/").unwrap_or_default()).is_some() {
+    if is_theirs(resource, definitions) {
         return Ok(Vec::new());
     }
     let Some(expression) = text("expression").filter(|e| !e.trim().is_empty()) else {
@@ -250,20 +288,20 @@ fn components(
     let bad = |at: &str, message: String| Failure::new(Kind::Unprocessable, format!("SearchParameter.{at}.{message}")).at(format!("SearchParameter.{at}"));
     let mut made = Vec::new();
     for (number, component) in resource.get("component").and_then(Value::as_array).into_iter().flatten().enumerate() {
-        let definition = component.get("definition").map(|d| d.get("reference").unwrap_or(d));
-        let url = definition.and_then(Value::as_str).unwrap_or_default();
+        let url = definition(component);
         let at = format!("component[{number}]");
         let canonical = url.split('|').next().unwrap_or_default();
-        // A reference before R4.
         let last = canonical.rsplit('/').next().unwrap_or_default();
-        let is_own = |known: &&Known| *known.param.url == *canonical || (canonical.ends_with(&format!("SearchParameter/{}", known.id)) && known.id == last);
-        let own = own.iter().find(is_own).map(|known| &known.param);
+        let is_own = |known: &&Known| {
+            (!canonical.is_empty() && known.url == canonical) || (canonical.ends_with(&format!("SearchParameter/{}", known.id)) && known.id == last)
+        };
+        let own = own.iter().find(is_own).map(|known| &known.part);
         // STU3 names some by the type and the code.
         let by_code = || last.split_once('-').and_then(|(of, code)| definitions.search_params(of).find(|p| p.code == code));
         let theirs = definitions.search_param(last).or_else(by_code);
         let (code, kind, targets) = match (own, theirs) {
-            (Some(part), _) if part.kind == ParamType::Composite => return Err(bad(&at, format!("definition '{}' is a composite itself", clip(url)))),
-            (Some(part), _) => (part.code.clone(), part.kind, part.targets.clone()),
+            (Some(None), _) => return Err(bad(&at, format!("definition '{}' is a composite itself", clip(url)))),
+            (Some(Some(part)), _) => (part.code.clone(), part.kind, part.targets.clone()),
             (None, Some(part)) => (part.code.into(), part.kind, part.targets.clone()),
             (None, None) => {
                 let what = "neither one of the specification's search parameters nor an active one stored before in this simulator";

@@ -42,28 +42,26 @@ pub(super) type Shown = Mutex<Option<Progress>>;
 /// The search parameters that are stored in a simulator.
 pub(super) struct Own {
     pub(super) params: Vec<OfType>,
-    /// Those of which composites may be made.
-    known: Vec<Known>,
     /// The resources that make them, with their versions.
     pub(super) fingerprint: String,
 }
 
 impl Snapshot {
-    /// What a SearchParameter that is to be stored makes.
+    /// What a SearchParameter that is to be stored under an id makes.
     ///
     /// # Errors
     /// It is active and cannot be searched by: what is wrong, and in which element.
-    pub fn params_of(&self, resource: &Value) -> Result<Vec<OfType>, Failure> {
-        let own = if custom::is_composite(resource) { self.own_params().known } else { Vec::new() };
-        let made = custom::read(resource, self.definitions(), &own)?;
-        let id = resource.get("id").and_then(Value::as_str).unwrap_or_default();
+    pub fn params_of(&self, resource: &Value, id: &str) -> Result<Vec<OfType>, Failure> {
+        let parts = if custom::is_composite(resource) { self.parts_of(resource) } else { Vec::new() };
+        let made = custom::read(resource, self.definitions(), &parts)?;
+        let Some((_, first)) = made.first() else { return Ok(made) };
         // Two of one name: the second would be dead.
-        if self.indexing.own().any(|(_, known)| made.iter().any(|(_, new)| new.name == known.name)) {
-            let taken = |known: &Known| known.id != id && made.iter().any(|(_, new)| known.names.contains(&new.name));
-            if let Some(other) = self.own_params().known.iter().find(|known| taken(known)) {
+        for other in self.active(Query::term(&format!("SearchParameter/code\u{1f}c{}", first.code))) {
+            let (names, other) = (custom::names(&other, self.definitions()), other["id"].as_str().unwrap_or_default());
+            if other != id && made.iter().any(|(_, new)| names.iter().any(|name| **name == *new.name)) {
                 let message = format!(
-                    "SearchParameter.code '{0}' is that of SearchParameter/{1}, which is active for the same types; choose another code, or delete or retire SearchParameter/{1}",
-                    other.param.code, other.id
+                    "SearchParameter.code '{}' is that of SearchParameter/{other}, which is active for the same types; choose another code, or delete or retire SearchParameter/{other}",
+                    first.code
                 );
                 return Err(Failure::new(Kind::Unprocessable, message).at("SearchParameter.code"));
             }
@@ -71,24 +69,37 @@ impl Snapshot {
         Ok(made)
     }
 
+    /// Those of its own that a composite is made of.
+    fn parts_of(&self, composite: &Value) -> Vec<Known> {
+        let urls: Vec<&str> = custom::parts(composite).collect();
+        let url = self.params.of("SearchParameter").get("url");
+        let by_url = urls.iter().filter_map(|part| Some(Query::term(&url?.key('l', part)))).collect();
+        let by_id = urls.iter().filter_map(|part| {
+            let id = part.rsplit_once('/').filter(|(before, _)| before.ends_with("SearchParameter"))?.1.parse().ok()?;
+            let version = self.latest("SearchParameter", &id).filter(|v| !v.is_deletion())?;
+            serde_json::from_slice(&self.body("SearchParameter", &version).ok()?).ok()
+        });
+        self.active(Query::or(by_url)).into_iter().chain(by_id).filter_map(|value| Known::of(&value, self.definitions())).collect()
+    }
+
+    /// The SearchParameters that are active, of those that are `wanted`.
+    fn active(&self, wanted: Query) -> Vec<Value> {
+        let found = self.matching(&Query::and(vec![wanted, active()]), MAX_OWN, &Budget::new(u64::MAX)).unwrap_or_default().1;
+        found.iter().filter_map(|stored| serde_json::from_slice(&stored.body).ok()).collect()
+    }
+
     /// The search parameters that are stored in it and active.
     pub(super) fn own_params(&self) -> Own {
-        let active = Query::and(vec![Query::term(&type_term("SearchParameter")), Query::term("SearchParameter/status\u{1f}cactive")]);
-        let (_, found) = self.matching(&active, MAX_OWN, &Budget::new(u64::MAX)).unwrap_or_default();
+        let (_, found) = self.matching(&active(), MAX_OWN, &Budget::new(u64::MAX)).unwrap_or_default();
         let mut own: Vec<(String, Vec<OfType>)> = Vec::new();
         let read = found.iter().filter_map(|Stored { version, body, .. }| Some((version, serde_json::from_slice::<Value>(body).ok()?)));
         let (composite, plain): (Vec<_>, Vec<_>) = read.partition(|(_, value)| custom::is_composite(value));
-        let mut known: Vec<Known> = Vec::new();
+        let known: Vec<Known> = plain.iter().filter_map(|(_, value)| Known::of(value, self.definitions())).collect();
         for (version, value) in plain.iter().chain(&composite) {
             // What was stored was valid; what is not any more, after an update of this server, is left out.
             let params = custom::read(value, self.definitions(), &known).unwrap_or_default();
             if !params.is_empty() {
                 let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
-                known.extend(params.first().map(|(_, param)| Known {
-                    id: id.to_owned(),
-                    param: param.clone(),
-                    names: params.iter().map(|(_, p)| p.name.clone()).collect(),
-                }));
                 // The mark tells an index apart that was made when the parts of composites had no keys.
                 let mark = if custom::is_composite(value) { "+parts" } else { "" };
                 own.push((format!("{id}@{}@{}{mark}", version.id, version.event), params));
@@ -96,7 +107,7 @@ impl Snapshot {
         }
         own.sort_by(|a, b| a.0.cmp(&b.0));
         let fingerprint = own.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
-        Own { params: own.into_iter().flat_map(|(_, params)| params).collect(), known, fingerprint }
+        Own { params: own.into_iter().flat_map(|(_, params)| params).collect(), fingerprint }
     }
 
     /// Makes its parameters the ones that the index has been built with.
@@ -105,6 +116,11 @@ impl Snapshot {
         self.indexing = self.params.clone();
         self.indexed_with = own.fingerprint.into();
     }
+}
+
+/// The SearchParameters that are active.
+fn active() -> Query {
+    Query::and(vec![Query::term(&type_term("SearchParameter")), Query::term("SearchParameter/status\u{1f}cactive")])
 }
 
 /// Most parameters of its own that a simulator has.

@@ -105,6 +105,18 @@ fn what_a_chain_followed_as_it_is_now_is_said() {
     assert!(found["total"] == 1 && outcome(&found).contains("'subject:Patient.name' was asked of the current version"), "{found}");
     let found = fhir.get("/Observation?subject:Patient.name=New&_id=w").json();
     assert!(found["total"] == 1 && outcome(&found).is_empty(), "{found}");
+    let report = json!({"resourceType": "DiagnosticReport", "id": "r", "status": "final", "code": {"text": "x"}, "result": [{"reference": "Observation/v"}]});
+    fhir.put("/DiagnosticReport/r", &report).expect(201);
+    for (search, total) in [
+        ("DiagnosticReport?result.subject:Patient.name=new", 1),
+        ("Patient?_has:Observation:subject:status=final", 1),
+        ("Observation?subject:Patient.name=old", 0),
+        ("Observation?_filter=subject.name eq old", 0),
+    ] {
+        let found = fhir.get(&format!("/{}", search.replace(' ', "%20"))).expect(200).json();
+        assert!(found["total"] == total && outcome(&found).contains("asked of the current version"), "{search}: {found}");
+    }
+    assert_eq!(outcome(&fhir.get("/DiagnosticReport?result:Observation.status=final").json()), "");
 }
 
 #[test]
@@ -250,6 +262,33 @@ fn own_parameters_are_what_their_definitions_say() {
     own("d", "fam", "Observation", json!({"expression": "Observation.code.text"})).expect(200);
     fhir.delete("/SearchParameter/a").expect(204);
     own("e", "fam", "Patient", json!({})).expect(201);
+}
+
+#[test]
+fn own_parameters_of_one_name_are_told_by_the_id_that_they_get() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let own = |expression: &str| {
+        json!({"resourceType": "SearchParameter", "url": "http://x/shoe", "name": "n", "description": "d", "status": "active", "code": "shoe", "base": ["Patient"],
+            "type": "string", "expression": expression})
+    };
+    // An update by its condition is not in its own way.
+    fhir.put("/SearchParameter?url=http://x/shoe", &own("Patient.name.family")).expect(201);
+    fhir.put("/SearchParameter?url=http://x/shoe", &own("Patient.name.family")).expect(200);
+    let id = fhir.ids("/SearchParameter?url=http://x/shoe").remove(0);
+    // A create gets another id than the one it sends.
+    let mut posted = own("Patient.name.given");
+    posted["id"] = id.clone().into();
+    assert!(fhir.post("/SearchParameter", &posted).expect(422).refusal().contains(&format!("SearchParameter/{id}")));
+    fhir.delete(&format!("/SearchParameter/{id}")).expect(204);
+    // Two within one Bundle.
+    let entry = |expression: &str| json!({"resource": own(expression), "request": {"method": "POST", "url": "SearchParameter"}});
+    let mut bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry("Patient.name.family"), entry("Patient.name.given")]});
+    assert!(fhir.post("", &bundle).expect(422).refusal().contains("Bundle.entry[1]"));
+    bundle["type"] = "batch".into();
+    let answer = fhir.post("", &bundle).expect(200).json();
+    let status = |n: usize| answer["entry"][n]["response"]["status"].as_str().unwrap_or_default()[..3].to_owned();
+    assert_eq!((status(0), status(1)), ("201".to_owned(), "422".to_owned()));
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
             issue
         }));
         if type_name == "SearchParameter" {
-            snapshot.params_of(&resource).map_err(|f| f.within(&super::named(at)))?;
+            snapshot.params_of(&resource, id.as_str()).map_err(|f| f.within(&super::named(at)))?;
         }
     }
     let history = merged(type_name, &id, given, snapshot)?;

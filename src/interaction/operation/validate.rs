@@ -43,7 +43,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
     // What a write of it would be refused for.
     if type_name == "SearchParameter"
         && stated == type_name
-        && let Err(refused) = snapshot.params_of(&resource)
+        && let Err(refused) = snapshot.params_of(&resource, id.filter(|_| mode != "create").unwrap_or_default())
     {
         issues.push(error("invalid", refused.expression.as_deref().unwrap_or(type_name), refused.diagnostics));
     }

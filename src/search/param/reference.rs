@@ -61,6 +61,7 @@ fn add(param: &Param, text: &str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
             keys.term(&[&param.name, "\u{1f}r", type_name, "/", id]);
             keys.term(&[&param.name, "\u{1f}i", id]);
             if let Some(version) = version {
+                keys.term(&[&param.name, "\u{1f}v"]);
                 keys.term(&[&param.name, "\u{1f}v", type_name, "/", id, "/_history/", version]);
             }
             // A canonical URL may look like one of a resource here.
@@ -79,6 +80,12 @@ fn add_url(param: &Param, url: &str, keys: &mut KeysBuilder) {
     if let Some((canonical, _)) = url.split_once('|') {
         keys.term(&[&param.name, "\u{1f}k", canonical]);
     }
+}
+
+/// References that name a version.
+#[must_use]
+pub fn versioned(param: &Param) -> Query {
+    Query::term(&param.key('v', ""))
 }
 
 /// The query of one search value, which must not mean resources of several types: <https://hl7.org/fhir/R4/search.html#reference>.
