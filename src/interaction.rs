@@ -45,7 +45,7 @@ pub enum Interaction {
     /// Read a resource.
     Read(&'static str, ResourceId, Conditions, Subset),
     /// Read a version of it.
-    Vread(&'static str, ResourceId, VersionId, Conditions),
+    Vread(&'static str, ResourceId, VersionId, Conditions, Subset),
     /// The versions of a resource, of a type or of all.
     History(history::Request),
     /// Search a type, or all.
@@ -271,7 +271,7 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
 fn plan(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     match interaction {
         Interaction::Read(type_name, id, conditions, subset) => read::perform(type_name, id, conditions, subset, snapshot),
-        Interaction::Vread(type_name, id, version, conditions) => vread::perform(type_name, id, *version, conditions, snapshot),
+        Interaction::Vread(type_name, id, version, conditions, subset) => vread::perform(type_name, id, *version, conditions, subset, snapshot),
         Interaction::History(request) => history::perform(request, snapshot, env),
         Interaction::Search(request) => search::perform(request, snapshot, env),
         Interaction::Capabilities => Ok(capabilities::perform(snapshot, env)),

@@ -39,21 +39,30 @@ impl Subset {
         }
     }
 
-    /// What the parameters of a read ask for.
+    /// What the parameters of a read of one of `types` ask for; the first counts.
     ///
     /// # Errors
-    /// `_summary` has a value that a read does not have.
-    pub fn of_read(parameters: &[(String, String)]) -> Result<Self, Failure> {
+    /// `_summary` has a value that a read does not have; under `strict`, `_elements` names what is no element.
+    pub fn of_read(parameters: &[(String, String)], types: &[&'static str], strict: bool, definitions: &Definitions) -> Result<Self, Failure> {
         let mut subset = Self::All;
-        for (name, value) in parameters {
+        for (name, value) in parameters.iter().filter(|(name, _)| matches!(name.as_str(), "_summary" | "_elements")) {
             match name.as_str() {
+                _ if subset != Self::All => {}
                 "_summary" => {
                     let bad =
                         || Failure::new(Kind::BadValue, format!("_summary '{}' is not true, text, data or false, which is what it may be here", clip(value)));
                     subset = Self::of_summary(value).ok_or_else(bad)?;
                 }
-                "_elements" => subset = Self::Elements(Self::names(value)),
-                _ => {}
+                _ => {
+                    let (known, unknown): (Vec<_>, Vec<_>) = Self::names(value).into_iter().partition(|name| is_element(name, types, definitions));
+                    if let Some(name) = unknown.first().filter(|_| strict) {
+                        return Err(no_element(name, types));
+                    }
+                    // Of what names nothing, all is shown.
+                    if !known.is_empty() {
+                        subset = Self::Elements(known);
+                    }
+                }
             }
         }
         Ok(subset)
@@ -105,6 +114,20 @@ impl Subset {
         kept.insert(at, format!("\"meta\":{}", tagged(meta.map_or("{}", |span| &body[span]), definitions.version())));
         format!("{{{}}}", kept.join(","))
     }
+}
+
+/// Whether a name that `_elements` has is of an element of one of the types.
+#[must_use]
+pub fn is_element(name: &str, types: &[&'static str], definitions: &Definitions) -> bool {
+    let (of, element) = name.split_once('.').map_or((None, name), |(of, element)| (Some(of), element));
+    let mut of_type = types.iter().filter(|t| of.is_none_or(|of| of == **t));
+    matches!(name, "id" | "meta") || of_type.any(|t| definitions.type_def(t).is_some_and(|def| def.top_level(element)))
+}
+
+/// The report of a name that is of none.
+#[must_use]
+pub fn no_element(name: &str, types: &[&str]) -> Failure {
+    Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&types.join(", "))))
 }
 
 fn names_element(name: &str, type_name: &str, key: &str, path: Option<&str>) -> bool {

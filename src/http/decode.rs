@@ -13,7 +13,7 @@ use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
-use crate::fhir::{Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
 use crate::interaction::conditions::Tag;
 use crate::interaction::delete::{self, Which};
 use crate::interaction::operation::{self, Definition};
@@ -56,8 +56,8 @@ impl Parts<'_> {
         }
         match self.target.clone() {
             Target::Metadata if is_read => Ok(Interaction::Capabilities),
-            Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions, Subset::of_read(&self.query)?)),
-            Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions)),
+            Target::Instance(type_name, id) if is_read => Ok(Interaction::Read(type_name, id, conditions, self.subset(type_name)?)),
+            Target::Version(type_name, id, version) if is_read => Ok(Interaction::Vread(type_name, id, version.parse()?, conditions, self.subset(type_name)?)),
             Target::Type(type_name) if is_read => Ok(self.search(Some(type_name), None)),
             Target::System | Target::SystemSearch if is_read => Ok(self.search(None, None)),
             Target::Compartment(of, id, type_name) | Target::CompartmentSearch(of, id, type_name) if is_read => Ok(self.search(type_name, Some((of, id)))),
@@ -202,6 +202,11 @@ impl Parts<'_> {
             Sent::Form => Err(unsupported("application/x-www-form-urlencoded")),
             Sent::Other(content_type) => Err(unsupported(&content_type)),
         }
+    }
+
+    /// The part of a resource that is asked for.
+    fn subset(&self, type_name: &'static str) -> Result<Subset, Failure> {
+        Subset::of_read(&self.query, &[type_name], self.prefer.strict, Definitions::of(self.version))
     }
 
     /// The resource in the body; for a Binary, the body itself.

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use super::faults;
-use super::negotiate::{Format, Prefer};
+use super::negotiate::{Accept, Format, Prefer};
 use super::respond::{Answer, http_date};
 use super::secrets;
 use crate::clock::EventId;
@@ -56,7 +56,7 @@ pub struct Call {
     /// The type the URL names.
     pub type_name: Option<&'static str>,
     /// A Binary may be answered raw, unless this says not.
-    pub accept: Option<String>,
+    pub accept: Accept,
     /// The client's address.
     pub client: Option<IpAddr>,
     /// When the request arrived.
@@ -362,11 +362,7 @@ fn native(call: &Call, body: &[u8], version: FhirVersion) -> Option<Shown> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     let content_type = text("contentType").filter(|t| !t.is_empty() && !t.chars().any(|c| c.is_control() || !c.is_ascii()))?;
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let accepts_it = call
-        .accept
-        .as_deref()
-        .is_some_and(|accept| accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)));
-    if call.format.is_explicit && !accepts_it {
+    if !call.accept.prefers(essence, &call.format) {
         return None;
     }
     let data = text(if version == FhirVersion::Stu3 { "content" } else { "data" }).unwrap_or_default();

@@ -98,61 +98,110 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
         format.is_explicit = true;
         return Ok(format);
     }
-    let lines: Vec<&str> = request.headers().get_all(header::ACCEPT).filter_map(|v| v.to_str().ok()).collect();
-    let accept = lines.join(",");
-    let accept = accept.as_str();
-    if accept.trim().is_empty() || accept == "*/*" {
+    let accept = Accept::of(request);
+    if accept.ranges.is_empty() {
         return Ok(format);
     }
     // A browser takes any XML; a person who looks at an answer is better off with JSON.
-    let is_browser = accept.contains("text/html");
+    let is_browser = accept.names("text/html");
     let mut other_version = None;
     let mut best: Option<(f32, Format)> = None;
-    // What is named with q=0 is not meant by a range that holds it, RFC 9110, 12.5.1.
-    let is_none = |part: &str| part.trim().split_once('=').is_some_and(|(name, q)| name == "q" && q.parse::<f32>().is_ok_and(|q| q <= 0.0));
-    let refused = accept.split(',').filter(|range| range.split(';').skip(1).any(is_none));
-    let refused: Vec<&str> = refused.map(|range| range.split(';').next().unwrap_or_default().trim()).collect();
-    let is_refused = |media: &Media| {
-        refused
-            .iter()
-            .any(|range| Media::parse(range) == Some(*media) || range.strip_suffix('*').is_some_and(|kind| kind != "*/" && media.name().starts_with(kind)))
-    };
-    let first = |among: &[Media]| among.iter().find(|media| !is_refused(media)).copied();
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        let mut quality = 1.0;
-        let mut named = None;
-        for parameter in parts {
-            match parameter.split_once('=') {
-                Some(("q", q)) => quality = q.parse().unwrap_or(0.0),
-                Some((name, v)) if name.eq_ignore_ascii_case("fhirVersion") => named = Some(v.trim_matches('"').to_owned()),
-                _ => {}
-            }
-        }
-        let media = match essence {
-            "*/*" => first(&[Media::FhirJson, Media::Json, Media::TextJson, Media::FhirXml, Media::Xml, Media::TextXml]),
-            "application/*" => first(&[Media::FhirJson, Media::Json, Media::FhirXml, Media::Xml]),
-            "text/*" => first(&[Media::TextJson, Media::TextXml]),
-            "application/xml" | "text/xml" if is_browser => None,
-            _ => Media::parse(essence),
-        };
-        let Some(media_type) = media.filter(|_| quality > 0.0) else { continue };
-        if let Some(Err(failure)) = named.as_ref().map(|named| check_version(named, version)) {
+    for range in &accept.ranges {
+        if let Some(Err(failure)) = range.fhir_version.as_ref().map(|named| check_version(named, version)) {
             other_version.get_or_insert(failure);
             continue;
         }
-        if best.as_ref().is_none_or(|(q, _)| quality > *q) {
-            let is_explicit = Media::parse(essence).is_some();
-            best = Some((quality, Format { media_type, names_version: named.is_some(), is_explicit, ..format.clone() }));
+        let exact = Media::parse(&range.essence).filter(|media| !(is_browser && matches!(media, Media::Xml | Media::TextXml)));
+        // What is named by itself is not meant by a range that holds it, RFC 9110, 12.5.1.
+        let meant = |media: &Media| {
+            range.wildcards() > 0 && range.holds(media.name()) && accept.most_specific(media.name()).is_some_and(|best| best.essence == range.essence)
+        };
+        let Some(media_type) = exact.or_else(|| ALL.into_iter().find(meant)).filter(|_| range.quality > 0.0) else { continue };
+        if best.as_ref().is_none_or(|(quality, _)| range.quality > *quality) {
+            best = Some((range.quality, Format { media_type, names_version: range.fhir_version.is_some(), is_explicit: exact.is_some(), ..format.clone() }));
         }
     }
     match best {
         Some((_, format)) => Ok(format),
         // A Binary may be what is accepted; that shows when it is read.
         None if is_binary => Ok(format),
-        None if other_version.is_some() => other_version.map_or(Ok(format), Err),
-        None => Err(not_acceptable("Accept", accept)),
+        None => Err(other_version.unwrap_or_else(|| not_acceptable("Accept", &accept.text))),
+    }
+}
+
+/// What a wildcard stands for, the first that is not refused.
+const ALL: [Media; 6] = [Media::FhirJson, Media::Json, Media::TextJson, Media::FhirXml, Media::Xml, Media::TextXml];
+
+/// `Accept`, <https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1>.
+#[derive(Clone, Debug, Default)]
+pub struct Accept {
+    text: String,
+    ranges: Vec<Range>,
+}
+
+/// A media range that is accepted, or with the quality 0 is not.
+#[derive(Clone, Debug)]
+struct Range {
+    /// In lower case, such as `text/plain`, `text/*` or `*/*`.
+    essence: String,
+    quality: f32,
+    fhir_version: Option<String>,
+}
+
+impl Accept {
+    /// What a request says.
+    #[must_use]
+    pub fn of(request: &HttpRequest) -> Self {
+        let lines: Vec<&str> = request.headers().get_all(header::ACCEPT).filter_map(|v| v.to_str().ok()).collect();
+        let text = lines.join(",");
+        Self { ranges: text.split(',').map(Range::parse).filter(|range| !range.essence.is_empty()).collect(), text }
+    }
+
+    /// Whether a media type is named, by no wildcard.
+    fn names(&self, essence: &str) -> bool {
+        self.ranges.iter().any(|range| range.essence == essence)
+    }
+
+    /// The range that says how much a media type is liked.
+    fn most_specific(&self, essence: &str) -> Option<&Range> {
+        let holding = self.ranges.iter().filter(|range| range.holds(essence));
+        holding.reduce(|best, range| if range.wildcards() < best.wildcards() { range } else { best })
+    }
+
+    /// Whether content of this media type is to be answered with rather than FHIR in `format`.
+    #[must_use]
+    pub fn prefers(&self, essence: &str, format: &Format) -> bool {
+        let essence = essence.to_ascii_lowercase();
+        let quality = |essence: &str| self.most_specific(essence).map_or(0.0, |range| range.quality);
+        if !format.is_explicit {
+            return self.most_specific(&essence).is_none_or(|range| range.quality > 0.0);
+        }
+        self.names(&essence) && quality(&essence) > 0.0 && quality(&essence) >= quality(format.media_type.name())
+    }
+}
+
+impl Range {
+    fn parse(text: &str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let mut range = Self { essence: parts.next().unwrap_or_default().to_ascii_lowercase(), quality: 1.0, fhir_version: None };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "q" => range.quality = value.trim().parse().unwrap_or(0.0),
+                "fhirversion" => range.fhir_version = Some(value.trim().trim_matches('"').to_owned()),
+                _ => {}
+            }
+        }
+        range
+    }
+
+    fn wildcards(&self) -> usize {
+        self.essence.matches('*').count()
+    }
+
+    /// Whether a media type is in it. FHIR JSON and FHIR XML have older names, too.
+    fn holds(&self, essence: &str) -> bool {
+        let is_alias = || Media::parse(&self.essence).is_some_and(|media| media.name() == essence);
+        self.essence == "*/*" || self.essence == essence || self.essence.strip_suffix('*').is_some_and(|kind| essence.starts_with(kind)) || is_alias()
     }
 }
 

@@ -13,7 +13,7 @@ use super::context::{Mount, SimContext};
 use super::decode::{Parts, Read};
 use super::exchange::{Call, Outcome, exchange, name_of};
 use super::faults;
-use super::negotiate::{self, Format, Sent};
+use super::negotiate::{self, Accept, Format, Sent};
 use super::respond::Answer;
 use super::{App, access, body, bulk, policy, routes, secrets, smart};
 use crate::clock::EventId;
@@ -264,6 +264,8 @@ fn call(
         Ok(Sent::Json | Sent::Xml | Sent::Other(_)) | Err(_) => query.clone(),
     };
     let format = negotiate::format(request, &asked_for, version, type_name == Some("Binary"));
+    // `_format` is said instead.
+    let is_raw = type_name == Some("Binary") && !asked_for.iter().any(|(name, _)| name == "_format");
     let prefer = negotiate::prefer(request);
     let filed = filed_under(request.method(), target.as_ref().ok());
     let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());
@@ -316,7 +318,7 @@ fn call(
         secrets: if redact && recorded { kind_of(request, version, &asked) } else { secrets::Kind::Plain },
         body,
         type_name,
-        accept: (type_name == Some("Binary")).then(|| routes::text(request, header::ACCEPT).map(str::to_owned)).flatten(),
+        accept: if is_raw { Accept::of(request) } else { Accept::default() },
         client: request.peer_addr().map(|a| a.ip()),
         started,
         asked,

@@ -9,6 +9,7 @@ pub mod restore;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::target::pairs;
 use super::{
     Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, structure, update,
 };
@@ -16,7 +17,7 @@ use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
-use crate::fhir::{Failure, FhirVersion, Kind, ResourceId, VersionId, outcome};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId, VersionId, outcome};
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot, Versioning};
 
@@ -33,7 +34,7 @@ const ORDER: [&[Method]; 4] = [&[Method::Delete], &[Method::Post], &[Method::Put
 #[must_use]
 pub fn interactions(content: &Content, version: FhirVersion) -> Vec<Interaction> {
     let raw = entry::split(content).unwrap_or_default();
-    raw.iter().filter_map(|raw| Entry::read(raw, version).and_then(|mut entry| entry.interaction(false)).ok()).collect()
+    raw.iter().filter_map(|raw| Entry::read(raw, version).and_then(|mut entry| entry.interaction(false, Definitions::of(version))).ok()).collect()
 }
 
 /// Independent requests: one may fail and the others not.
@@ -50,7 +51,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
             match entry {
                 Ok(entry) if methods.contains(&entry.method) => {
                     let known = if env.strict { entry.refuse_unknown() } else { Ok(()) };
-                    let reply = known.and_then(|()| entry.interaction(env.strict)).and_then(|interaction| plan.perform(&interaction));
+                    let reply = known.and_then(|()| entry.interaction(env.strict, snapshot.definitions())).and_then(|interaction| plan.perform(&interaction));
                     plan.answer(at, entry.is_answered(), reply.map(|reply| entry.shown(reply)));
                 }
                 Err(failure) if methods.contains(&Method::Get) => plan.answer(at, true, Err(failure.clone())),
@@ -80,8 +81,7 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     let asked = rewrite(&mut entries, &identities, &plan.working)?;
     // References are resolved last: they may be to what the entries make.
     if !asked.is_empty() {
-        let after = plan.foreseen(&mut entries, &asked, &identities);
-        resolve(&mut entries, &after, env)?;
+        resolve(&mut entries, &asked, &identities, &plan)?;
     }
     plan.each(&mut entries, ORDER[1], &mut identities)?;
     refuse_created(&entries, &identities, &plan.working, env)?;
@@ -142,8 +142,9 @@ impl Identity {
             Self::Existing(reply) => reply.subject.as_ref().and_then(|s| s.version).map(|there| (there, there)),
             Self::New(type_name, id) | Self::Same(type_name, id) | Self::Known(type_name, id) => {
                 let before = snapshot.latest(type_name, id).map_or(VersionId(0), |v| v.id);
-                // What is deleted has no version to refer to.
-                (method != Method::Delete && snapshot.settings().versioning != Versioning::NoVersion).then(|| (before, before.next()))
+                // A deletion makes none to refer to: what a reference names it keeps.
+                let before = if method == Method::Delete { VersionId(u64::MAX) } else { before };
+                (snapshot.settings().versioning != Versioning::NoVersion).then_some((before, VersionId(before.0.saturating_add(1))))
             }
         };
         Renamed { uid: self.uid(), versions }
@@ -230,41 +231,109 @@ impl<'a> Identifying<'a> {
     }
 }
 
-/// Rewrites references to the entries' identities; the types that conditional ones, which stay, ask for.
-fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot) -> Result<FxHashSet<&'static str>, Failure> {
+/// Most times that conditional references are looked up anew because others have been resolved.
+const MAX_ROUNDS: usize = 8;
+
+/// What the conditional references of a transaction need to know.
+#[derive(Default)]
+struct Asked {
+    /// The types that they are to.
+    types: FxHashSet<&'static str>,
+    /// The types that hold one.
+    holders: FxHashSet<&'static str>,
+    /// Whether a condition leads to what other types hold.
+    leads_on: bool,
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        self.types.is_empty()
+    }
+
+    fn is_about(&self, type_name: &str) -> bool {
+        self.leads_on || self.types.contains(type_name)
+    }
+
+    /// Whether what one finds may hang on what another is resolved to.
+    fn hangs_together(&self) -> bool {
+        self.holders.iter().any(|holder| self.is_about(holder))
+    }
+}
+
+/// Whether a condition is about more than the resources it is to find.
+fn leads_on(query: &str) -> bool {
+    let leads = |name: &str| {
+        let (code, modifier) = name.split_once(':').unwrap_or((name, ""));
+        name.contains('.') || matches!(code, "_has" | "_filter" | "_list" | "_in") || matches!(modifier, "in" | "not-in")
+    };
+    pairs(query).iter().any(|(name, _)| leads(name))
+}
+
+/// Rewrites references to the entries' identities; what the conditional ones, which stay, ask for.
+fn rewrite(entries: &mut [Entry], identities: &[Option<Identity>], snapshot: &Snapshot) -> Result<Asked, Failure> {
     let mut renames = Renames::new(snapshot.definitions());
     for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
         if let (Some(full_url), Some(identity)) = (&entry.full_url, identity) {
             renames.add(full_url, &identity.renamed(entry.method, snapshot)).map_err(|f| f.within(&named(at)))?;
         }
     }
-    let mut asked = FxHashSet::default();
-    each_content(entries, &renames, snapshot.version(), |type_name, _| {
-        asked.insert(type_name);
+    let mut asked = Asked::default();
+    each_content(entries, &renames, snapshot.version(), |holder, type_name, query| {
+        asked.types.insert(type_name);
+        asked.holders.extend(holder);
+        asked.leads_on |= leads_on(query);
         Ok(None)
     })?;
     Ok(asked)
 }
 
-/// Rewrites conditional references to what they mean after all that the entries do.
-fn resolve(entries: &mut [Entry], after: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
-    // One condition is looked up once, however many references repeat it.
-    let mut found: FxHashMap<String, Result<String, Failure>> = FxHashMap::default();
-    each_content(entries, &Renames::new(after.definitions()), after.version(), |type_name, query| {
-        found.entry(format!("{type_name}?{query}")).or_insert_with(|| find_one(type_name, query, after, env)).clone().map(Some)
-    })
+/// Rewrites conditional references to what they mean after all that the entries do. Where that hangs on what others of them
+/// mean, it goes in rounds, and what was found before must be found still.
+fn resolve(entries: &mut [Entry], asked: &Asked, identities: &[Option<Identity>], plan: &Plan<'_>) -> Result<(), Failure> {
+    let mut all: FxHashMap<(&'static str, String), String> = FxHashMap::default();
+    let (hangs_together, mut rounds) = (asked.hangs_together(), 0);
+    // Whether what matches nothing may do so later.
+    let mut is_patient = hangs_together;
+    loop {
+        let after = plan.foreseen(entries, asked, identities);
+        for ((type_name, query), uid) in &all {
+            let now = find_one(type_name, query, &after, plan.env)?;
+            if now != *uid {
+                let message = format!("conditional reference '{type_name}?{}' matches {uid} or {now}, as others of the Bundle are resolved", clip(query));
+                return Err(Failure::new(Kind::PreconditionFailed, message));
+            }
+        }
+        // One condition is looked up once, however many references repeat it.
+        let mut found: FxHashMap<(&'static str, String), Result<String, Failure>> = FxHashMap::default();
+        let mut is_left = false;
+        each_content(entries, &Renames::new(after.definitions()), after.version(), |_, type_name, query| {
+            let one = found.entry((type_name, query.to_owned())).or_insert_with(|| find_one(type_name, query, &after, plan.env));
+            is_left |= one.is_err();
+            if is_patient && one.is_err() { Ok(None) } else { one.clone().map(Some) }
+        })?;
+        let before = all.len();
+        all.extend(found.into_iter().filter_map(|(condition, one)| Some((condition, one.ok()?))));
+        rounds += 1;
+        if !hangs_together || all.len() == before && !is_left {
+            return Ok(());
+        }
+        is_patient = all.len() > before && rounds < MAX_ROUNDS;
+    }
 }
 
 fn each_content(
     entries: &mut [Entry],
     renames: &Renames,
     version: FhirVersion,
-    mut find: impl FnMut(&'static str, &str) -> Result<Option<String>, Failure>,
+    mut find: impl FnMut(Option<&'static str>, &'static str, &str) -> Result<Option<String>, Failure>,
 ) -> Result<(), Failure> {
     for (at, entry) in entries.iter_mut().enumerate() {
         let patched = entry.target.type_name().filter(|_| entry.method == Method::Patch);
         if let Some(content) = &mut entry.content {
-            renames.rewrite(content, entry.full_url.as_deref(), patched, version, &mut find).map_err(|f| f.within(&named(at)))?;
+            let holder = entry.target.type_name();
+            renames
+                .rewrite(content, entry.full_url.as_deref(), patched, version, |type_name, query| find(holder, type_name, query))
+                .map_err(|f| f.within(&named(at)))?;
         }
     }
     Ok(())
@@ -322,7 +391,7 @@ impl<'a> Plan<'a> {
             }
             let reply = match identities.get_mut(at).and_then(Option::take) {
                 Some(identity) => self.act(entry, identity),
-                None => entry.interaction(self.env.strict).and_then(|i| self.planned(&i)),
+                None => entry.interaction(self.env.strict, self.working.definitions()).and_then(|i| self.planned(&i)),
             };
             // Conditions may lead to what another entry writes, too.
             let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
@@ -332,12 +401,12 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// What there will be of some types when all entries have been performed, as far as it can be told: what fails does so later.
-    fn foreseen(&self, entries: &mut [Entry], types: &FxHashSet<&'static str>, identities: &[Option<Identity>]) -> Snapshot {
+    /// What there will be of what is asked for when all entries have been performed, as far as it can be told: what fails does so later.
+    fn foreseen(&self, entries: &mut [Entry], asked: &Asked, identities: &[Option<Identity>]) -> Snapshot {
         let mut ahead = Plan::new(&self.working, self.env, 0);
         for methods in [ORDER[1], ORDER[2]] {
             for (entry, identity) in entries.iter_mut().zip(identities) {
-                let is_of = entry.target.type_name().is_some_and(|t| types.contains(t));
+                let is_of = entry.target.type_name().is_some_and(|t| asked.is_about(t));
                 if let (true, true, Some(identity)) = (is_of, methods.contains(&entry.method), identity.clone()) {
                     let _ = ahead.act(entry, identity);
                 }

@@ -54,7 +54,7 @@ pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<
 /// It defines a search parameter that cannot be searched by.
 pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let type_name = content.type_name;
-    let issues = structure::check_content(content, snapshot)?;
+    let issues = structure::check(content.resource.value(), &content.disorder, snapshot)?;
     if type_name == "SearchParameter" {
         snapshot.params_of(content.resource.value(), id.as_str())?;
     }

@@ -62,7 +62,7 @@ struct Wanted<'a> {
 /// The resource never was; a parameter that cannot be read; the simulator shows no versions.
 pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     refuse_without_versions(snapshot)?;
-    let wanted = parse(&request.parameters, env)?;
+    let wanted = parse(request, snapshot, env)?;
     // Within a Bundle, that is the event it becomes.
     let cursor = wanted.cursor.clone().unwrap_or(Cursor { as_of: env.stamp.event, offset: 0, after: None });
     let (total, page) = page(&request.of, &wanted, &cursor, snapshot, env)?;
@@ -91,12 +91,12 @@ fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot, env:
             if all.is_empty() {
                 return Err(not_found(type_name, id));
             }
-            let listed = wanted.list.map(|list| on_list(list, snapshot, env)).transpose()?;
+            let listed = wanted.list.map(|list| on_list(list, snapshot, cursor.as_of, env)).transpose()?;
             let wanted = listed.is_none_or(|on| on.contains(&(*type_name, id.clone())));
             all.into_iter().rev().filter(|_| wanted).map(|v| (*type_name, id.clone(), v)).collect()
         }
         (_, Some(list)) => {
-            let on = on_list(list, snapshot, env)?.into_iter().filter(|(t, _)| type_name.is_none_or(|name| name == *t));
+            let on = on_list(list, snapshot, cursor.as_of, env)?.into_iter().filter(|(t, _)| type_name.is_none_or(|name| name == *t));
             on.flat_map(|(t, id)| snapshot.versions(t, &id).into_iter().map(move |v| (t, id.clone(), v)).collect::<Vec<_>>()).collect()
         }
         (_, None) if wanted.at.is_some() => {
@@ -142,9 +142,12 @@ fn current_at(versions: Vec<Past>, at: Interval) -> Vec<Past> {
     found
 }
 
-/// The resources that a List refers to, or that make a functional one.
-fn on_list(list: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+/// The resources that a List refers to, or that make a functional one, by the time of the first page.
+fn on_list(list: &str, snapshot: &Snapshot, as_of: EventId, env: &Env<'_>) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+    let is_past = as_of < snapshot.last_event();
     if list.starts_with('$') {
+        let then = if is_past { Some(snapshot.as_of(as_of)?) } else { None };
+        let snapshot = then.as_ref().unwrap_or(snapshot);
         let mut on = Vec::new();
         for type_name in membership::functional_types(list, snapshot.definitions())? {
             let (total, found) = super::search::matching(Some(type_name), &format!("_list={list}"), "_list", MAX_LOOKED_AT, snapshot, env)?;
@@ -155,6 +158,8 @@ fn on_list(list: &str, snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<(&'stat
         }
         return Ok(on);
     }
+    let then = is_past.then(|| snapshot.looking_back(as_of));
+    let snapshot = then.as_ref().unwrap_or(snapshot);
     let id: ResourceId = list.strip_prefix("List/").unwrap_or(list).parse()?;
     let version = snapshot.latest("List", &id).filter(|v| !v.is_deletion()).ok_or_else(|| not_found("List", &id))?;
     let body = snapshot.body("List", &version)?;
@@ -223,8 +228,13 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
     ))
 }
 
-fn parse<'a>(parameters: &'a [(String, String)], env: &Env<'_>) -> Result<Wanted<'a>, Failure> {
-    let subset = Subset::of_read(parameters)?;
+fn parse<'a>(request: &'a Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Wanted<'a>, Failure> {
+    let (parameters, definitions) = (&request.parameters, snapshot.definitions());
+    let types = match &request.of {
+        Of::System => definitions.resource_types(),
+        Of::Type(type_name) | Of::Instance(type_name, _) => std::slice::from_ref(type_name),
+    };
+    let subset = Subset::of_read(parameters, types, env.strict, definitions)?;
     let mut wanted = Wanted { count: DEFAULT_COUNT, since: EventId::ZERO, at: None, list: None, ascending: false, subset, cursor: None };
     for (name, value) in parameters {
         let bad = |expected: &str| Failure::new(Kind::BadValue, format!("{name} '{}' is not {expected}", clip(value)));

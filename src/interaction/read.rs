@@ -22,19 +22,21 @@ pub fn perform(type_name: &'static str, id: &ResourceId, conditions: &Conditions
         let defined = defined.ok_or_else(|| not_found(type_name, id))?;
         return Ok(Reply { body: Some(defined.to_string().into_bytes().into()), ..Reply::new(Done::Ok) });
     };
-    let mut reply = of_version(type_name, id, &version, conditions, snapshot)?;
-    if let Some(body) = reply.body.as_ref().filter(|_| subset.is_partial()) {
-        let text = std::str::from_utf8(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-        reply.body = Some(subset.of(text, type_name, snapshot.definitions()).into_bytes().into());
-    }
-    Ok(reply)
+    of_version(type_name, id, &version, conditions, subset, snapshot)
 }
 
 /// One version of a resource.
 ///
 /// # Errors
 /// The version is a deletion, or its file is damaged.
-pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
+pub fn of_version(
+    type_name: &'static str,
+    id: &ResourceId,
+    version: &Version,
+    conditions: &Conditions,
+    subset: &Subset,
+    snapshot: &Snapshot,
+) -> Result<Reply, Failure> {
     if version.is_deletion() {
         let history = match snapshot.settings().versioning {
             Versioning::NoVersion => String::new(),
@@ -47,5 +49,10 @@ pub fn of_version(type_name: &'static str, id: &ResourceId, version: &Version, c
     if conditions.client_has(version) {
         return Ok(Reply { subject, ..Reply::new(Done::NotModified) });
     }
-    Ok(Reply { body: Some(snapshot.body(type_name, version)?), subject, ..Reply::new(Done::Ok) })
+    let mut body = snapshot.body(type_name, version)?;
+    if subset.is_partial() {
+        let text = std::str::from_utf8(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
+        body = subset.of(text, type_name, snapshot.definitions()).into_bytes().into();
+    }
+    Ok(Reply { body: Some(body), subject, ..Reply::new(Done::Ok) })
 }

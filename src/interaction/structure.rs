@@ -7,23 +7,12 @@ use crate::fhir::{Failure, Kind};
 use crate::interaction::Content;
 use crate::sim::{Snapshot, Validation};
 
-/// What is wrong with a resource and is to be said, where it may be stored all the same.
+/// What is wrong with a resource, and with the order of the XML that it came in, and is to be said where it may be stored all
+/// the same.
 ///
 /// # Errors
 /// [`Kind::Unprocessable`]: it may not.
-pub(super) fn check(resource: &Value, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
-    judged(resource, &[], snapshot)
-}
-
-/// The same of what came with the request: the order of its XML counts, too.
-///
-/// # Errors
-/// As [`check`].
-pub(super) fn check_content(content: &Content, snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
-    judged(content.resource.value(), &content.disorder, snapshot)
-}
-
-fn judged(resource: &Value, disorder: &[Issue], snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
+pub(super) fn check(resource: &Value, disorder: &[Issue], snapshot: &Snapshot) -> Result<Vec<Issue>, Failure> {
     let validation = snapshot.settings().validation;
     if validation == Validation::Off {
         return Ok(Vec::new());
@@ -55,5 +44,12 @@ pub(super) fn check_bundle(bundle: &Content, snapshot: &Snapshot) -> Result<Vec<
             None => (key.clone(), value.clone()),
         })
         .collect();
-    judged(&Value::Object(bare), &bundle.disorder, snapshot)
+    let disorder: Vec<Issue> = bundle.disorder.iter().filter(|issue| in_entry(issue).is_none()).cloned().collect();
+    check(&Value::Object(bare), &disorder, snapshot)
+}
+
+/// The entry of a Bundle in whose resource an issue is, and the place within that.
+pub(super) fn in_entry(issue: &Issue) -> Option<(usize, &str)> {
+    let (at, rest) = issue.expression.strip_prefix("Bundle.entry[")?.split_once("].resource.")?;
+    Some((at.parse().ok()?, rest))
 }

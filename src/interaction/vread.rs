@@ -1,6 +1,7 @@
 //! Vread, <https://hl7.org/fhir/R4/http.html#vread>.
 
 use super::{Conditions, Reply, not_found, read};
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::sim::{Snapshot, Versioning};
 
@@ -8,12 +9,19 @@ use crate::sim::{Snapshot, Versioning};
 ///
 /// # Errors
 /// It never was, or is a deletion.
-pub fn perform(type_name: &'static str, id: &ResourceId, wanted: VersionId, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
+pub fn perform(
+    type_name: &'static str,
+    id: &ResourceId,
+    wanted: VersionId,
+    conditions: &Conditions,
+    subset: &Subset,
+    snapshot: &Snapshot,
+) -> Result<Reply, Failure> {
     refuse_without_versions(snapshot)?;
     let versions = snapshot.versions(type_name, id);
     let newest = versions.first().ok_or_else(|| not_found(type_name, id))?;
     match versions.iter().find(|v| v.id == wanted) {
-        Some(version) => read::of_version(type_name, id, version, conditions, snapshot),
+        Some(version) => read::of_version(type_name, id, version, conditions, subset, snapshot),
         None => Err(Failure::new(Kind::NotFound, format!("{type_name}/{id} has no version {wanted}; the newest is {}", newest.id))),
     }
 }

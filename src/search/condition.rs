@@ -166,8 +166,8 @@ impl Reader<'_> {
             }
             "_filter" => return filter::read(self, value).map(Ok),
             "_text" | "_content" => return text(name, value).map(Ok),
-            "_list" => return Ok(Ok(Condition::List(alternatives(name, value)?))),
-            "_in" if self.version() == FhirVersion::R5 => return Ok(Ok(Condition::In(alternatives(name, value)?))),
+            "_list" => return some(name, value).map(|lists| lists.map(Condition::List)),
+            "_in" if self.version() == FhirVersion::R5 => return some(name, value).map(|holders| holders.map(Condition::In)),
             "_query" => {
                 let message = format!("_query '{}' is not supported: this server has no named queries; use search parameters or _filter", clip(value));
                 return Err(Failure::new(Kind::NotSupported, message));
@@ -193,10 +193,10 @@ impl Reader<'_> {
         if modifier == Modifier::Missing && !matches!(value, "true" | "false") {
             return Err(Failure::new(Kind::BadValue, format!("'{name}' must be true or false, but is '{}'", clip(value))));
         }
-        let values = alternatives(name, value)?;
-        if values.is_empty() {
-            return Ok(Err(no_value(name)));
-        }
+        let values = match some(name, value)? {
+            Ok(values) => values,
+            Err(none) => return Ok(Err(none)),
+        };
         if matches!(modifier, Modifier::None | Modifier::Not)
             && let Some(expected) = values.iter().find_map(|value| token::misread(&params, value))
         {
@@ -346,6 +346,11 @@ fn alternatives(name: &str, value: &str) -> Result<Vec<String>, Failure> {
         return Err(Failure::new(Kind::TooCostly, message));
     }
     Ok(values)
+}
+
+/// The same, of which there must be one.
+fn some(name: &str, value: &str) -> Result<Result<Vec<String>, Failure>, Failure> {
+    alternatives(name, value).map(|values| if values.is_empty() { Err(no_value(name)) } else { Ok(values) })
 }
 
 /// The same where commas within quotation marks separate nothing.

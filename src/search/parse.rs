@@ -10,7 +10,7 @@ use super::params::{Param, Params};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
 use crate::fhir::id::clip;
-use crate::fhir::subset::Subset;
+use crate::fhir::subset::{self, Subset};
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind};
 
 /// Most parameters of one search.
@@ -283,7 +283,7 @@ impl Search {
             search.conditions.push((String::new(), Condition::Compartment(type_name, id.to_owned())));
         }
         let stu3 = params.version == FhirVersion::Stu3;
-        let near_distance = pairs.iter().find(|(name, _)| name == "near-distance" && stu3).map(|(_, v)| v.as_str());
+        let near_distance = pairs.iter().find(|(name, value)| name == "near-distance" && stu3 && !value.is_empty()).map(|(_, v)| v.as_str());
         let is_near = pairs.iter().any(|(name, _)| name == "near");
         for (name, value) in pairs {
             match (name.as_str(), near_distance) {
@@ -305,14 +305,12 @@ impl Search {
                     let message = format!("near-distance '{}' was left out: it is the distance of 'near', which is not there", clip(value));
                     search.ignored.push(Failure::new(Kind::NotSupported, message));
                 }
-                ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
-                ("near", Some(distance)) => {
-                    let before = search.applied.len();
-                    search.parameter(name, &format!("{value}|{}", distance_of(distance)?), params)?;
-                    if let Some(last) = search.applied.get_mut(before) {
-                        last.1.clone_from(value);
-                    }
+                ("near-distance", Some(distance)) if distance != value => {
+                    let message = format!("near-distance '{}' was left out: it is given more than once, and the first counts", clip(value));
+                    search.ignored.push(Failure::new(Kind::NotSupported, message));
                 }
+                ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
+                ("near", Some(distance)) => search.near(value, distance, params)?,
                 _ => search.parameter(name, value, params)?,
             }
         }
@@ -324,6 +322,18 @@ impl Search {
             search.ignored.push(Failure::new(Kind::NotSupported, message));
         }
         Ok(search)
+    }
+
+    /// Takes in STU3's `near`, whose positions all have the one distance.
+    fn near(&mut self, value: &str, distance: &str, params: &Params) -> Result<(), Failure> {
+        let (before, distance) = (self.applied.len(), distance_of(distance)?);
+        let positions = split_unescaped(value, ',').into_iter().filter(|position| !position.trim().is_empty());
+        let nearby: Vec<String> = positions.map(|position| format!("{position}|{distance}")).collect();
+        self.parameter("near", &nearby.join(","), params)?;
+        if let Some(last) = self.applied.get_mut(before) {
+            value.clone_into(&mut last.1);
+        }
+        Ok(())
     }
 
     /// The refusal of `handling=strict`, if there is something to refuse.
@@ -427,13 +437,11 @@ impl Search {
         let definitions = params.definitions();
         let mut left_out = Vec::new();
         names.retain(|name| {
-            let (of, element) = name.split_once('.').map_or((None, name.as_str()), |(of, element)| (Some(of), element));
-            let has = |t: &&str| of.is_none_or(|of| of == *t) && definitions.type_def(t).is_some_and(|d| d.top_level(element));
             // Of another type, it is about what comes along.
-            let comes_along = has_includes && of.is_some_and(|of| definitions.find_resource_type(of).is_some_and(|t| has(&t)));
-            let known = self.types.iter().any(has) || comes_along || matches!(element, "id" | "meta");
+            let other = name.split_once('.').and_then(|(of, _)| definitions.find_resource_type(of)).filter(|_| has_includes);
+            let known = subset::is_element(name, &self.types, definitions) || other.is_some_and(|of| subset::is_element(name, &[of], definitions));
             if !known {
-                left_out.push(Failure::new(Kind::NotSupported, format!("_elements: '{}' is no element of {}", clip(name), clip(&self.types.join(", ")))));
+                left_out.push(subset::no_element(name, &self.types));
             }
             known
         });
@@ -511,7 +519,7 @@ fn types_of(pairs: &[(String, String)], scope: Scope<'_>, version: FhirVersion) 
 /// STU3's `near-distance`, a quantity, in the words of `near`.
 fn distance_of(quantity: &str) -> Result<String, Failure> {
     let (prefix, number) = Prefix::split(quantity);
-    if !matches!(prefix, Prefix::Eq | Prefix::Le | Prefix::Lt) {
+    if !matches!(prefix, Prefix::Eq | Prefix::Le | Prefix::Lt) || number.contains(',') {
         return Err(Failure::new(Kind::BadValue, format!("near-distance '{}' is no distance to be within, such as 10||km", clip(quantity))));
     }
     let mut parts = number.split('|');

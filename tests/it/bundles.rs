@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, events, only_event, patient};
+use crate::support::{Client, TestServer, events, only_event, patient};
 
 fn entry(method: &str, url: &str, resource: Value) -> Value {
     json!({"resource": resource, "request": {"method": method, "url": url}})
@@ -146,6 +146,62 @@ fn conditional_creates_in_a_transaction_keep_to_one() {
     .expect(201);
     let refused = fhir.post("", &bundle("transaction", vec![conditional()])).expect(412).refusal();
     assert!(refused.contains("multiple-matches") && refused.contains("2 resources of type Patient match"), "{refused}");
+}
+
+#[test]
+fn conditional_references_see_all_that_the_transaction_makes() {
+    let server = TestServer::start();
+    let organization = |name: &str| entry("PUT", "Organization/o", json!({"resourceType": "Organization", "id": "o", "name": name}));
+    let patient = |at: &str| entry("PUT", "Patient/p", json!({"resourceType": "Patient", "id": "p", "managingOrganization": {"reference": at}}));
+    let observation = |query: &str| entry("POST", "Observation", json!({"resourceType": "Observation", "subject": {"reference": format!("Patient?{query}")}}));
+    let subject = |fhir: &Client, answer: &Value, at: usize| {
+        let location = answer["entry"][at]["response"]["location"].as_str().unwrap();
+        fhir.get(&format!("/{location}")).json()["subject"]["reference"].clone()
+    };
+    for query in ["organization.name=Acme", "organization:Organization.name=Acme", "_filter=organization.name eq Acme"] {
+        let fhir = server.fhir(&format!("a__{}", query.len()));
+        let all = vec![observation(query), patient("Organization/o"), organization("Acme")];
+        let answer = fhir.post("", &bundle("transaction", all)).expect(200).json();
+        assert_eq!(subject(&fhir, &answer, 0), "Patient/p", "{query}");
+        // What is there no longer is not found, and what comes is.
+        let renaming = |name: &str| bundle("transaction", vec![organization("New"), observation(&query.replace("Acme", name))]);
+        assert!(fhir.post("", &renaming("Acme")).expect(412).refusal().contains("Bundle.entry[1]: conditional reference"), "{query}");
+        assert_eq!(subject(&fhir, &fhir.post("", &renaming("New")).expect(200).json(), 1), "Patient/p", "{query}");
+    }
+    // One that hangs on another.
+    let fhir = server.fhir("a__hangs");
+    let hanging = || vec![observation("organization=Organization/o"), patient("Organization?name=Acme"), organization("Acme")];
+    let answer = fhir.post("", &bundle("transaction", hanging())).expect(200).json();
+    assert_eq!(subject(&fhir, &answer, 0), "Patient/p");
+    assert_eq!(fhir.get("/Patient/p").json()["managingOrganization"]["reference"], "Organization/o");
+    // What one is resolved to makes another ambiguous.
+    let fhir = server.fhir("a__many");
+    let mut two = hanging();
+    two[1] = patient("Organization/o");
+    two.push(entry("PUT", "Patient/q", json!({"resourceType": "Patient", "id": "q", "managingOrganization": {"reference": "Organization?name=Acme"}})));
+    assert!(fhir.post("", &bundle("transaction", two)).expect(412).refusal().contains("matches 2 resources"));
+    assert_eq!(fhir.get("/Patient").json()["total"], 0);
+    // None that hangs on itself.
+    let circular =
+        |id: &str, on: &str| entry("PUT", &format!("Observation/{id}"), json!({"resourceType": "Observation", "id": id, "hasMember": [{"reference": on}]}));
+    let two = vec![circular("a", "Observation?has-member=Observation/a"), circular("b", "Observation?has-member=Observation/b")];
+    assert!(fhir.post("", &bundle("transaction", two)).expect(412).refusal().contains("matches no resource"));
+}
+
+#[test]
+fn references_to_versions_of_what_a_transaction_deletes_stay() {
+    let server = TestServer::start();
+    for integrity in ["off", "on"] {
+        let sim = format!("a__{integrity}");
+        let made = json!({"settings": {"referentialIntegrity": integrity}});
+        server.client().put(&format!("/api/sims/{sim}"), &made).expect(201);
+        let fhir = server.fhir(&sim);
+        fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p"})).expect(201);
+        let deletion = json!({"fullUrl": format!("{}/Patient/p", fhir.base()), "request": {"method": "DELETE", "url": "Patient/p"}});
+        let observation = json!({"resourceType": "Observation", "id": "o", "subject": {"reference": "Patient/p/_history/1"}});
+        fhir.post("", &bundle("transaction", vec![deletion, entry("PUT", "Observation/o", observation)])).expect(200);
+        assert_eq!(fhir.get("/Observation/o").json()["subject"]["reference"], "Patient/p/_history/1");
+    }
 }
 
 #[test]

@@ -131,6 +131,22 @@ fn a_history_may_be_of_a_time_or_of_a_list() {
     assert_eq!(walk(&fhir, "/_history?_list=l", || ()), ["PUT Patient/a\"2\"", "PUT Observation/o\"1\"", "PUT Patient/a\"1\""]);
     assert_eq!(walk(&fhir, "/Patient/_history?_list=l&_sort=_lastUpdated", || ()), ["PUT Patient/a\"1\"", "PUT Patient/a\"2\""]);
     assert_eq!(walk(&fhir, "/Patient/c/_history?_list=l", || ()), Vec::<String>::new());
+    // What is taken off a list while one pages is on it still.
+    for (id, list) in [("c", "now"), ("d", "$current-problems")] {
+        let problem =
+            |status: &str| json!({"resourceType": "Condition", "id": id, "subject": {"display": "x"}, "clinicalStatus": {"coding": [{"code": status}]}});
+        fhir.put(&format!("/Condition/{id}"), &problem("active")).expect(201);
+        fhir.put(&format!("/Condition/{id}"), &problem("active")).expect(200);
+        let listing = |entries: Value| fhir.put("/List/now", &json!({"resourceType": "List", "id": "now", "entry": entries}));
+        listing(json!([{"item": {"reference": "Condition/c"}}])).expect(201);
+        let after = || {
+            fhir.put(&format!("/Condition/{id}"), &problem("resolved")).expect(200);
+            listing(json!([{"item": {"reference": "Condition/none"}}])).expect(200);
+        };
+        let two = [format!("PUT Condition/{id}\"2\""), format!("PUT Condition/{id}\"1\"")];
+        assert_eq!(walk(&fhir, &format!("/Condition/_history?_list={list}&_count=1"), after), two, "{list}");
+        fhir.send("DELETE", "/List/now", &[], b"").expect(204);
+    }
 }
 
 #[test]

@@ -208,6 +208,41 @@ fn a_binary_goes_in_and_out_raw() {
     assert_eq!(fhir.send("GET", &path, &[("accept", "application/fhir+json")], b"").json(), stored);
     fhir.send("PUT", "/Binary/b", &[("content-type", "text/plain; charset=utf-8")], b"hi").expect(201);
     assert_eq!(fhir.get("/Binary/b").header("content-type"), "text/plain; charset=utf-8");
+    for (accept, query, is_raw) in [
+        ("text/plain;q=0", "", false),
+        ("text/*;q=0, */*", "", false),
+        ("application/fhir+json, text/plain;q=0.1", "", false),
+        ("application/fhir+json;q=0.1, Text/Plain", "", true),
+        ("application/pdf", "", true),
+        ("text/plain", "?_format=json", false),
+    ] {
+        let reply = fhir.send("GET", &format!("/Binary/b{query}"), &[("accept", accept)], b"").expect(200);
+        assert_eq!(reply.bytes == b"hi", is_raw, "{accept} {query}: {}", reply.text());
+    }
+}
+
+#[test]
+fn what_names_no_element_is_left_out_of_a_read() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let whole = fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "gender": "male", "active": true})).expect(201).json();
+    let strict = [("prefer", "handling=strict")];
+    for path in ["/Patient/p", "/Patient/p/_history/1", "/Patient/p/_history", "/Patient/_history", "/_history"] {
+        let shown = |elements: &str| {
+            let reply = fhir.get(&format!("{path}?_elements={elements}")).expect(200).json();
+            reply.pointer("/entry/0/resource").cloned().unwrap_or(reply)
+        };
+        assert_eq!((shown("gender")["gender"].clone(), shown("gender")["active"].clone()), (json!("male"), Value::Null), "{path}");
+        assert_eq!((shown("bogus,Patient.gender")["gender"].clone(), shown("bogus,gender")["active"].clone()), (json!("male"), Value::Null), "{path}");
+        assert_eq!((shown("bogus"), shown("")), (whole.clone(), whole.clone()), "{path}");
+        let refused = fhir.send("GET", &format!("{path}?_elements=gender,bogus"), &strict, b"").expect(400).refusal();
+        assert!(refused.contains("_elements: 'bogus' is no element of"), "{refused}");
+        fhir.send("GET", &format!("{path}?_elements=gender,Patient.active"), &strict, b"").expect(200);
+    }
+    assert_eq!(fhir.get("/Patient/p?_elements=Observation.code").expect(200).json(), whole);
+    let listed = fhir.get("/Patient?_list=,").expect(200).json();
+    assert_eq!(listed["total"], 1, "{listed}");
+    assert!(listed.to_string().contains("'_list' has no value"), "{listed}");
 }
 
 #[test]

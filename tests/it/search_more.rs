@@ -208,6 +208,14 @@ fn positions_are_read_as_they_may_be_written() {
     place(&stu3);
     assert_eq!(stu3.ids("/Location?near=0:0&near-distance=5%7C%7Ckm"), ["l"]);
     assert!(stu3.get("/Location?near=0:0&near-distance=gt5%7C%7Ckm").expect(400).refusal().contains("near-distance 'gt5"));
+    let far = json!({"resourceType": "Location", "id": "far", "position": {"longitude": 3.0, "latitude": 3.0}});
+    stu3.put("/Location/far", &far).expect(201);
+    assert_eq!(stu3.ids("/Location?near=0:0,3:3&near-distance=5%7C%7Ckm").len(), 2);
+    assert_eq!(stu3.ids("/Location?near=9:9,0:0,&near-distance=5%7C%7Ckm"), ["l"]);
+    let twice = stu3.get("/Location?near=0:0&near-distance=5%7C%7Ckm&near-distance=900%7C%7Ckm").expect(200).json();
+    assert!(twice.to_string().contains("near-distance '900||km' was left out"), "{twice}");
+    assert_eq!(twice["total"], 1);
+    assert!(stu3.get("/Location?near=0:0&near-distance=5%7C%7Ckm,900%7C%7Ckm").expect(400).refusal().contains("is no distance to be within"));
     assert!(stu3.get("/Location?near=x").expect(400).refusal().contains("42.25:-83.69"));
 }
 

@@ -70,6 +70,10 @@ fn every_kind_of_answer_is_xml_when_asked_for() {
         ("application/fhir+json;q=0.5, application/fhir+xml", "application/fhir+xml"),
         // What a browser sends is no wish for FHIR XML.
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "application/fhir+json"),
+        ("application/*;q=0, application/fhir+json", "application/fhir+json"),
+        ("text/*, */*;q=0", "text/json"),
+        ("application/fhir+json;Q=0, */*", "application/json"),
+        ("application/json+fhir;q=0, */*;q=0.2", "application/json"),
         ("*/*", "application/fhir+json"),
     ] {
         let reply = fhir.send("GET", "/Patient/p", &[("accept", accept)], b"").expect(200);
@@ -167,8 +171,20 @@ fn elements_out_of_order_are_judged_as_the_setting_says() {
     let bundle = format!(r#"<Bundle xmlns="http://hl7.org/fhir"><type value="transaction"/>{entry}</Bundle>"#);
     let refused = send("POST", "/", &bundle).expect(422).json();
     assert_eq!(refused["issue"][0]["expression"], json!(["Bundle.entry[0].resource.name[0]"]));
+    // In a batch, each for itself.
+    let right = r#"<Patient xmlns="http://hl7.org/fhir"><name><family value="F"/></name><gender value="male"/></Patient>"#;
+    let batch = format!(r#"<Bundle xmlns="http://hl7.org/fhir"><type value="batch"/>{}{entry}</Bundle>"#, entry.replace(wrong, right));
+    let answer = send("POST", "/", &batch).expect(200).json();
+    assert_eq!(
+        (&answer["entry"][0]["response"]["status"], &answer["entry"][1]["response"]["status"]),
+        (&json!("201 Created"), &json!("422 Unprocessable Entity"))
+    );
+    assert_eq!(answer["entry"][1]["response"]["outcome"]["issue"][0]["expression"], json!(["Patient.name[0]"]), "{answer}");
     validation("warn");
     send("POST", "/Patient", wrong).expect(201);
+    assert_eq!(send("POST", "/", &batch).expect(200).json()["entry"][1]["response"]["status"], "201 Created");
+    let events = api.get("/api/sims/a__b/events?interaction=batch&limit=1000").expect(200).json();
+    assert!(events["events"].to_string().contains("Bundle.entry[1].resource.name[0]"), "{events}");
     let events = api.get("/api/sims/a__b/events?interaction=create&limit=1000").expect(200).json();
     let warned = events["events"].as_array().unwrap().iter().find(|e| !e["issues"].is_null() && e["response"]["status"] == 201).unwrap();
     assert!(warned["issues"].to_string().contains("Patient.name[0]"), "{warned}");

@@ -7,9 +7,9 @@ use super::super::validate::{Issue, MAX_ISSUES, Severity};
 use super::shape::{Form, ShapeId, Shapes};
 use super::tree::Element;
 
-/// The elements that stand after one which the definitions have behind them, in document order, at most [`MAX_ISSUES`].
+/// The elements that stand after one which the definitions have behind them, in document order; of each resource, at most [`MAX_ISSUES`].
 pub fn disorder(root: &Element<'_>, shapes: &'static Shapes) -> Vec<Issue> {
-    let mut walk = Walk { shapes, at: vec![(root.name, None)], issues: Vec::new() };
+    let mut walk = Walk { shapes, at: vec![(root.name, None)], issues: Vec::new(), most: MAX_ISSUES };
     walk.members(root, shapes.resource(root.name));
     walk.issues
 }
@@ -19,6 +19,8 @@ struct Walk<'x> {
     /// The names that lead here, and their place where they repeat.
     at: Vec<(&'x str, Option<usize>)>,
     issues: Vec<Issue>,
+    /// How many there may be in all by the end of this resource.
+    most: usize,
 }
 
 impl<'x> Walk<'x> {
@@ -40,7 +42,9 @@ impl<'x> Walk<'x> {
                 Form::Complex(inner) => self.members(child, inner),
                 Form::Resource => {
                     if let [only] = child.children.as_slice() {
+                        let most = std::mem::replace(&mut self.most, self.issues.len() + MAX_ISSUES);
                         self.members(only, self.shapes.resource(only.name));
+                        self.most = most;
                     }
                 }
             }
@@ -49,7 +53,7 @@ impl<'x> Walk<'x> {
     }
 
     fn misplaced(&mut self, name: &str, before: &str) {
-        if self.issues.len() >= MAX_ISSUES {
+        if self.issues.len() >= self.most {
             return;
         }
         let step = |(name, place): &(&str, Option<usize>)| place.map_or_else(|| clip(name), |n| format!("{}[{n}]", clip(name)));

@@ -18,7 +18,7 @@ use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, outcome};
 use crate::http::exchange::{Call, exchange};
-use crate::http::negotiate::{Format, Prefer};
+use crate::http::negotiate::{Accept, Format, Prefer};
 use crate::http::policy::{Bearer, Need};
 use crate::http::respond::Answer;
 use crate::http::{App, outbound, secrets};
@@ -453,7 +453,7 @@ impl<'a> Import<'a> {
             body_file: "request_body.json",
             secrets: secrets::Kind::Plain,
             type_name: None,
-            accept: None,
+            accept: Accept::default(),
             client: None,
             started: Instant::now(),
             at: None,

@@ -5,10 +5,11 @@ use serde_json::Value;
 use super::super::conditions::{Conditions, Tag};
 use super::super::delete::{self, Which};
 use super::super::target::{Target, pairs, readable};
-use super::super::{Content, Interaction, Patch, Reply, Whom, history, operation, search};
+use super::super::{Content, Interaction, Patch, Reply, Whom, history, operation, search, structure};
 use super::MAX_ENTRIES;
 use crate::fhir::id::clip;
 use crate::fhir::subset::Subset;
+use crate::fhir::validate::Issue;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, instant, raw};
 
 /// The methods of entries.
@@ -38,6 +39,8 @@ impl Method {
 pub struct RawEntry<'a> {
     value: &'a Value,
     resource_text: Option<&'a str>,
+    /// What of its XML is out of order.
+    disorder: Vec<Issue>,
 }
 
 /// An entry that is a request.
@@ -64,6 +67,11 @@ impl<'a> RawEntry<'a> {
     pub fn resource_text(&self) -> Option<&'a str> {
         self.resource_text
     }
+
+    /// What of its resource's XML is out of order.
+    pub fn disorder(&self) -> &[Issue] {
+        &self.disorder
+    }
 }
 
 /// The entries of a Bundle.
@@ -83,7 +91,16 @@ pub fn split(content: &Content) -> Result<Vec<RawEntry<'_>>, Failure> {
     }
     let spans = raw::member(text, 0, "entry").map(|span| raw::elements(text, span.start)).unwrap_or_default();
     let texts = spans.into_iter().map(|span| raw::member(text, span.start, "resource").map(|r| &text[r]).filter(|t| t.starts_with('{')));
-    Ok(entries.iter().zip(texts).map(|(value, resource_text)| RawEntry { value, resource_text }).collect())
+    let mut split: Vec<_> = entries.iter().zip(texts).map(|(value, resource_text)| RawEntry { value, resource_text, disorder: Vec::new() }).collect();
+    for issue in &content.disorder {
+        if let Some((at, place)) = structure::in_entry(issue)
+            && let Some(entry) = split.get_mut(at)
+        {
+            let of = entry.value.pointer("/resource/resourceType").and_then(Value::as_str).unwrap_or_default();
+            entry.disorder.push(Issue { expression: format!("{of}.{place}"), ..issue.clone() });
+        }
+    }
+    Ok(split)
 }
 
 impl Entry {
@@ -123,7 +140,7 @@ impl Entry {
             (Method::Post | Method::Put | Method::Patch, Some(value)) => {
                 let resource = Resource::from_value(value.clone(), version)?;
                 let type_name = target.type_name().filter(|_| method != Method::Patch).unwrap_or(resource.type_name());
-                Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned(), disorder: Vec::new() })
+                Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned(), disorder: entry.disorder.clone() })
             }
             (Method::Post | Method::Put | Method::Patch, None) => {
                 return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", method.name())));
@@ -151,7 +168,7 @@ impl Entry {
     }
 
     /// The interaction it stands for; under `strict`, a search refuses what it does not know.
-    pub fn interaction(&mut self, strict: bool) -> Result<Interaction, Failure> {
+    pub fn interaction(&mut self, strict: bool, definitions: &Definitions) -> Result<Interaction, Failure> {
         let conditions = self.conditions.clone();
         let taken = self.content.take();
         if let (Method::Get | Method::Post, Target::Operation(level, name)) = (self.method, &self.target) {
@@ -166,6 +183,7 @@ impl Entry {
         let conditional = !self.query.is_empty();
         let deletion = |which| delete::Request::new(which, self.conditions.clone(), &self.query).map(Interaction::Delete);
         let matching = || Whom::Where(self.query.clone());
+        let subset = |type_name| Subset::of_read(&pairs(&self.query), &[type_name], strict, definitions);
         match (self.method, &self.target) {
             (Method::Post, Target::Type(_)) => Ok(Interaction::Create(content()?, conditions)),
             (Method::Put, Target::Instance(_, id)) => Ok(Interaction::Update(Whom::Id(id.clone()), content()?, conditions)),
@@ -176,8 +194,10 @@ impl Entry {
             (Method::Patch, Target::Type(type_name)) if conditional => Ok(Interaction::Patch(type_name, matching(), Patch::of_entry(&content()?)?, conditions)),
             (Method::Delete, Target::Instance(type_name, id)) => deletion(Which::Instance(type_name, id.clone())),
             (Method::Delete, Target::Type(type_name)) if conditional => deletion(Which::Matching(Some(type_name), self.query.clone())),
-            (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, Subset::of_read(&pairs(&self.query))?)),
-            (Method::Get, Target::Version(type_name, id, version)) => Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions)),
+            (Method::Get, Target::Instance(type_name, id)) => Ok(Interaction::Read(type_name, id.clone(), conditions, subset(type_name)?)),
+            (Method::Get, Target::Version(type_name, id, version)) => {
+                Ok(Interaction::Vread(type_name, id.clone(), version.parse()?, conditions, subset(type_name)?))
+            }
             (Method::Get, target) if let Some(of) = target.history() => Ok(Interaction::History(history::Request { of, parameters: pairs(&self.query) })),
             (Method::Get, Target::Type(type_name) | Target::TypeSearch(type_name)) => Ok(search(Some(type_name), None)),
             (Method::Get, Target::Compartment(of, id, type_name)) => Ok(search(*type_name, Some((of, id.clone())))),

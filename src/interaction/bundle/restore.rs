@@ -68,9 +68,9 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     // What an update would be refused for: it may become current.
     let is_looked_at = type_name == "SearchParameter" || snapshot.settings().validation != Validation::Off;
     let mut issues = structure::check_bundle(content, snapshot)?;
-    for (at, text) in given.iter().enumerate().filter_map(|(at, g)| Some((at, g.text.as_deref()?))).filter(|_| is_looked_at) {
+    for (at, (text, raw)) in given.iter().zip(&raw).enumerate().filter_map(|(at, (g, raw))| Some((at, (g.text.as_deref()?, raw)))).filter(|_| is_looked_at) {
         let resource: Value = serde_json::from_str(text).map_err(|e| Failure::new(Kind::Malformed, e.to_string()))?;
-        let found = structure::check(&resource, snapshot).map_err(|f| f.within(&super::named(at)))?;
+        let found = structure::check(&resource, raw.disorder(), snapshot).map_err(|f| f.within(&super::named(at)))?;
         issues.extend(found.into_iter().map(|mut issue| {
             issue.move_into(&format!("{}.resource", super::named(at)));
             issue

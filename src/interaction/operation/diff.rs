@@ -1,8 +1,10 @@
 //! `$diff`: the FHIRPath Patch that makes one version of a resource another.
 
+use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use super::{Call, Level};
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, VersionId};
 use crate::interaction::patch::diff::diff;
 use crate::interaction::patch::fhirpath;
@@ -22,7 +24,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
     let to: VersionId = call.get("to").map_or(Ok(newest), str::parse)?;
     let from: VersionId = call.get("from").map_or(Ok(VersionId(to.0.saturating_sub(1))), str::parse)?;
     let content = |version| {
-        let body = vread::perform(type_name, id, version, &Conditions::default(), snapshot)?.body.unwrap_or_default();
+        let body = vread::perform(type_name, id, version, &Conditions::default(), &Subset::All, snapshot)?.body.unwrap_or_default();
         serde_json::from_slice::<Value>(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
     };
     let mut patch = json!({"resourceType": "Parameters"});
@@ -69,7 +71,7 @@ fn tidied(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(tidied),
         Value::Object(members) => {
             let is_empty = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_null));
-            let idle: Vec<String> = members.keys().filter(|key| is_empty(&members[*key]) && members.contains_key(&format!("_{key}"))).cloned().collect();
+            let idle: FxHashSet<String> = members.keys().filter(|key| is_empty(&members[*key]) && members.contains_key(&format!("_{key}"))).cloned().collect();
             members.retain(|key, _| !idle.contains(key));
             members.values_mut().for_each(tidied);
         }

@@ -3,6 +3,7 @@
 
 use super::{Call, Level};
 use crate::fhir::id::clip;
+use crate::fhir::subset::Subset;
 use crate::fhir::{Failure, Kind, instant};
 use crate::interaction::search::{self, Request};
 use crate::interaction::{Conditions, Env, Reply, read};
@@ -37,7 +38,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let compartment = match &call.level {
         Level::Instance(_, id) => {
             let version = snapshot.latest(type_name, id).ok_or_else(|| crate::interaction::not_found(type_name, id))?;
-            read::of_version(type_name, id, &version, &Conditions::default(), snapshot)?;
+            read::of_version(type_name, id, &version, &Conditions::default(), &Subset::All, snapshot)?;
             Some((type_name, id.clone()))
         }
         Level::System | Level::Type(_) | Level::Version(..) => None,

@@ -27,9 +27,9 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         Level::Type(type_name) => return Ok(answer(&used(Some(type_name), snapshot)?)),
         Level::Instance(type_name, id) => {
             let version = snapshot.latest(type_name, id).ok_or_else(|| crate::interaction::not_found(type_name, id))?;
-            read::of_version(type_name, id, &version, &none, snapshot)?
+            read::of_version(type_name, id, &version, &none, &Subset::All, snapshot)?
         }
-        Level::Version(type_name, id, version) => vread::perform(type_name, id, version.parse()?, &none, snapshot)?,
+        Level::Version(type_name, id, version) => vread::perform(type_name, id, version.parse()?, &none, &Subset::All, snapshot)?,
     };
     let resource: Value =
         stored.body.map(|b| serde_json::from_slice(&b)).transpose().map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?.unwrap_or_default();
@@ -51,7 +51,7 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
     // Says what is missing, or deleted.
     let none = Conditions::default();
     match wanted {
-        Some(version) => vread::perform(type_name, id, version, &none, snapshot)?,
+        Some(version) => vread::perform(type_name, id, version, &none, &Subset::All, snapshot)?,
         None => read::perform(type_name, id, &none, &Subset::All, snapshot)?,
     };
     well_formed(&given, type_name, snapshot)?;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Call, Level};
 use crate::fhir::id::clip;
+use crate::fhir::subset::Subset;
 use crate::fhir::validate::{Issue, Severity, validate};
 use crate::fhir::{Failure, Kind, outcome};
 use crate::interaction::{Conditions, Done, Reply, integrity, not_found, read};
@@ -87,7 +88,7 @@ fn resource(call: &Call, snapshot: &Snapshot) -> Result<Value, Failure> {
         return Err(Failure::new(Kind::Invalid, "$validate needs a resource: as the body, or as the parameter 'resource' of Parameters"));
     };
     let version = snapshot.latest(type_name, id).ok_or_else(|| not_found(type_name, id))?;
-    let body = read::of_version(type_name, id, &version, &Conditions::default(), snapshot)?.body.unwrap_or_default();
+    let body = read::of_version(type_name, id, &version, &Conditions::default(), &Subset::All, snapshot)?.body.unwrap_or_default();
     serde_json::from_slice(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
 }
 
