@@ -7,7 +7,7 @@
 //! with the folders, once somebody asks.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -338,18 +338,10 @@ impl EventIndex {
             state.listing = !state.whole;
             state.whole
         };
-        let stored = match fs::read(self.dir.event_index()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            other => other?,
-        };
-        // What another boot of the machine left may not have reached the disk.
-        let usable = stored.len() >= 8 && (whole || stored[..8] == self.head());
-        let stored = decode(if usable { &stored[8..] } else { &[] });
+        let stored = self.stored(whole)?;
         let mut rows = Rows::default();
         if whole {
-            for row in &stored {
-                rows.push(row);
-            }
+            decode(stored, |row| rows.push(row))?;
         } else {
             self.compare(stored, &mut rows).inspect_err(|_| {
                 let mut state = self.state.lock();
@@ -367,11 +359,24 @@ impl EventIndex {
         Ok(())
     }
 
+    /// The rows in the file, as far as it can be trusted.
+    fn stored(&self, whole: bool) -> io::Result<Box<dyn io::Read>> {
+        let mut file = match File::open(self.dir.event_index()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Box::new(io::empty())),
+            other => other?,
+        };
+        let mut head = [0; 8];
+        let has_head = file.read_exact(&mut head).is_ok();
+        // What another boot of the machine left may not have reached the disk.
+        Ok(if has_head && (whole || head == self.head()) { Box::new(file) } else { Box::new(io::empty()) })
+    }
+
     /// The rows of the folders that there are: the file's, or made of the record.
-    fn compare(&self, stored: Vec<Row>, rows: &mut Rows) -> io::Result<()> {
-        let mut stored: FxHashMap<EventId, Row> = stored.into_iter().map(|row| (row.event, row)).collect();
+    fn compare(&self, stored: impl io::Read, rows: &mut Rows) -> io::Result<()> {
+        let mut known: FxHashMap<EventId, Row> = FxHashMap::default();
+        decode(stored, |row| drop(known.insert(row.event, row.clone())))?;
         for (event, operation) in scan::events_after(&self.dir, EventId::ZERO)? {
-            let found = match stored.remove(&event).filter(|row| row.operation == operation) {
+            let found = match known.remove(&event).filter(|row| row.operation == operation) {
                 Some(row) => Some(row),
                 None => scan::record(&self.dir, operation, event).ok().map(|record| Row::of(&record, event, operation)),
             };
@@ -398,26 +403,41 @@ fn encode(row: &Row, out: &mut Vec<u8>) {
     row.facts.iter().take(usize::from(length)).for_each(|fact| out.extend(fact.to_le_bytes()));
 }
 
-/// The rows in `bytes`, up to the first that is not whole.
-fn decode(mut bytes: &[u8]) -> Vec<Row> {
+/// Calls `found` with the rows of a file, up to the first that is not whole. A piece at a time: memory that is used once
+/// costs more than reading it.
+fn decode(mut file: impl io::Read, mut found: impl FnMut(&Row)) -> io::Result<()> {
+    let mut row = Row { event: EventId::ZERO, operation: Operation::Get, status: 0, facts: Vec::new() };
+    let mut piece = Vec::new();
+    while file.by_ref().take(PIECE).read_to_end(&mut piece)? > 0 {
+        let mut rest = &piece[..];
+        while let Some(after) = decode_one(rest, &mut row) {
+            found(&row);
+            rest = after;
+        }
+        piece.drain(..piece.len() - rest.len());
+    }
+    Ok(())
+}
+
+/// Bytes of the file that are read at once.
+const PIECE: u64 = 1 << 20;
+
+#[inline]
+fn decode_one<'b>(mut bytes: &'b [u8], row: &mut Row) -> Option<&'b [u8]> {
     fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
         let (first, rest) = bytes.split_first_chunk::<N>()?;
         *bytes = rest;
         Some(first)
     }
-    let mut one = || {
-        let event = EventId::from_u64(u64::from_le_bytes(*take(&mut bytes)?));
-        let [operation] = *take(&mut bytes)?;
-        let status = u16::from_le_bytes(*take(&mut bytes)?);
-        let length = u16::from_le_bytes(*take(&mut bytes)?);
-        let facts = (0..length).map(|_| take(&mut bytes).map(|fact| u32::from_le_bytes(*fact))).collect::<Option<_>>()?;
-        Some(Row { event, operation: *Operation::ALL.get(usize::from(operation))?, status, facts })
-    };
-    let mut rows = Vec::new();
-    while let Some(row) = one() {
-        rows.push(row);
-    }
-    rows
+    row.event = EventId::from_u64(u64::from_le_bytes(*take(&mut bytes)?));
+    let [operation] = *take(&mut bytes)?;
+    row.operation = *Operation::ALL.get(usize::from(operation))?;
+    row.status = u16::from_le_bytes(*take(&mut bytes)?);
+    let length = usize::from(u16::from_le_bytes(*take(&mut bytes)?));
+    let (facts, rest) = bytes.split_at_checked(length * 4)?;
+    row.facts.clear();
+    row.facts.extend(facts.as_chunks().0.iter().map(|fact| u32::from_le_bytes(*fact)));
+    Some(rest)
 }
 
 #[cfg(test)]
