@@ -9,6 +9,7 @@ mod dispose;
 pub mod faults;
 pub mod feed;
 pub mod find;
+pub mod held;
 pub mod instant;
 pub mod lifecycle;
 pub mod log;

@@ -28,6 +28,8 @@ use crate::version::Operation;
 
 /// Most events that FHIRPath is evaluated on for one page.
 const EXAMINED: usize = 1_000;
+/// Longest that FHIRPath may take for a page; then it is a shorter one.
+const MAX_TIME: Duration = Duration::from_secs(5);
 /// Most times that so many are looked at for a request that waits.
 const MAX_PAGES: usize = 100;
 /// Longest that a request may wait.
@@ -248,11 +250,11 @@ impl Wanted {
         // Oldest first, one goes on after the last: what is on its way must not come before it.
         let span = (self.span.0, if self.newest_first { self.span.1 } else { self.span.1.min(sim.settled()) });
         let candidates = sim.find_events(&self.filter, span, self.newest_first, most).map_err(unreadable)?;
-        let mut shown = Vec::new();
+        let (begun, mut shown) = (Instant::now(), Vec::new());
         let mut last = None;
         let full = candidates.len() == most;
         for (event, operation) in candidates {
-            if shown.len() == self.limit {
+            if shown.len() == self.limit || last.is_some() && begun.elapsed() > MAX_TIME {
                 return Ok(Events { shown, next: last });
             }
             last = Some(event);
@@ -272,9 +274,10 @@ impl Wanted {
 
     /// A page with so many events, if there are as many: of one that waits for some, what is further back counts as well.
     fn enough(&self, sim: &Sim, at_least: usize) -> Result<Events> {
+        let begun = Instant::now();
         let mut page = self.page(sim)?;
         for _ in 0..MAX_PAGES {
-            let (Some(last), true) = (page.next, page.shown.len() < at_least) else { break };
+            let (Some(last), true) = (page.next, page.shown.len() < at_least && begun.elapsed() < MAX_TIME) else { break };
             let (from, to) = self.span;
             let span = if self.newest_first { (from, EventId::from_u64(last.to_u64().saturating_sub(1))) } else { (EventId::from_u64(last.to_u64() + 1), to) };
             let more = Self { span, limit: self.limit - page.shown.len(), ..self.clone() }.page(sim)?;

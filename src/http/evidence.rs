@@ -144,8 +144,9 @@ fn write(app: &App, chosen: &Chosen, out: &mut Out) -> io::Result<()> {
     let mut bundle = Bundle { zip: ZipWriter::new_stream(out), manifest: String::new() };
     let mut shown = Vec::new();
     let mut left = SHOWN_BYTES;
+    let held = chosen.sim.hold()?;
     for (event, operation) in &chosen.events {
-        let dir = chosen.sim.dir_of(*event);
+        let dir = held.dir_of(*event);
         let folder: PathBuf = dir.event(*operation, *event);
         let place = format!("events/{}/{event}", operation.directory());
         for name in files(&folder).map_err(|f| io::Error::other(f.diagnostics))? {

@@ -4,6 +4,7 @@
 //! made. So a transaction needs no machinery of its own for what it sees of itself: it is a fold.
 
 mod entry;
+mod links;
 mod references;
 pub mod restore;
 
@@ -11,7 +12,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::target::pairs;
 use super::{
-    Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, integrity, patch, perform, plan, search, status, structure, update,
+    Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, delete, integrity, patch, perform, plan, search, status,
+    structure, update,
 };
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
@@ -73,7 +75,7 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
     for (at, raw) in raw.iter().enumerate() {
         entries.push(Entry::read(raw, snapshot.version()).map_err(|f| f.within(&named(at)))?);
     }
-    refuse_twice_written(&entries)?;
+    refuse_twice_written(&mut entries, snapshot, env)?;
     let mut plan = Plan::new(snapshot, env, entries.len());
     plan.each(&mut entries, ORDER[0], &mut [])?;
     // Conditions are evaluated on what the deletions leave.
@@ -151,14 +153,24 @@ impl Identity {
     }
 }
 
-/// The identities that URLs name must not overlap.
-fn refuse_twice_written(entries: &[Entry]) -> Result<(), Failure> {
-    let mut written = FxHashSet::default();
-    for (at, entry) in entries.iter().enumerate() {
-        if let (Method::Put | Method::Patch | Method::Delete, Target::Instance(type_name, id)) = (entry.method, &entry.target)
-            && !written.insert((*type_name, id.as_str()))
-        {
-            return Err(twice_written(type_name, id).within(&named(at)));
+/// The identities that URLs name, and that conditional deletions find, must not overlap; the others are compared when they
+/// are known.
+fn refuse_twice_written(entries: &mut [Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
+    let mut written: FxHashSet<(&'static str, ResourceId)> = FxHashSet::default();
+    for (at, entry) in entries.iter_mut().enumerate() {
+        let subjects = match (entry.method, &entry.target) {
+            (Method::Put | Method::Patch | Method::Delete, Target::Instance(type_name, id)) => vec![(*type_name, id.clone())],
+            (Method::Delete, Target::Type(_)) => match entry.interaction(env.strict, snapshot.definitions()) {
+                Ok(Interaction::Delete(request)) => delete::subjects(&request, snapshot, env).map_err(|f| f.within(&named(at)))?,
+                // It is refused when its turn comes.
+                Ok(_) | Err(_) => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        for subject in subjects {
+            if !written.insert(subject.clone()) {
+                return Err(twice_written(subject.0, &subject.1).within(&named(at)));
+            }
         }
     }
     Ok(())

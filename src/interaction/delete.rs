@@ -73,6 +73,16 @@ pub fn perform(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<
     Ok(reply)
 }
 
+/// The resources that an entry of a transaction deletes, but for those that a cascade does.
+///
+/// # Errors
+/// As [`perform`].
+pub(super) fn subjects(request: &Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<(&'static str, ResourceId)>, Failure> {
+    let Which::Matching(type_name, query) = &request.which else { return Ok(Vec::new()) };
+    let deleted = matching(*type_name, query, &request.conditions, snapshot, env)?;
+    Ok(deleted.changes.into_iter().map(|change| (change.type_name, change.id)).collect())
+}
+
 fn instance(type_name: &'static str, id: &ResourceId, conditions: &Conditions, snapshot: &Snapshot) -> Result<Reply, Failure> {
     let current = snapshot.latest(type_name, id);
     conditions.require_match(&format!("{type_name}/{id}"), current.as_ref())?;
@@ -103,7 +113,10 @@ fn matching(type_name: Option<&'static str>, query: &str, conditions: &Condition
         return Err(Failure::new(Kind::MultipleMatches, message));
     }
     if total > MAX_DELETED && limit.is_none() {
-        let message = format!("conditional delete: {total} resources match '{}'; at most {MAX_DELETED} are deleted at once, add _count", clip(query));
+        let message = format!(
+            "conditional delete: {total} resources match '{}'; at most {MAX_DELETED} are deleted at once: add _count={MAX_DELETED}, and repeat it",
+            clip(query)
+        );
         return Err(Failure::new(Kind::TooCostly, message));
     }
     let mut reply = Reply::new(Done::Deleted);

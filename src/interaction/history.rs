@@ -212,7 +212,7 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
         let body = snapshot.body(type_name, version)?;
         let text = std::str::from_utf8(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
         let text = if subset.is_partial() { subset.of(text, type_name, snapshot.definitions()).into() } else { std::borrow::Cow::from(text) };
-        (format!(",\"resource\":{text}"), if version.id.0 == 1 { 201 } else { 200 })
+        (format!(",\"resource\":{text}"), if is_new(type_name, id, version, snapshot) { 201 } else { 200 })
     };
     // STU3 has no code for it, <https://hl7.org/fhir/STU3/valueset-http-verb.html>.
     let is_known = version.change != Change::Patch || snapshot.version() != FhirVersion::Stu3;
@@ -226,6 +226,12 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
         quote(&subject.etag().unwrap_or_default()),
         version.modified(),
     ))
+}
+
+/// Whether a version was answered with 201: there was none before, or a deletion, <https://hl7.org/fhir/R4/http.html#update>.
+fn is_new(type_name: &'static str, id: &ResourceId, version: &Version, snapshot: &Snapshot) -> bool {
+    let before = || snapshot.versions(type_name, id).into_iter().find(|v| v.id < version.id);
+    version.id.0 == 1 || before().is_some_and(|v| v.is_deletion())
 }
 
 fn parse<'a>(request: &'a Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Wanted<'a>, Failure> {

@@ -4,7 +4,7 @@
 //! Logical references, those within the resource and those to elsewhere are exempt,
 //! <https://hl7.org/fhir/R4/http.html#delete>.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::Value;
 
 use super::delete::MAX_DELETED;
@@ -29,7 +29,8 @@ pub(super) fn check(changes: &[NewVersion], snapshot: &Snapshot) -> Result<(), (
     if snapshot.settings().referential_integrity == Integrity::Off {
         return Ok(());
     }
-    // Of a resource that is written several times the last counts.
+    // Of a resource that is written several times, or whose history is, the last counts.
+    let last: FxHashMap<(&str, &ResourceId), usize> = changes.iter().enumerate().map(|(at, change)| ((change.type_name, &change.id), at)).collect();
     let mut made: FxHashSet<String> = FxHashSet::default();
     let mut gone: FxHashSet<String> = FxHashSet::default();
     for change in changes {
@@ -42,7 +43,7 @@ pub(super) fn check(changes: &[NewVersion], snapshot: &Snapshot) -> Result<(), (
             gone.insert(uid);
         }
     }
-    for (at, change) in changes.iter().enumerate() {
+    for (at, change) in changes.iter().enumerate().filter(|(at, change)| last.get(&(change.type_name, &change.id)) == Some(at)) {
         let failed = |failure| (at, failure);
         match &change.body {
             Some(body) => refers_to_something(change.type_name, body, &made, &gone, changes, snapshot).map_err(failed)?,

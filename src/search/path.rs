@@ -5,6 +5,7 @@
 //! type of every value it yields.
 
 pub mod library;
+mod limits;
 mod parser;
 pub mod place;
 

@@ -30,6 +30,8 @@ const LATEST_MS: i64 = 24 * 60 * 60 * 1_000;
 const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The greatest file that is no event's.
 const MAX_OWN: u64 = 16 << 20;
+/// Most bytes after the last file: some programs fill up with zeros.
+const MAX_END: usize = 1 << 20;
 /// How hard to compress; the default of the format.
 const LEVEL: i32 = 3;
 
@@ -48,19 +50,19 @@ impl Sim {
     /// # Errors
     /// The file system's, or `out`'s.
     pub fn export(&self, out: impl Write) -> io::Result<Counted> {
-        let _kept = self.exports.read();
+        let held = self.hold()?;
         let upto = self.next_event().min(self.settled());
         let mut tar = Builder::new(zstd::Encoder::new(out, LEVEL)?);
         let profile = Profile { base: None, ..(*self.profile()).clone() };
         append(&mut tar, "simid.txt", self.id().as_str().as_bytes())?;
         append(&mut tar, "sim.json", &serde_json::to_vec_pretty(&profile)?)?;
-        if let Ok(markers) = fs::read(self.dir().root().join("markers.json")) {
+        if let Ok(markers) = fs::read(held.own().root().join("markers.json")) {
             append(&mut tar, "markers.json", &markers)?;
         }
         let mut counted = Counted::default();
         // What is written from now on is not in it.
         for (event, operation) in self.find_events(&Filter::default(), (EventId::ZERO, upto), false, usize::MAX)? {
-            let folder = self.dir_of(event).event(operation, event);
+            let folder = held.dir_of(event).event(operation, event);
             let mut names: Vec<String> = fs::read_dir(&folder)?.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
             names.sort_unstable();
             for name in names {
@@ -164,11 +166,28 @@ fn unpack(from: impl Read, staged: &Path, latest_ms: i64) -> Result<Counted, Fai
         written.map_err(|e| super::storage_failure(&format!("'{shown}' cannot be unpacked"), &e))?;
     }
     proven_event(&folder, latest_ms)?;
+    proven_end(archive.into_inner()).map_err(|e| broken(&e))?;
     if described {
         Ok(counted)
     } else {
         Err(Failure::new(Kind::Invalid, "the archive has no sim.json: it is none of a simulator, or was cut short; nothing was made"))
     }
+}
+
+/// Proves that what follows the entries is the mark of the end, blocks of zeros of which the first is read, and nothing else.
+fn proven_end(mut rest: impl Read) -> io::Result<()> {
+    let (mut piece, mut length) = ([0; 4096], 0);
+    loop {
+        let read = rest.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        length += read;
+        if length > MAX_END || piece[..read].iter().any(|byte| *byte != 0) {
+            return Err(io::Error::other("something follows its end"));
+        }
+    }
+    if length > 0 { Ok(()) } else { Err(io::Error::other("it was cut short")) }
 }
 
 /// Proves the folder of an event, if there is one: it is called as its record says, holds nothing that the record does not name, and has no

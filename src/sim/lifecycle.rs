@@ -170,6 +170,7 @@ impl Opened {
             version,
             own_path: format!("/sim/{id}/fhir/"),
             search_steps: shared.search_steps.clone(),
+            holders: shared.holders.clone(),
             bodies: shared.bodies.clone(),
             serial: shared.serial.fetch_add(1, Ordering::Relaxed),
             dir,

@@ -17,6 +17,7 @@ use super::base::Bases;
 use super::bodies::Bodies;
 use super::commit::Sim;
 use super::feed::{Feed, Happening};
+use super::held::Holders;
 use super::lifecycle::summary_file;
 use super::priority;
 use super::profile::{FHIR_TYPE, Profile, Settings, known_type};
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) boot: String,
     /// What one search may cost.
     pub(super) search_steps: Arc<AtomicU64>,
+    /// How many read what may be thrown away meanwhile.
+    pub(super) holders: Holders,
     /// What simulators build on, as far as it is open.
     pub(super) bases: Bases,
     /// Held by who makes something that builds on a base, and alone by who removes those that nothing needs.
@@ -107,6 +110,43 @@ pub struct Summary {
     pub reindexing: Option<Progress>,
 }
 
+/// What a stop left of what was being made or removed, all of it moved out of the way.
+fn left_over(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let trash = root.join(".trash");
+    if root.join(".new").exists() {
+        fs::create_dir_all(&trash)?;
+        fs::rename(root.join(".new"), trash.join(uuid::Uuid::new_v4().to_string()))?;
+    }
+    match fs::read_dir(&trash) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
+}
+
+/// How often it is looked whether somebody still reads what was thrown away.
+const HELD_FOR: Duration = Duration::from_millis(100);
+
+/// Removes directories that nobody uses any more in a thread of its own: that may take long. What a stop leaves of them the next start removes.
+fn remove_behind(directories: Vec<PathBuf>, holders: Holders) {
+    if directories.is_empty() {
+        return;
+    }
+    let remove = move || {
+        priority::give_way(priority::LAST);
+        for directory in directories {
+            while holders.load(Ordering::SeqCst) > 0 {
+                std::thread::sleep(HELD_FOR);
+            }
+            if let Err(error) = fs::remove_dir_all(&directory) {
+                tracing::warn!(%error, "what was deleted stays in .trash until the next start");
+            }
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("trash".into()).spawn(remove) {
+        tracing::warn!(%error, "what was deleted stays in .trash until the next start");
+    }
+}
+
 impl Registry {
     /// Takes possession of the directory of simulators and finds what is in it; returns what recovery did, too.
     ///
@@ -118,9 +158,7 @@ impl Registry {
         let mut recovered = Self::recover_sealing(root)?;
         let (journal, restored) = Journal::open(root, durability)?;
         recovered.extend(restored);
-        for leftover in [".new", ".trash"] {
-            let _ = fs::remove_dir_all(root.join(leftover));
-        }
+        remove_behind(left_over(root)?, Holders::default());
         let (flushes, queue) = channel();
         let shared = Arc::new(Shared {
             root: root.to_owned(),
@@ -130,6 +168,7 @@ impl Registry {
             flushes,
             serial: AtomicU64::new(0),
             search_steps: Arc::new(AtomicU64::new(SEARCH_STEPS)),
+            holders: Holders::default(),
             bases: Bases::default(),
             collecting: RwLock::new(()),
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
@@ -464,19 +503,12 @@ impl Registry {
         self.get(id)?.flush(&self.shared.boot).map_err(|e| super::storage_failure("the index cannot be written", &e))
     }
 
-    /// Moves a directory out of the way at once, and removes it in a thread of its own, which may take long. What a stop leaves of it
-    /// the next start removes.
+    /// Moves a directory out of the way at once, and removes it behind.
     pub(super) fn throw_away(&self, directory: &Path) -> io::Result<()> {
         let trash = self.shared.root.join(".trash").join(uuid::Uuid::new_v4().to_string());
         fs::create_dir_all(self.shared.root.join(".trash"))?;
         fs::rename(directory, &trash)?;
-        let remove = move || {
-            priority::give_way(priority::LAST);
-            fs::remove_dir_all(trash)
-        };
-        if let Err(error) = std::thread::Builder::new().name("trash".into()).spawn(remove) {
-            tracing::warn!(%error, "what was deleted stays in .trash until the next start");
-        }
+        remove_behind(vec![trash], self.shared.holders.clone());
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::base::{Base, Layer};
 use super::bodies::{Bodies, Body};
 use super::commit::{NewVersion, Rewrites, Stamp};
+use super::held::Holders;
 use super::profile::Settings;
 use crate::clock::EventId;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
@@ -35,6 +36,7 @@ pub(super) struct Store {
     pub(super) own_path: String,
     /// What one search may cost.
     pub(super) search_steps: Arc<AtomicU64>,
+    pub(super) holders: Holders,
     pub(super) bodies: Arc<Bodies>,
     /// Tells open simulators apart in the cache of bodies.
     pub(super) serial: u64,

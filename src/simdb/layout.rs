@@ -1,6 +1,8 @@
 //! Names and paths. No path is built from a client's text without a type of this module that proved it.
 
 use std::fmt;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -134,6 +136,12 @@ impl SimDir {
     #[must_use]
     pub fn of_base(simdb: &Path, base: &BaseId) -> Self {
         Self { root: bases(simdb).join(base.to_string()) }
+    }
+
+    /// A directory that is open, wherever it is moved to; as long as it is.
+    #[must_use]
+    pub fn opened(directory: &File) -> Self {
+        Self { root: PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())) }
     }
 
     /// The directory itself.

@@ -120,12 +120,66 @@ fn archives_with_tricks_make_nothing() {
     let long = packed(&[("sim.json", Regular, own), ("././@LongLink", tar::EntryType::GNULongName, b"fhir/x"), (event, Regular, b"{}")]);
     assert!(import(&server, "a__b", &long).refusal().contains("which is no plain file"));
     let good = packed(&[("sim.json", Regular, own)]);
-    for broken in [&b"not zstd"[..], b"", &good[..good.len() / 2]] {
+    let tar = zstd::decode_all(&good[..]).unwrap();
+    let again = |tar: &[u8]| zstd::encode_all(tar, 1).unwrap();
+    let short = again(&tar[..tar.len() - 1024]);
+    let longer = again(&[&tar[..], b"more"].concat());
+    for broken in [&b"not zstd"[..], b"", &good[..good.len() / 2], &short, &longer, &[&good[..], b"more"].concat()] {
         assert!((400..500).contains(&import(&server, "a__b", broken).status));
     }
     assert_eq!(std::fs::read_dir(server.simdb().join(".new")).map_or(0, Iterator::count), 0, "nothing is left");
     import(&server, "a__b", &good).expect(201);
     assert_eq!(server.fhir("a__b").get("/Patient").expect(200).json()["total"], 0);
+}
+
+/// The body of an answer in pieces.
+fn unchunked(mut sent: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(line) = sent.windows(2).position(|w| w == b"\r\n") {
+        let length = usize::from_str_radix(std::str::from_utf8(&sent[..line]).unwrap(), 16).unwrap();
+        whole.extend_from_slice(&sent[line + 2..line + 2 + length]);
+        sent = &sent[line + 4 + length..];
+    }
+    whole
+}
+
+#[test]
+fn what_moves_or_removes_a_simulator_does_not_break_its_archive() {
+    use base64::Engine as _;
+    use std::io::{Read as _, Write as _};
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    // More than fits between the server and a client that does not read, and does not get smaller.
+    for n in 0..300 {
+        let bytes: Vec<u8> = (0..3_000).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
+        let data = base64::engine::general_purpose::STANDARD.encode(&bytes);
+        fhir.put(&format!("/Binary/{n}"), &json!({"resourceType": "Binary", "id": n.to_string(), "contentType": "x/y", "data": data})).expect(201);
+    }
+    let api = server.client();
+    let meanwhile: [&dyn Fn(); 4] = [
+        &|| drop(api.post("/api/sims/a__b/snapshots", &json!({"name": "s"})).expect(201)),
+        &|| drop(api.post("/api/sims/a__b/reset", &json!({"snapshot": "s"})).expect(200)),
+        &|| drop(api.post("/api/sims/a__b/reset", &json!({})).expect(200)),
+        &|| drop(api.delete("/api/sims/a__b")),
+    ];
+    for (n, happens) in meanwhile.into_iter().enumerate() {
+        if n == 3 {
+            api.post("/api/sims/a__b/reset", &json!({"snapshot": "s"})).expect(200);
+        }
+        let mut stream = std::net::TcpStream::connect(server.url().trim_start_matches("http://")).unwrap();
+        write!(stream, "GET /api/sims/a__b/archive HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut bytes = vec![0; 4_096];
+        let read = stream.read(&mut bytes).unwrap();
+        bytes.truncate(read);
+        happens();
+        stream.read_to_end(&mut bytes).unwrap();
+        let begins = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+        let made = import(&server, &format!("c__{n}"), &unchunked(&bytes[begins..])).expect(201).json();
+        assert_eq!(made["events"], 300, "{n}");
+        if n == 2 {
+            api.post("/api/sims/a__b/reset", &json!({"snapshot": "s"})).expect(200);
+        }
+    }
 }
 
 #[test]

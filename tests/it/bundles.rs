@@ -189,6 +189,35 @@ fn conditional_references_see_all_that_the_transaction_makes() {
 }
 
 #[test]
+fn what_a_condition_deletes_is_deleted_by_no_other_entry() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"conditionalDelete": "multiple"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    let known = json!({"resourceType": "Patient", "id": "a", "identifier": [{"value": "k"}]});
+    fhir.put("/Patient/a", &known).expect(201);
+    let delete = |url: &str| json!({"request": {"method": "DELETE", "url": url}});
+    for (first, second) in [("Patient/a", "Patient?identifier=k"), ("Patient?identifier=k", "Patient/a"), ("Patient?identifier=k", "Patient?_id=a")] {
+        let refused = fhir.post("", &bundle("transaction", vec![delete(first), delete(second)])).expect(400).refusal();
+        assert!(refused.contains("Bundle.entry[1]: Patient/a is written by another entry too"), "{refused}");
+    }
+    fhir.get("/Patient/a").expect(200);
+    // One is deleted for what it refers to, and by itself.
+    let cascade = vec![delete("Patient/a?_cascade=delete"), delete("Observation?subject=Patient/a")];
+    fhir.put("/Observation/o", &json!({"resourceType": "Observation", "id": "o", "subject": {"reference": "Patient/a"}})).expect(201);
+    fhir.post("", &bundle("transaction", cascade)).expect(200);
+    fhir.get("/Patient/a").expect(410);
+    // Brought back, it is new, in its history too.
+    fhir.put("/Patient/a", &known).expect(201);
+    let history = fhir.get("/Patient/a/_history").json();
+    assert_eq!(
+        history["entry"].as_array().unwrap().iter().map(|e| e["response"]["status"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["201 Created", "204 No Content", "201 Created"]
+    );
+    let purge = json!({"request": {"method": "POST", "url": "Patient/a/$purge"}});
+    assert_eq!(statuses(&fhir.post("", &bundle("batch", vec![purge])).expect(200).json()), ["200 OK"]);
+}
+
+#[test]
 fn references_to_versions_of_what_a_transaction_deletes_stay() {
     let server = TestServer::start();
     for integrity in ["off", "on"] {
@@ -315,6 +344,32 @@ fn one_condition_twice_means_one_resource_even_if_it_does_not_match_itself() {
     assert_eq!(fhir.get("/Patient").json()["total"], 1);
     let patient = answer["entry"][0]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap();
     assert_eq!(fhir.ids(&format!("/Observation?subject={patient}")).len(), 1, "a UUID's digits have no case");
+}
+
+#[test]
+fn links_are_rewritten_where_they_are_links() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let url = "http://ex.org/fhir/Patient/1";
+    let div = format!(
+        "<div xmlns=\"http://www.w3.org/1999/xhtml\"><a href = \"{url}\">a</a><a href='Patient/1'>b</a><a href=\"{url}/_history/9\">c</a><p>href=\"{url}\"</p><a title=\"{url}\">d</a></div>"
+    );
+    let note = format!("<{url}> [x][1] `[c]({url})`\n\n[1]: {url} \"t\"\n\n<a href=\"{url}\">y</a>");
+    let basic =
+        json!({"resourceType": "Observation", "status": "final", "code": {"text": "c"}, "text": {"status": "generated", "div": div}, "note": [{"text": note}]});
+    let mut entries = vec![entry("POST", "Patient", json!({"resourceType": "Patient"})), entry("POST", "Observation", basic)];
+    entries[0]["fullUrl"] = url.into();
+    entries[1]["fullUrl"] = "http://ex.org/fhir/Observation/2".into();
+    let answer = fhir.post("", &bundle("transaction", entries)).expect(200).json();
+    let made = |at: usize| answer["entry"][at]["response"]["location"].as_str().unwrap().split("/_history").next().unwrap().to_owned();
+    let (uid, stored) = (made(0), fhir.get(&format!("/{}", made(1))).json());
+    assert_eq!(
+        stored["text"]["div"],
+        format!(
+            "<div xmlns=\"http://www.w3.org/1999/xhtml\"><a href = \"{uid}\">a</a><a href='{uid}'>b</a><a href=\"{uid}/_history/1\">c</a><p>href=\"{url}\"</p><a title=\"{url}\">d</a></div>"
+        )
+    );
+    assert_eq!(stored["note"][0]["text"], format!("<{uid}> [x][1] `[c]({url})`\n\n[1]: {uid} \"t\"\n\n<a href=\"{uid}\">y</a>"));
 }
 
 #[test]

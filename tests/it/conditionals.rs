@@ -328,6 +328,37 @@ fn a_reference_to_a_version_asks_for_that_version() {
 }
 
 #[test]
+fn what_a_history_holds_is_no_change_to_what_there_is() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"referentialIntegrity": "on", "historyModifications": true}})).expect(201);
+    let fhir = server.fhir("a__b");
+    let meta = json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"tag": [{"code": "x"}]}}]});
+    let observation = |subject: Value| json!({"resourceType": "Observation", "id": "o", "status": "final", "subject": subject});
+    let referring = || observation(json!({"reference": "Patient/p"}));
+    // It was deleted once, and is there.
+    fhir.put("/Patient/p", &with_id(patient("p", "A"), "p")).expect(201);
+    fhir.delete("/Patient/p").expect(204);
+    fhir.put("/Patient/p", &with_id(patient("p", "B"), "p")).expect(201);
+    fhir.put("/Observation/o", &referring()).expect(201);
+    fhir.post("/Patient/p/$meta-add", &meta).expect(200);
+    fhir.post("/Patient/p/$meta-delete", &meta).expect(200);
+    let mut old = with_id(patient("p", "Old"), "p");
+    old["meta"] = json!({"versionId": "1", "lastUpdated": "2020-01-01T00:00:00Z"});
+    let of_old = json!({"resource": old, "request": {"method": "PUT", "url": "Patient/p"}});
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "history", "entry": [of_old]})).expect(200);
+    // It referred once to what is gone.
+    fhir.put("/Observation/o", &observation(json!({"display": "none"}))).expect(200);
+    fhir.delete("/Patient/p").expect(204);
+    fhir.post("/Observation/o/$meta-add", &meta).expect(200);
+    // What becomes current counts.
+    let mut newest = referring();
+    newest["meta"] = json!({"lastUpdated": chrono::Utc::now().to_rfc3339()});
+    let of_newest = json!({"resource": newest, "request": {"method": "PUT", "url": "Observation/o"}});
+    let refused = fhir.post("", &json!({"resourceType": "Bundle", "type": "history", "entry": [of_newest]})).expect(422).refusal();
+    assert!(refused.contains("there is no Patient/p"), "{refused}");
+}
+
+#[test]
 fn many_that_refer_to_one_go_with_it() {
     let server = TestServer::start();
     server.client().put("/api/sims/a__b", &json!({"settings": {"referentialIntegrity": "on"}})).expect(201);

@@ -459,3 +459,21 @@ fn a_transaction_that_is_killed_happened_wholly_or_not_at_all() {
     }
     assert!(acknowledged < 20 && lost > 0, "{acknowledged} acknowledged, {lost} not there: none was killed in the middle");
 }
+
+#[test]
+fn what_a_stop_left_of_deletions_is_removed_behind() {
+    let mut server = TestServer::start();
+    server.fhir("a__b").put("/Patient/p", &patient("p", "A")).expect(201);
+    server.kill();
+    for left in [".trash/x/fhir/PUT", ".new/a__c/fhir/PUT"] {
+        std::fs::create_dir_all(server.simdb().join(left)).unwrap();
+        std::fs::write(server.simdb().join(left).join("file"), "x").unwrap();
+    }
+    server.restart();
+    server.fhir("a__b").get("/Patient/p").expect(200);
+    assert!(!server.simdb().join(".new/a__c").exists());
+    let left = || std::fs::read_dir(server.simdb().join(".trash")).unwrap().count();
+    while left() > 0 {
+        std::thread::yield_now();
+    }
+}

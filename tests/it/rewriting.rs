@@ -69,6 +69,33 @@ fn meta_is_changed_without_making_a_version() {
 }
 
 #[test]
+fn versions_of_one_instant_keep_their_order_when_a_history_is_rewritten() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"historyModifications": true}})).expect(201);
+    let fhir = server.fhir("a__b");
+    // One event has one instant.
+    let version = |family: &str, number: Option<u32>, at: &str| {
+        let mut resource = patient("p", family);
+        resource["meta"] = json!({"lastUpdated": at});
+        if let Some(number) = number {
+            resource["meta"]["versionId"] = number.to_string().into();
+        }
+        json!({"resource": resource, "request": {"method": "PUT", "url": "Patient/p"}})
+    };
+    let restore = |entries: Vec<Value>| fhir.post("", &json!({"resourceType": "Bundle", "type": "history", "entry": entries}));
+    let at = "2020-01-01T00:00:00Z";
+    restore(vec![version("C", Some(3), at), version("A", Some(1), at), version("B", Some(2), at)]).expect(200);
+    assert_eq!(history(&fhir, "p"), ["3 C PUT", "2 B PUT", "1 A PUT"]);
+    restore(vec![version("b", Some(2), at)]).expect(200);
+    assert_eq!(history(&fhir, "p"), ["3 C PUT", "2 b PUT", "1 A PUT"]);
+    restore(vec![version("Z", None, "2019-01-01T00:00:00Z")]).expect(200);
+    assert_eq!(history(&fhir, "p"), ["4 C PUT", "3 b PUT", "2 A PUT", "1 Z PUT"]);
+    assert!(restore(vec![version("X", Some(9), at), version("Y", None, at)]).expect(400).refusal().contains("the same versionId or the same lastUpdated"));
+    restore(vec![version("One", None, at)]).expect(200);
+    assert_eq!(history(&fhir, "p"), ["2 One PUT", "1 Z PUT"]);
+}
+
+#[test]
 fn a_purge_leaves_the_current_version_and_no_trace_of_others() {
     let mut server = TestServer::start();
     let fhir = server.fhir("a__b");

@@ -142,6 +142,7 @@ impl Entry {
                 let type_name = target.type_name().filter(|_| method != Method::Patch).unwrap_or(resource.type_name());
                 Some(Content { type_name, resource, text: entry.resource_text.unwrap_or_default().to_owned(), disorder: entry.disorder.clone() })
             }
+            (Method::Post, None) if matches!(target, Target::Operation(..)) => None,
             (Method::Post | Method::Put | Method::Patch, None) => {
                 return Err(Failure::new(Kind::Invalid, format!("resource is missing; {} needs one", method.name())));
             }

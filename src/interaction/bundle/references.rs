@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use super::super::Content;
+use super::links::{self, Link};
 use crate::fhir::id::clip;
 use crate::fhir::reference::Reference;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, VersionId, raw};
@@ -120,15 +121,16 @@ impl Renames {
                 return None;
             }
             if key == "div" {
-                return self.narrative(text);
+                return self.relinked(text, links::in_xhtml(text), base);
             }
             if key != "reference" {
                 if let Some(Renamed { uid, .. }) = self.full.get(&plain(text)) {
                     return matches!(self.type_at(of, path), Some("uri" | "url" | "oid" | "uuid")).then(|| uid.clone());
                 }
                 // Looked at only where there is a link at all.
-                let links = text.contains("](") && self.type_at(of, path) == Some("markdown");
-                return links.then(|| self.markdown(text)).flatten();
+                let may = text.contains("](") || text.contains("]:") || text.contains('<');
+                let is_markdown = may && self.type_at(of, path) == Some("markdown");
+                return is_markdown.then(|| self.relinked(text, links::in_markdown(text), base)).flatten();
             }
             refers(text)
         };
@@ -159,32 +161,10 @@ impl Renames {
         found.map(|renamed| renamed.at(version))
     }
 
-    /// The Markdown with the targets of its links rewritten, if there are any to the Bundle's resources.
-    fn markdown(&self, text: &str) -> Option<String> {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(start) = rest.find("](").map(|at| at + 2) {
-            let (before, target) = rest.split_at(start);
-            let end = target.find([')', ' ', '\n']).unwrap_or(target.len());
-            out.push_str(before);
-            out.push_str(self.full.get(&plain(&target[..end])).map_or(&target[..end], |renamed| &renamed.uid));
-            rest = &target[end..];
-        }
-        out.push_str(rest);
-        (out != text).then_some(out)
-    }
-
-    /// The narrative with its links rewritten, if there are any to the Bundle's resources.
-    fn narrative(&self, div: &str) -> Option<String> {
-        let mut changed = None;
-        for (url, Renamed { uid, .. }) in self.full.iter().filter(|(url, _)| div.contains(url.as_str())) {
-            let mut text = changed.take().unwrap_or_else(|| div.to_owned());
-            for (attribute, quote) in [("href", '"'), ("href", '\''), ("src", '"'), ("src", '\'')] {
-                text = text.replace(&format!("{attribute}={quote}{url}{quote}"), &format!("{attribute}={quote}{uid}{quote}"));
-            }
-            changed = Some(text);
-        }
-        changed.filter(|text| text != div)
+    /// A text with the links in it that lead to the Bundle's resources rewritten, if there are any.
+    fn relinked(&self, text: &str, links: Vec<Link<'_>>, base: &str) -> Option<String> {
+        let edits: Vec<_> = links.into_iter().filter_map(|(span, target)| Some((span, self.target(&target, base)?))).collect();
+        (!edits.is_empty()).then(|| raw::apply(text, edits))
     }
 
     /// The type of the element that `path` leads to, as far as the definitions tell.

@@ -56,7 +56,10 @@ pub fn perform(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<
             let message = "meta.lastUpdated lies in the future: what is written next would be older than this version";
             return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
         }
-        let same = |f: &&Given| f.modified_ms == version.modified_ms || f.version.is_some() && f.version == version.version;
+        let same = |f: &&Given| match (f.version, version.version) {
+            (Some(first), Some(second)) => first == second,
+            _ => f.modified_ms == version.modified_ms,
+        };
         if given.iter().any(|f| same(&f)) {
             let message = "another entry of the Bundle has the same versionId or the same lastUpdated; a version has its own";
             return Err(Failure::new(Kind::Invalid, message).within(&super::named(at)));
@@ -142,17 +145,20 @@ const MAX_NUMBER: u64 = 1_000_000_000_000_000;
 /// it. The numbers stay if they ascend; else all are counted anew.
 fn merged(type_name: &'static str, id: &ResourceId, given: Vec<Given>, snapshot: &Snapshot) -> Result<Vec<Rewritten>, Failure> {
     let mut all: Vec<(Rewritten, Option<String>)> = Vec::new();
-    for version in snapshot.versions(type_name, id) {
-        let replaced = given.iter().any(|g| g.version == Some(version.id) || g.modified_ms == version.modified_ms);
-        if !replaced {
-            all.push((Rewritten::of(type_name, &version, snapshot)?, None));
+    let versions = snapshot.versions(type_name, id);
+    let is_there = |number: VersionId| versions.iter().any(|v| v.id == number);
+    for version in &versions {
+        // Versions may be of one instant: who names one means that.
+        let means = |g: &Given| g.version == Some(version.id) || g.modified_ms == version.modified_ms && !g.version.is_some_and(is_there);
+        if !given.iter().any(means) {
+            all.push((Rewritten::of(type_name, version, snapshot)?, None));
         }
     }
     for new in given {
         let version = new.version.unwrap_or_default();
         all.push((Rewritten { version, change: new.change, modified_ms: new.modified_ms, body: None }, new.text));
     }
-    all.sort_by_key(|(v, _)| v.modified_ms);
+    all.sort_by_key(|(v, _)| (v.modified_ms, v.version));
     let ascending = all.windows(2).all(|w| w[0].0.version < w[1].0.version) && all.first().is_some_and(|(v, _)| v.version.0 > 0);
     let numbered = (1..).zip(all).map(|(number, (mut version, text))| {
         if !ascending {

@@ -1,28 +1,24 @@
 //! The whole FHIRPath language, by a library, for search parameters of a simulator's own that the subset cannot read.
 //!
-//! The library sets no limits of its own. Expressions are refused that could take any time or memory: only functions that
-//! yield no more than they are given may be called, joining texts is counted, and functions with conditions nest a few
-//! deep only. What goes wrong in an evaluation means that there is no value.
+//! Expressions are refused that are too large, nest too deep, or call a function that is not known here; what the rest may
+//! cost [`limits`] tells. What goes wrong in an evaluation means that there is no value.
 
-use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use octofhir_fhir_model::provider::{ChoiceTypeInfo, ElementInfo, FhirVersion as ModelVersion, ModelProvider, TypeInfo};
-use octofhir_fhir_model::{ModelError, Result as ModelResult, ServerProvider};
+use octofhir_fhir_model::{Result as ModelResult, ServerProvider};
 use octofhir_fhirpath::ast::operator::BinaryOperator;
 use octofhir_fhirpath::core::node::FhirNode;
 use octofhir_fhirpath::core::trace::NoOpTraceProvider;
 use octofhir_fhirpath::{Collection, CompiledPlan, EvaluationContext, ExpressionNode, FhirPathEngine, FhirPathValue};
 use serde_json::{Number, Value, json};
 
+use super::limits::{self, run};
 use super::{BadPath, Ty};
+use crate::fhir::id::clip;
 use crate::fhir::{Definitions, FhirVersion};
 
 /// Longest expression in bytes.
@@ -35,8 +31,6 @@ const MAX_STEPS: usize = 200;
 const MAX_JOINED: usize = 8;
 /// Most functions with a condition in one another: each may look at all values again.
 const MAX_NESTED: usize = 4;
-/// Longest that one evaluation may take.
-const MAX_TIME: Duration = Duration::from_millis(100);
 /// The functions that may be called.
 const KNOWN: &[&str] = &[
     "where",
@@ -105,8 +99,11 @@ const KNOWN: &[&str] = &[
     "truncate",
     "descendants",
     "children",
+    "combine",
     "type",
 ];
+/// The variables that there are, <https://hl7.org/fhir/R4/fhirpath.html#variables>.
+const VARIABLES: &[&str] = &["this", "index", "total", "context", "resource", "rootResource", "ucum", "sct", "loinc"];
 
 /// The tables as the library wants them. Element with children: type name `Observation.component`.
 #[derive(Debug)]
@@ -178,11 +175,7 @@ impl ModelProvider for Tables {
         Ok(self.type_named(name).map(info))
     }
 
-    /// Called at every step of a path.
     async fn get_element_type(&self, parent: &TypeInfo, property: &str) -> ModelResult<Option<TypeInfo>> {
-        if DEADLINE.get().is_some_and(|deadline| Instant::now() > deadline) {
-            return Err(ModelError::evaluation_error("the expression takes too long"));
-        }
         Ok(self.element(parent.name.as_deref().unwrap_or(&parent.type_name), property).map(|t| info(&t)))
     }
 
@@ -311,11 +304,6 @@ fn rooted(expression: &str, type_name: &str) -> String {
     out
 }
 
-thread_local! {
-    /// When the evaluation on this thread must have ended.
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
 /// What evaluates the expressions of one FHIR version.
 struct Engine {
     evaluator: FhirPathEngine,
@@ -329,8 +317,8 @@ impl Engine {
         static ALL: [OnceLock<Option<Engine>>; 4] = [const { OnceLock::new() }; 4];
         let made = ALL[definitions.version() as usize].get_or_init(|| {
             let tables = Arc::new(Tables(definitions));
-            let registry = Arc::new(octofhir_fhirpath::create_function_registry());
-            let evaluator = run(FhirPathEngine::new(registry, tables.clone())).ok()?.with_trace_provider(Arc::new(NoOpTraceProvider::new()));
+            let registry = Arc::new(limits::functions(KNOWN));
+            let evaluator = run(FhirPathEngine::new(registry, tables.clone())).ok()?.ok()?.with_trace_provider(Arc::new(NoOpTraceProvider::new()));
             Some(Self { evaluator, tables, server: Arc::new(Stubs(definitions)), element_types: Arc::default() })
         });
         made.as_ref()
@@ -374,6 +362,10 @@ impl Expression {
         if let Some(name) = found.functions.iter().find(|n| !KNOWN.contains(&n.as_str()) || !made.engine.evaluator.get_function_registry().has_function(n)) {
             return Err(bad(place(name), format!("function '{name}' is not supported")));
         }
+        if let Some(name) = found.variables.iter().find(|name| !VARIABLES.contains(&name.trim_start_matches(['$', '%']))) {
+            let known = VARIABLES[3..].join(", %");
+            return Err(bad(expression.find(name.as_str()).unwrap_or(0), format!("variable '{}' is not defined; there are %{known}", clip(name))));
+        }
         if found.joined > MAX_JOINED || found.nested > MAX_NESTED {
             return Err(bad(0, format!("more than {MAX_JOINED} times '&' or '+', or more than {MAX_NESTED} conditions in one another")));
         }
@@ -413,11 +405,9 @@ impl Expression {
             Some(engine.server.clone()),
             engine.element_types.clone(),
         );
-        DEADLINE.set(Some(Instant::now() + MAX_TIME));
         // Arithmetic at the edges of numbers panics inside.
         let result = catch_unwind(AssertUnwindSafe(|| run(engine.evaluator.evaluate_plan(&self.plan, &context.nest()))));
-        DEADLINE.set(None);
-        let result = result.map_err(|_| "out of range".to_owned())?.map_err(|e| e.to_string())?;
+        let result = result.map_err(|_| "out of range".to_owned())?.and_then(|result| result).map_err(|e| e.to_string())?;
         Ok(result.value.iter().filter(|v| !matches!(v, FhirPathValue::Empty)).map(|v| engine.tables.found(v)).collect())
     }
 }
@@ -448,6 +438,7 @@ impl Tables {
 #[derive(Default)]
 struct Costs {
     functions: Vec<String>,
+    variables: Vec<String>,
     joined: usize,
     nested: usize,
 }
@@ -491,19 +482,76 @@ impl Costs {
             E::TypeCast(n) => self.add(&n.expression, depth),
             E::TypeCheck(n) => self.add(&n.expression, depth),
             E::Path(n) => self.add(&n.base, depth),
-            E::Literal(_) | E::Identifier(_) | E::Variable(_) | E::TypeInfo(_) => {}
+            E::Variable(v) => self.variables.push(v.name.clone()),
+            E::Literal(_) | E::Identifier(_) | E::TypeInfo(_) => {}
         }
     }
 }
 
-/// Polls to the end on this thread: nothing in it waits for anything. Without `unconstrained` the budget of the task around
-/// would count, and once that is spent the library would wait for ever.
-fn run<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(tokio::task::unconstrained(future));
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluated(expression: &str, resource: &Value) -> Result<Vec<Value>, String> {
+        let made = Expression::compile(expression, "Patient", Definitions::of(FhirVersion::R4)).map_err(|bad| bad.to_string())?;
+        made.evaluate(resource, "Patient").map(|found| found.into_iter().map(|(value, _)| value).collect())
+    }
+
+    #[test]
+    fn functions_do_within_the_limits_what_the_language_says() {
+        let patient = json!({"resourceType": "Patient", "active": true, "name": [{"family": "A", "given": ["B", "C"]}, {"family": "D"}]});
+        for (expression, expected) in [
+            ("Patient.name.select(given | family)", json!(["B", "C", "A", "D"])),
+            ("Patient.name.select($index)", json!([0, 1])),
+            ("Patient.name.where($index = 1).family", json!(["D"])),
+            ("Patient.name.where(given.exists($this = 'C')).family", json!(["A"])),
+            ("Patient.name.where(family).family", json!([])),
+            ("Patient.name.all(family.exists())", json!([true])),
+            ("Patient.name.all(given.exists())", json!([false])),
+            ("Patient.name.exists(family = 'X')", json!([false])),
+            ("Patient.photo.exists()", json!([false])),
+            ("Patient.name.given.join('-')", json!(["B-C"])),
+            ("Patient.name.family.combine(Patient.name.family).count()", json!([4])),
+            ("Patient.name.family.intersect('A' | 'Z')", json!(["A"])),
+            ("Patient.descendants().ofType(string).count()", json!([4])),
+            ("Patient.name.select(%resource.descendants().count())", json!([7, 7])),
+            ("%context.active", json!([true])),
+        ] {
+            assert_eq!(evaluated(expression, &patient), Ok(expected.as_array().unwrap().clone()), "{expression}");
         }
+        assert_eq!(
+            evaluated("%nosuch.name", &patient).unwrap_err(),
+            "variable 'nosuch' is not defined; there are %context, %resource, %rootResource, %ucum, %sct, %loinc at position 1"
+        );
+        assert!(evaluated("%factory.Extension('u', 'v')", &patient).is_err());
+    }
+
+    /// What multiplies is refused while it does, with little memory; that it ends at all is what this tests.
+    #[test]
+    fn what_multiplies_is_refused_before_it_is_there() {
+        let contacts: Vec<Value> = (0..3_000).map(|n| json!({"name": {"family": format!("x{n}"), "given": ["y", "z"]}})).collect();
+        let patient = json!({"resourceType": "Patient", "contact": contacts});
+        for expression in [
+            "Patient.descendants().select(%resource.descendants().select(%resource.descendants())).ofType(string)",
+            "descendants().select(%resource.descendants().select(%resource.descendants())).count()>5",
+            "Patient.contact.select(%resource.contact).select(%resource.contact).count()",
+            "Patient.contact.where(iif($this.exists(), %resource).contact.name.given.exists()).count()",
+            "Patient.contact.name.given.intersect(%resource.contact.name.given).count()",
+            "Patient.descendants().subsetOf(%resource.descendants())",
+            "Patient.contact.name.family.join(%resource.contact.name.family.join(%resource.contact.name.family.join('')))",
+            "Patient.contact.select(%resource.contact.name.family.join('')).count()",
+            "Patient.contact.select(%resource.contact.combine(%resource.contact)).exists()",
+        ] {
+            let failed = evaluated(expression, &patient).unwrap_err();
+            assert!(failed.contains("looks at more than 500000 values") || failed.contains("takes too long"), "{expression}: {failed}");
+        }
+        let mut deep = json!({"url": "u", "valueString": "v"});
+        for _ in 0..100 {
+            deep = json!({"url": "u", "extension": [deep]});
+        }
+        let patient = json!({"resourceType": "Patient", "extension": [deep]});
+        let failed = evaluated("Patient.descendants().descendants().descendants().descendants().descendants().count()", &patient).unwrap_err();
+        assert!(failed.contains("looks at more than"), "{failed}");
+        assert_eq!(evaluated("Patient.descendants().count()", &patient), Ok(vec![json!(203)]));
     }
 }
