@@ -263,8 +263,23 @@ pub fn perform(interaction: &Interaction, snapshot: &Snapshot, env: &Env<'_>) ->
     // Bundles have looked at it themselves, entry by entry or as a whole.
     if !matches!(interaction, Interaction::Batch(_) | Interaction::Transaction(_)) {
         integrity::check(&reply.changes, snapshot).map_err(|(_, failure)| failure)?;
+        check_parameters(&reply.changes, snapshot).map_err(|(_, failure)| failure)?;
     }
     Ok(reply)
+}
+
+/// Refuses search parameters that cannot be searched by; says which change is to blame.
+///
+/// # Errors
+/// As [`Snapshot::params_of`].
+fn check_parameters(changes: &[NewVersion], snapshot: &Snapshot) -> Result<(), (usize, Failure)> {
+    for (at, change) in changes.iter().enumerate().filter(|(_, change)| change.type_name == "SearchParameter") {
+        let resource: Option<Value> = change.body.as_ref().and_then(|body| serde_json::from_slice(body).ok());
+        if let Some(resource) = resource {
+            snapshot.params_of(&resource, change.id.as_str()).map_err(|failure| (at, failure))?;
+        }
+    }
+    Ok(())
 }
 
 /// Plans an interaction whose references may still come to lead to something.

@@ -42,11 +42,15 @@ impl Subset {
     /// What the parameters of a read of one of `types` ask for; the first counts.
     ///
     /// # Errors
-    /// `_summary` has a value that a read does not have; under `strict`, `_elements` names what is no element.
+    /// `_summary` has a value that a read does not have; under `strict`, what would be passed over.
     pub fn of_read(parameters: &[(String, String)], types: &[&'static str], strict: bool, definitions: &Definitions) -> Result<Self, Failure> {
         let mut subset = Self::All;
         for (name, value) in parameters.iter().filter(|(name, _)| matches!(name.as_str(), "_summary" | "_elements")) {
             match name.as_str() {
+                _ if strict && value.is_empty() => return Err(Failure::new(Kind::BadValue, format!("{name} has no value"))),
+                _ if strict && subset != Self::All => {
+                    return Err(Failure::new(Kind::NotSupported, format!("{name} '{}': _summary or _elements is given before", clip(value))));
+                }
                 _ if subset != Self::All => {}
                 "_summary" => {
                     let bad =

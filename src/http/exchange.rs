@@ -15,6 +15,7 @@ use super::negotiate::{Accept, Format, Prefer};
 use super::respond::{Answer, http_date};
 use super::secrets;
 use crate::clock::EventId;
+use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Failure, FhirVersion, Kind, outcome};
 use crate::interaction::{self, Done, Env, Interaction, Reply, Return, status};
@@ -355,7 +356,8 @@ fn body_of(call: &Call, reply: &Reply, version: FhirVersion) -> Option<Shown> {
 
 /// A Binary's own content, unless the client asks for FHIR, <https://hl7.org/fhir/R4/binary.html#rest>.
 fn native(call: &Call, body: &[u8], version: FhirVersion) -> Option<Shown> {
-    if call.type_name != Some("Binary") || !matches!(call.asked, Ok(Interaction::Read(..) | Interaction::Vread(..))) {
+    // A part of it is FHIR: nothing raw says that it is a part.
+    if call.type_name != Some("Binary") || !matches!(call.asked, Ok(Interaction::Read(.., Subset::All) | Interaction::Vread(.., Subset::All))) {
         return None;
     }
     let value: Value = serde_json::from_slice(body).ok()?;

@@ -12,8 +12,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::target::pairs;
 use super::{
-    Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, create, delete, integrity, patch, perform, plan, search, status,
-    structure, update,
+    Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, check_parameters, create, delete, integrity, patch, perform, plan, search,
+    status, structure, update,
 };
 use crate::fhir::id::clip;
 use crate::fhir::raw::quote;
@@ -91,7 +91,9 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
         plan.each(&mut entries, methods, &mut identities)?;
     }
     // Only now is everything there that the entries may refer to.
-    integrity::check(&plan.changes, snapshot).map_err(|(change, failure)| failure.within(&named(plan.made_by[change])))?;
+    let blamed = |(change, failure): (usize, Failure)| failure.within(&named(plan.made_by[change]));
+    integrity::check(&plan.changes, snapshot).map_err(blamed)?;
+    check_parameters(&plan.changes, &plan.working).map_err(blamed)?;
     Ok(said_too(plan.finish("transaction-response"), issues))
 }
 
@@ -244,7 +246,7 @@ impl<'a> Identifying<'a> {
 }
 
 /// Most times that conditional references are looked up anew because others have been resolved.
-const MAX_ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 16;
 
 /// What the conditional references of a transaction need to know.
 #[derive(Default)]
@@ -276,7 +278,7 @@ impl Asked {
 fn leads_on(query: &str) -> bool {
     let leads = |name: &str| {
         let (code, modifier) = name.split_once(':').unwrap_or((name, ""));
-        name.contains('.') || matches!(code, "_has" | "_filter" | "_list" | "_in") || matches!(modifier, "in" | "not-in")
+        name.contains('.') || matches!(code, "_has" | "_filter" | "_list" | "_in") || matches!(modifier, "in" | "not-in" | "below" | "above")
     };
     pairs(query).iter().any(|(name, _)| leads(name))
 }
@@ -321,7 +323,15 @@ fn resolve(entries: &mut [Entry], asked: &Asked, identities: &[Option<Identity>]
         each_content(entries, &Renames::new(after.definitions()), after.version(), |_, type_name, query| {
             let one = found.entry((type_name, query.to_owned())).or_insert_with(|| find_one(type_name, query, &after, plan.env));
             is_left |= one.is_err();
-            if is_patient && one.is_err() { Ok(None) } else { one.clone().map(Some) }
+            match one {
+                Err(_) if is_patient => Ok(None),
+                Err(failure) if rounds >= MAX_ROUNDS => Err(Failure {
+                    kind: Kind::TooCostly,
+                    diagnostics: format!("{}; conditional references hang on one another in at most {MAX_ROUNDS} steps", failure.diagnostics),
+                    ..failure.clone()
+                }),
+                one => one.clone().map(Some),
+            }
         })?;
         let before = all.len();
         all.extend(found.into_iter().filter_map(|(condition, one)| Some((condition, one.ok()?))));

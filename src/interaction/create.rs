@@ -51,13 +51,10 @@ pub fn as_new(content: &Content, id: ResourceId, snapshot: &Snapshot, env: &Env<
 /// Stores a version.
 ///
 /// # Errors
-/// It defines a search parameter that cannot be searched by.
+/// Its structure is refused.
 pub(super) fn store(content: &Content, id: ResourceId, version: VersionId, change: Change, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let type_name = content.type_name;
     let issues = structure::check(content.resource.value(), &content.disorder, snapshot)?;
-    if type_name == "SearchParameter" {
-        snapshot.params_of(content.resource.value(), id.as_str())?;
-    }
     let shown = (snapshot.settings().versioning != Versioning::NoVersion).then_some(version);
     let text = raw::with_identity(&content.text, id.as_str(), shown.map(|v| v.to_string()).as_deref(), &env.stamp.event.instant());
     let body: crate::sim::bodies::Body = text.into_bytes().into();

@@ -145,7 +145,7 @@ impl Reader<'_> {
             return Err(Failure::new(Kind::TooCostly, format!("more than {MAX_STEPS} steps in one chain")));
         }
         if let Some(rest) = name.strip_prefix("_has:") {
-            return self.has(rest, value);
+            return self.has(rest, &mut |there, rest| there.read(rest, value));
         }
         if let Some((special, modifier)) = name.split_once(':')
             && is_special(special, self.version())
@@ -283,7 +283,11 @@ impl Reader<'_> {
     }
 
     /// `Observation:patient:code`.
-    fn has(&self, text: &str, value: &str) -> Read {
+    /// What `_has:` is followed by; `then` reads what is asked of those that refer.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn has(&self, text: &str, then: &mut dyn FnMut(&Reader<'_>, &str) -> Read) -> Read {
         let mut parts = text.splitn(3, ':');
         let (Some(type_name), Some(code), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
             let message = format!("'_has:{}' must be _has:[type]:[reference]:[parameter], such as _has:Observation:patient:code", clip(text));
@@ -298,7 +302,7 @@ impl Reader<'_> {
             let message = format!("_has: '{source}.{code}' does not refer to {}", clip(&self.types.join(", ")));
             return Err(Failure::new(Kind::BadValue, message));
         }
-        Ok(there.read(rest, value).map_err(|f| in_chain("_has", f))?.map_err(|f| in_chain("_has", f)).map(|then| Condition::Has {
+        Ok(then(&there, rest).map_err(|f| in_chain("_has", f))?.map_err(|f| in_chain("_has", f)).map(|then| Condition::Has {
             source,
             code: code.to_owned(),
             then: Box::new(then),

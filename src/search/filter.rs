@@ -92,7 +92,7 @@ impl Relation {
         use ParamType::{Date, Number, Quantity, Reference, String, Token, Uri};
         match self {
             Self::Pr => kind != ParamType::Composite,
-            Self::Eq | Self::Ne => kind != ParamType::Composite && kind != ParamType::Special,
+            Self::Eq | Self::Ne => kind != ParamType::Special,
             Self::Co | Self::Sw | Self::Ew => matches!(kind, String | Token | Uri),
             Self::Gt | Self::Lt | Self::Ge | Self::Le | Self::Ap | Self::Sa | Self::Eb => matches!(kind, Date | Number | Quantity),
             Self::Po => kind == Date,
@@ -216,6 +216,19 @@ impl<'t> Parser<'t> {
         let name = &self.rest()[..length];
         let start = self.at;
         self.at += length;
+        self.asked(name, start, reader)
+    }
+
+    /// What is asked of a parameter, whose name begins at `start`.
+    fn asked(&mut self, name: &str, start: usize, reader: &Reader<'_>) -> Result<Condition, Failure> {
+        if let Some(rest) = name.strip_prefix("_has:") {
+            self.nested()?;
+            let condition = reader.has(rest, &mut |there, rest| self.asked(rest, start, there).map(Ok))?;
+            self.depth -= 1;
+            return condition;
+        }
+        // R5's examples say `subject.id`.
+        let name = if name == "id" && reader.with(name).is_none() { "_id" } else { name };
         let filtered = self.rest().starts_with('[');
         if filtered || self.rest().starts_with('.') {
             return self.path(name, filtered, reader);
@@ -236,6 +249,7 @@ impl<'t> Parser<'t> {
         if relation == Relation::Pr && !matches!(value.as_str(), "true" | "false") {
             return Err(self.bad("'pr' takes true or false; expected one before"));
         }
+        let value = in_full(params[0].kind, value);
         Ok(Condition::Relation { code: name.to_owned(), relation, value })
     }
 
@@ -292,6 +306,32 @@ impl<'t> Parser<'t> {
         let value = self.rest()[..length].to_owned();
         self.at += length;
         Ok(value)
+    }
+}
+
+/// The code systems that have a name in a filter, <https://hl7.org/fhir/R4/search_filter.html>.
+const NAMED: [(&str, &str); 4] = [
+    ("loinc", "http://loinc.org"),
+    ("snomed", "http://snomed.info/sct"),
+    ("rxnorm", "http://www.nlm.nih.gov/research/umls/rxnorm"),
+    ("ucum", "http://unitsofmeasure.org"),
+];
+
+/// A value with the system that its name stands for.
+fn in_full(kind: ParamType, value: String) -> String {
+    let place = match kind {
+        ParamType::Token => 0,
+        ParamType::Quantity => 1,
+        _ => return value,
+    };
+    let mut parts: Vec<&str> = value.split('|').collect();
+    let system = parts.get(place).filter(|_| parts.len() > place + 1).and_then(|part| NAMED.iter().find(|(name, _)| name == part));
+    match system {
+        Some((_, system)) => {
+            parts[place] = system;
+            parts.join("|")
+        }
+        None => value,
     }
 }
 

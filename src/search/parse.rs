@@ -283,10 +283,9 @@ impl Search {
             search.conditions.push((String::new(), Condition::Compartment(type_name, id.to_owned())));
         }
         let stu3 = params.version == FhirVersion::Stu3;
-        let near_distance = pairs.iter().find(|(name, value)| name == "near-distance" && stu3 && !value.is_empty()).map(|(_, v)| v.as_str());
-        let is_near = pairs.iter().any(|(name, _)| name == "near");
         for (name, value) in pairs {
-            match (name.as_str(), near_distance) {
+            let place = if stu3 { Nearby::of(name) } else { None };
+            match (name.as_str(), place) {
                 ("_containedType", _) if !pairs.iter().any(|(n, v)| n == "_contained" && v != "false") => {
                     let message =
                         format!("_containedType '{}' was left out: it is about contained matches; ask for them by _contained=true or both", clip(value));
@@ -301,16 +300,14 @@ impl Search {
                     search.ignored.push(Failure::new(Kind::NotSupported, message));
                 }
                 // The distance belongs to the position.
-                ("near-distance", Some(_)) if !is_near => {
-                    let message = format!("near-distance '{}' was left out: it is the distance of 'near', which is not there", clip(value));
-                    search.ignored.push(Failure::new(Kind::NotSupported, message));
+                (_, Some(Nearby::Distance(of))) => search.distance(name, value, of, pairs),
+                (_, Some(Nearby::Position(of))) => {
+                    let distance = pairs.iter().find(|(n, v)| Nearby::of(n) == Some(Nearby::Distance(of)) && !v.is_empty());
+                    match distance {
+                        Some((_, distance)) => search.near(name, value, distance, params)?,
+                        None => search.parameter(name, value, params)?,
+                    }
                 }
-                ("near-distance", Some(distance)) if distance != value => {
-                    let message = format!("near-distance '{}' was left out: it is given more than once, and the first counts", clip(value));
-                    search.ignored.push(Failure::new(Kind::NotSupported, message));
-                }
-                ("near-distance", Some(_)) => search.applied.push((name.clone(), value.clone())),
-                ("near", Some(distance)) => search.near(value, distance, params)?,
                 _ => search.parameter(name, value, params)?,
             }
         }
@@ -324,12 +321,27 @@ impl Search {
         Ok(search)
     }
 
+    /// Takes in STU3's `near-distance`, which `near` has read.
+    fn distance(&mut self, name: &str, value: &str, of: &str, pairs: &[(String, String)]) {
+        let message = match pairs.iter().find(|(n, v)| n == name && !v.is_empty()) {
+            None => return self.ignored.push(no_value(name)),
+            Some(_) if !pairs.iter().any(|(n, _)| Nearby::of(n) == Some(Nearby::Position(of))) => {
+                format!("{} '{}' was left out: it is the distance of '{}near', which is not there", clip(name), clip(value), clip(of))
+            }
+            Some((_, first)) if first != value => {
+                format!("{} '{}' was left out: it is given more than once, and the first counts", clip(name), clip(value))
+            }
+            Some(_) => return self.applied.push((name.to_owned(), value.to_owned())),
+        };
+        self.ignored.push(Failure::new(Kind::NotSupported, message));
+    }
+
     /// Takes in STU3's `near`, whose positions all have the one distance.
-    fn near(&mut self, value: &str, distance: &str, params: &Params) -> Result<(), Failure> {
+    fn near(&mut self, name: &str, value: &str, distance: &str, params: &Params) -> Result<(), Failure> {
         let (before, distance) = (self.applied.len(), distance_of(distance)?);
         let positions = split_unescaped(value, ',').into_iter().filter(|position| !position.trim().is_empty());
         let nearby: Vec<String> = positions.map(|position| format!("{position}|{distance}")).collect();
-        self.parameter("near", &nearby.join(","), params)?;
+        self.parameter(name, &nearby.join(","), params)?;
         if let Some(last) = self.applied.get_mut(before) {
             value.clone_into(&mut last.1);
         }
@@ -514,6 +526,21 @@ fn types_of(pairs: &[(String, String)], scope: Scope<'_>, version: FhirVersion) 
         }
         None => definitions.resource_types().to_vec(),
     })
+}
+
+/// What STU3 says in two parameters, at the end of a chain, too: what is before their names is the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nearby<'n> {
+    Position(&'n str),
+    Distance(&'n str),
+}
+
+impl<'n> Nearby<'n> {
+    fn of(name: &'n str) -> Option<Self> {
+        let before = |of: &&str| of.is_empty() || of.ends_with(['.', ':']);
+        let distance = name.strip_suffix("near-distance").filter(before).map(Self::Distance);
+        distance.or_else(|| name.strip_suffix("near").filter(before).map(Self::Position))
+    }
 }
 
 /// STU3's `near-distance`, a quantity, in the words of `near`.

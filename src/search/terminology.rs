@@ -117,7 +117,12 @@ fn unknown_system(system: &str) -> Failure {
 #[derive(Default)]
 struct Hierarchy {
     concepts: FxHashMap<Box<str>, Concept>,
+    /// The names that its properties of the standard's meaning have here.
+    named: Vec<(String, &'static str)>,
 }
+
+/// The properties that make a hierarchy, <https://hl7.org/fhir/R4/codesystem-concept-properties.html>.
+const PROPERTIES: [&str; 2] = ["parent", "child"];
 
 #[derive(Default)]
 struct Concept {
@@ -159,7 +164,7 @@ impl Hierarchy {
             let Some(name) = property.get("code").and_then(Value::as_str) else { continue };
             let Some((_, value)) = property.as_object().and_then(|o| o.iter().find(|(key, _)| key.starts_with("value"))) else { continue };
             let text = value.as_str().map_or_else(|| value.get("code").and_then(Value::as_str).map_or(value.to_string(), str::to_owned), str::to_owned);
-            match name {
+            match self.named.iter().find(|(own, _)| own == name).map_or(name, |(_, meaning)| meaning) {
                 "parent" | "subsumedBy" => parents.push(text.as_str().into()),
                 "child" => self.link(code, &text),
                 _ => {}
@@ -297,6 +302,13 @@ impl Terminology<'_> {
         let mut hierarchy = Hierarchy::default();
         if let Some(stored) = self.stored("CodeSystem", system)? {
             let content = stored.get("content").and_then(Value::as_str);
+            for property in stored.get("property").and_then(Value::as_array).into_iter().flatten() {
+                let text = |name: &str| property.get(name).and_then(Value::as_str);
+                let meaning = text("uri").and_then(|uri| uri.strip_prefix("http://hl7.org/fhir/concept-properties#"));
+                if let (Some(code), Some(meaning)) = (text("code"), PROPERTIES.into_iter().find(|known| Some(*known) == meaning)) {
+                    hierarchy.named.push((code.to_owned(), meaning));
+                }
+            }
             for concept in stored.get("concept").and_then(Value::as_array).into_iter().flatten() {
                 hierarchy.add(concept, None, 0);
             }

@@ -168,6 +168,20 @@ fn conditional_references_see_all_that_the_transaction_makes() {
         assert!(fhir.post("", &renaming("Acme")).expect(412).refusal().contains("Bundle.entry[1]: conditional reference"), "{query}");
         assert_eq!(subject(&fhir, &fhir.post("", &renaming("New")).expect(200).json(), 1), "Patient/p", "{query}");
     }
+    // What is above and below changes, too.
+    let fhir = server.fhir("a__below");
+    let place = |id: &str, part_of: Value| entry("PUT", &format!("Location/{id}"), json!({"resourceType": "Location", "id": id, "partOf": part_of}));
+    let encounter = |id: &str, at: &str| json!({"resourceType": "Encounter", "id": id, "location": [{"location": {"reference": format!("Location/{at}")}}]});
+    let top = json!({"reference": "Location/top"});
+    fhir.put("/Location/top", &json!({"resourceType": "Location", "id": "top"})).expect(201);
+    fhir.put("/Location/one", &json!({"resourceType": "Location", "id": "one", "partOf": top})).expect(201);
+    fhir.put("/Location/two", &json!({"resourceType": "Location", "id": "two"})).expect(201);
+    fhir.put("/Encounter/one", &encounter("one", "one")).expect(201);
+    fhir.put("/Encounter/two", &encounter("two", "two")).expect(201);
+    let of_encounter =
+        entry("PUT", "Observation/o", json!({"resourceType": "Observation", "id": "o", "encounter": {"reference": "Encounter?location:below=Location/top"}}));
+    fhir.post("", &bundle("transaction", vec![of_encounter, place("one", json!({"display": "none"})), place("two", top)])).expect(200);
+    assert_eq!(fhir.get("/Observation/o").json()["encounter"]["reference"], "Encounter/two");
     // One that hangs on another.
     let fhir = server.fhir("a__hangs");
     let hanging = || vec![observation("organization=Organization/o"), patient("Organization?name=Acme"), organization("Acme")];
@@ -181,6 +195,27 @@ fn conditional_references_see_all_that_the_transaction_makes() {
     two.push(entry("PUT", "Patient/q", json!({"resourceType": "Patient", "id": "q", "managingOrganization": {"reference": "Organization?name=Acme"}})));
     assert!(fhir.post("", &bundle("transaction", two)).expect(412).refusal().contains("matches 2 resources"));
     assert_eq!(fhir.get("/Patient").json()["total"], 0);
+    // A row of them, up to a limit that is said.
+    let row = |length: usize| {
+        let one = |n: usize| {
+            let next = if n + 2 < length {
+                json!({"reference": format!("Organization?partof.name:exact=N{:02}", n + 2)})
+            } else {
+                json!({"reference": format!("Organization?name:exact=N{:02}", n + 1)})
+            };
+            let part_of = if n + 1 < length { next } else { json!({"display": "none"}) };
+            entry(
+                "PUT",
+                &format!("Organization/o{n}"),
+                json!({"resourceType": "Organization", "id": format!("o{n}"), "name": format!("N{n:02}"), "partOf": part_of}),
+            )
+        };
+        bundle("transaction", (0..length).map(one).collect())
+    };
+    let fhir = server.fhir("a__row");
+    fhir.post("", &row(15)).expect(200);
+    assert_eq!(fhir.get("/Organization/o0").json()["partOf"]["reference"], "Organization/o1");
+    assert!(server.fhir("a__rows").post("", &row(40)).expect(403).refusal().contains("hang on one another in at most 16 steps"));
     // None that hangs on itself.
     let circular =
         |id: &str, on: &str| entry("PUT", &format!("Observation/{id}"), json!({"resourceType": "Observation", "id": id, "hasMember": [{"reference": on}]}));

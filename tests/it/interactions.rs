@@ -222,6 +222,21 @@ fn a_binary_goes_in_and_out_raw() {
 }
 
 #[test]
+fn a_part_of_a_binary_is_fhir() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.send("PUT", "/Binary/b", &[("content-type", "image/png")], b"png").expect(201);
+    for path in ["/Binary/b?_summary=true", "/Binary/b?_elements=contentType", "/Binary/b/_history/1?_elements=contentType"] {
+        let part = fhir.send("GET", path, &[("accept", "image/png")], b"").expect(200).json();
+        assert_eq!((&part["contentType"], &part["data"], &part["meta"]["tag"][0]["code"]), (&json!("image/png"), &Value::Null, &json!("SUBSETTED")), "{path}");
+    }
+    assert_eq!(fhir.get("/Binary/b?_summary=false").bytes, b"png");
+    for path in ["/Binary/b?_summary=true&_elements=contentType", "/Binary/b?_elements=", "/Binary/_history?_summary=true&_summary=data"] {
+        fhir.send("GET", path, &[("prefer", "handling=strict")], b"").expect(400);
+    }
+}
+
+#[test]
 fn what_names_no_element_is_left_out_of_a_read() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

@@ -194,6 +194,56 @@ fn abstract_codes_are_no_members() {
 }
 
 #[test]
+fn filters_have_what_the_specification_shows() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, given) in [("p", "Peter"), ("q", "Paul")] {
+        fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "name": [{"given": [given]}]})).expect(201);
+        let code = if id == "p" { "12907-2" } else { "8867-4" };
+        let observation = json!({"resourceType": "Observation", "id": id, "status": "final", "subject": {"reference": format!("Patient/{id}")},
+            "code": {"coding": [{"system": "http://loinc.org", "code": code}]},
+            "valueQuantity": {"value": 160, "system": "http://unitsofmeasure.org", "code": "mmol/L"}});
+        fhir.put(&format!("/Observation/{id}"), &observation).expect(201);
+    }
+    for (of, filter, expected) in [
+        ("Patient", "given eq peter and _has:Observation:patient:code eq http://loinc.org|12907-2", vec!["p"]),
+        ("Patient", "_has:Observation:patient:code eq loinc|8867-4 or given eq nobody", vec!["q"]),
+        ("Patient", "_has:Observation:patient:value-quantity gt 200", vec![]),
+        ("Patient", "not (_has:Observation:subject:subject.given sw Pe)", vec!["q"]),
+        ("Observation", "code eq loinc|12907-2", vec!["p"]),
+        ("Observation", "code eq snomed|12907-2", vec![]),
+        ("Observation", "value-quantity eq 160|ucum|mmol/L and subject.id eq p", vec!["p"]),
+        ("Observation", "code-value-quantity eq http://loinc.org|12907-2$ge150|http://unitsofmeasure.org|mmol/L", vec!["p"]),
+    ] {
+        let encoded: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
+        assert_eq!(fhir.ids(&format!("/{of}?_filter={encoded}")), expected, "{filter}");
+    }
+    assert!(fhir.get("/Patient?_filter=_has:Observation:patient:nope+eq+x").expect(400).refusal().contains("'nope' for Observation"));
+}
+
+#[test]
+fn canonicals_have_no_fragment_and_properties_a_meaning() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for (id, questionnaire) in [("a", "http://q|2#frag"), ("b", "http://q#frag"), ("c", "http://q|3")] {
+        let response = json!({"resourceType": "QuestionnaireResponse", "id": id, "status": "completed", "questionnaire": questionnaire});
+        fhir.put(&format!("/QuestionnaireResponse/{id}"), &response).expect(201);
+    }
+    assert_eq!(fhir.ids("/QuestionnaireResponse?questionnaire=http://q&_sort=_id"), ["a", "b", "c"]);
+    assert_eq!(fhir.ids("/QuestionnaireResponse?questionnaire=http://q%7C2"), ["a"]);
+    let system = json!({"resourceType": "CodeSystem", "id": "cs", "url": "http://cs", "status": "active", "content": "complete",
+        "property": [{"code": "broader", "uri": "http://hl7.org/fhir/concept-properties#parent", "type": "code"}],
+        "concept": [{"code": "a"}, {"code": "b", "property": [{"code": "broader", "valueCode": "a"}]}]});
+    fhir.put("/CodeSystem/cs", &system).expect(201);
+    fhir.put(
+        "/Observation/o",
+        &json!({"resourceType": "Observation", "id": "o", "status": "final", "code": {"coding": [{"system": "http://cs", "code": "b"}]}}),
+    )
+    .expect(201);
+    assert_eq!(fhir.ids("/Observation?code:below=http://cs%7Ca"), ["o"]);
+}
+
+#[test]
 fn positions_are_read_as_they_may_be_written() {
     let server = TestServer::start();
     let place = |fhir: &Client| {
@@ -216,6 +266,21 @@ fn positions_are_read_as_they_may_be_written() {
     assert!(twice.to_string().contains("near-distance '900||km' was left out"), "{twice}");
     assert_eq!(twice["total"], 1);
     assert!(stu3.get("/Location?near=0:0&near-distance=5%7C%7Ckm,900%7C%7Ckm").expect(400).refusal().contains("is no distance to be within"));
+    // At the end of a chain, too.
+    stu3.put("/Encounter/e", &json!({"resourceType": "Encounter", "id": "e", "location": [{"location": {"reference": "Location/far"}}]})).expect(201);
+    let chained = |near: &str, distance: &str| stu3.ids(&format!("/Encounter?location.near={near}&location.near-distance={distance}%7C%7Ckm"));
+    assert_eq!((chained("3:3", "5"), chained("3:2", "200"), chained("3:2", "5").len()), (vec!["e".to_owned()], vec!["e".to_owned()], 0));
+    let mut placed = far.clone();
+    placed["managingOrganization"] = json!({"reference": "Organization/o"});
+    stu3.put("/Location/far", &placed).expect(200);
+    stu3.put("/Organization/o", &json!({"resourceType": "Organization", "id": "o"})).expect(201);
+    let has = |distance: &str| {
+        let place = "_has:Location:organization:near";
+        stu3.ids(&format!("/Organization?{place}=3:2&{place}-distance={distance}%7C%7Ckm"))
+    };
+    assert_eq!((has("200"), has("5").len()), (vec!["o".to_owned()], 0));
+    let said = stu3.get("/Encounter?location.near-distance=5%7C%7Ckm").expect(200).text().to_owned();
+    assert!(said.contains("it is the distance of 'location.near', which is not there"), "{said}");
     assert!(stu3.get("/Location?near=x").expect(400).refusal().contains("42.25:-83.69"));
 }
 
@@ -292,11 +357,31 @@ fn own_parameters_of_one_name_are_told_by_the_id_that_they_get() {
     // Two within one Bundle.
     let entry = |expression: &str| json!({"resource": own(expression), "request": {"method": "POST", "url": "SearchParameter"}});
     let mut bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry("Patient.name.family"), entry("Patient.name.given")]});
-    assert!(fhir.post("", &bundle).expect(422).refusal().contains("Bundle.entry[1]"));
+    assert!(fhir.post("", &bundle).expect(422).refusal().contains("Bundle.entry["));
     bundle["type"] = "batch".into();
     let answer = fhir.post("", &bundle).expect(200).json();
     let status = |n: usize| answer["entry"][n]["response"]["status"].as_str().unwrap_or_default()[..3].to_owned();
     assert_eq!((status(0), status(1)), ("201".to_owned(), "422".to_owned()));
+    // Whatever the order in a transaction, what there is after it counts.
+    for first in [0, 1] {
+        let fhir = server.fhir(&format!("a__order{first}"));
+        let put = |id: &str, more: Value| {
+            let mut made = own("Patient.name.family");
+            made["id"] = id.into();
+            made["url"] = format!("http://x/{id}").into();
+            made.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"resource": made, "request": {"method": "PUT", "url": format!("SearchParameter/{id}")}})
+        };
+        let composite = json!({"code": "both", "type": "composite", "expression": "Patient",
+            "component": [{"definition": "http://x/part", "expression": "name.family"}, {"definition": "http://x/part", "expression": "name.given"}]});
+        let transaction = |mut entries: Vec<Value>| {
+            entries.rotate_left(first);
+            fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})).expect(200);
+        };
+        transaction(vec![put("old", json!({})), put("other", json!({"code": "other"}))]);
+        transaction(vec![put("old", json!({"status": "retired"})), put("new", json!({}))]);
+        transaction(vec![put("part", json!({"code": "part"})), put("both", composite)]);
+    }
 }
 
 #[test]

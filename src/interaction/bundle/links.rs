@@ -60,7 +60,17 @@ pub fn in_markdown(text: &str) -> Vec<Link<'_>> {
             Event::Html(_) | Event::InlineHtml(_) => {
                 found.extend(in_xhtml(&text[span.clone()]).into_iter().map(|(at, target)| (span.start + at.start..span.start + at.end, target)));
             }
-            _ => {}
+            Event::Start(_)
+            | Event::End(_)
+            | Event::Text(_)
+            | Event::Code(_)
+            | Event::InlineMath(_)
+            | Event::DisplayMath(_)
+            | Event::FootnoteReference(_)
+            | Event::SoftBreak
+            | Event::HardBreak
+            | Event::Rule
+            | Event::TaskListMarker(_) => {}
         }
     }
     found.sort_by_key(|(at, _)| at.start);
@@ -98,7 +108,9 @@ mod tests {
             ("a < b & c", vec![]),
         ] {
             let found = in_xhtml(text);
-            found.iter().for_each(|(at, _)| assert!(text[at.clone()].starts_with(['U', 'V']), "{text}"));
+            for (at, _) in &found {
+                assert!(text[at.clone()].starts_with(['U', 'V']), "{text}");
+            }
             assert_eq!(shown(found), expected, "{text}");
         }
     }
@@ -114,7 +126,9 @@ mod tests {
             ("[c](", vec![]),
         ] {
             let found = in_markdown(text);
-            found.iter().for_each(|(at, target)| assert_eq!(text[at.clone()], **target, "{text}"));
+            for (at, target) in &found {
+                assert_eq!(text[at.clone()], **target, "{text}");
+            }
             assert_eq!(shown(found), expected, "{text}");
         }
     }

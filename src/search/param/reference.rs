@@ -77,7 +77,12 @@ fn add(param: &Param, text: &str, origin: &Origin<'_>, keys: &mut KeysBuilder) {
 
 fn add_url(param: &Param, url: &str, keys: &mut KeysBuilder) {
     keys.term(&[&param.name, "\u{1f}u", url]);
-    if let Some((canonical, _)) = url.split_once('|') {
+    // A fragment is part of neither the URL nor the version of a canonical, <https://hl7.org/fhir/R4/references.html#canonical>.
+    let whole = url.split_once('#').map(|(whole, _)| whole).filter(|whole| param.is_canonical() && !whole.is_empty());
+    if let Some(whole) = whole {
+        keys.term(&[&param.name, "\u{1f}u", whole]);
+    }
+    if let Some((canonical, _)) = whole.unwrap_or(url).split_once('|') {
         keys.term(&[&param.name, "\u{1f}k", canonical]);
     }
 }

@@ -318,7 +318,10 @@ impl Engine {
         let made = ALL[definitions.version() as usize].get_or_init(|| {
             let tables = Arc::new(Tables(definitions));
             let registry = Arc::new(limits::functions(KNOWN));
-            let evaluator = run(FhirPathEngine::new(registry, tables.clone())).ok()?.ok()?.with_trace_provider(Arc::new(NoOpTraceProvider::new()));
+            let evaluator = run(FhirPathEngine::new_with_registries(Arc::new(limits::operators()), registry, tables.clone()))
+                .ok()?
+                .ok()?
+                .with_trace_provider(Arc::new(NoOpTraceProvider::new()));
             Some(Self { evaluator, tables, server: Arc::new(Stubs(definitions)), element_types: Arc::default() })
         });
         made.as_ref()
@@ -516,6 +519,8 @@ mod tests {
             ("Patient.descendants().ofType(string).count()", json!([4])),
             ("Patient.name.select(%resource.descendants().count())", json!([7, 7])),
             ("%context.active", json!([true])),
+            ("Patient.name.given ~ ('C' | 'B')", json!([true])),
+            ("Patient.name.first().given.first() & '-' & Patient.name.last().family", json!(["B-D"])),
         ] {
             assert_eq!(evaluated(expression, &patient), Ok(expected.as_array().unwrap().clone()), "{expression}");
         }
@@ -540,6 +545,8 @@ mod tests {
             "Patient.descendants().subsetOf(%resource.descendants())",
             "Patient.contact.name.family.join(%resource.contact.name.family.join(%resource.contact.name.family.join('')))",
             "Patient.contact.select(%resource.contact.name.family.join('')).count()",
+            "Patient.descendants() ~ %resource.descendants()",
+            "Patient.contact.select(%resource.contact.select(%resource.contact.select(%resource.contact.select(%resource.contact))))",
             "Patient.contact.select(%resource.contact.combine(%resource.contact)).exists()",
         ] {
             let failed = evaluated(expression, &patient).unwrap_err();

@@ -16,7 +16,9 @@ use octofhir_fhirpath::evaluator::function_registry::{
     FunctionEvaluatorWrapper, FunctionMetadata, LazyFunctionEvaluator, ProviderPureFunctionEvaluator, PureFunctionEvaluator,
 };
 use octofhir_fhirpath::evaluator::lambda_hoisting::hoist_into;
-use octofhir_fhirpath::evaluator::{AsyncNodeEvaluator, EvaluationResult};
+use octofhir_fhirpath::evaluator::{
+    AsyncNodeEvaluator, EvaluationResult, OperationEvaluator, OperatorMetadata, OperatorRegistry, create_standard_operator_registry,
+};
 use octofhir_fhirpath::{Collection, EvaluationContext, ExpressionNode, FhirPathError, FhirPathValue, FunctionRegistry, Result};
 
 /// Most values that one evaluation may look at or yield, each function for itself; a text counts more, the longer it is.
@@ -24,7 +26,7 @@ const MAX_VALUES: usize = 500_000;
 /// Bytes of text that count as much as a value.
 const BYTES: usize = 64;
 /// Longest that one evaluation may take.
-const MAX_TIME: Duration = Duration::from_secs(1);
+const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// What is left of it to the evaluation on this thread.
 #[derive(Clone, Copy)]
@@ -110,7 +112,24 @@ pub(super) fn functions(names: &[&str]) -> FunctionRegistry {
     ours
 }
 
-/// A function that looks at its input and its arguments.
+/// The operators of the library, each within the limits.
+pub(super) fn operators() -> OperatorRegistry {
+    let theirs = create_standard_operator_registry();
+    let mut ours = OperatorRegistry::new();
+    for operator in theirs.list_binary_operators() {
+        if let Some(inner) = theirs.get_binary_operator(operator) {
+            ours.register_binary_operator(*operator, Arc::new(Counted(inner.clone())));
+        }
+    }
+    for operator in theirs.list_unary_operators() {
+        if let Some(inner) = theirs.get_unary_operator(operator) {
+            ours.register_unary_operator(*operator, inner.clone());
+        }
+    }
+    ours
+}
+
+/// A function or an operator that looks at its input and its arguments.
 struct Counted<T: ?Sized>(Arc<T>);
 
 /// What it costs to call a function.
@@ -220,6 +239,36 @@ fn below(value: &FhirPathValue) -> usize {
         count += 1;
     }
     count
+}
+
+impl Counted<dyn OperationEvaluator> {
+    fn called(&self, left: &Collection, right: &Collection) -> Result<()> {
+        let (left, right) = (weight(left), weight(right));
+        // Each is compared with each, in any order.
+        let compares = matches!(self.0.metadata().name.as_str(), "~" | "!~");
+        spend(if compares { left.saturating_mul(right.max(1)) } else { left.saturating_add(right) })
+    }
+}
+
+#[async_trait]
+impl OperationEvaluator for Counted<dyn OperationEvaluator> {
+    fn supports_sync(&self) -> bool {
+        self.0.supports_sync()
+    }
+
+    fn evaluate_sync(&self, input: Collection, context: &EvaluationContext, left: Collection, right: Collection) -> Result<EvaluationResult> {
+        self.called(&left, &right)?;
+        yielded(self.0.evaluate_sync(input, context, left, right)?)
+    }
+
+    async fn evaluate(&self, input: Collection, context: &EvaluationContext, left: Collection, right: Collection) -> Result<EvaluationResult> {
+        self.called(&left, &right)?;
+        yielded(self.0.evaluate(input, context, left, right).await?)
+    }
+
+    fn metadata(&self) -> &OperatorMetadata {
+        self.0.metadata()
+    }
 }
 
 /// What is done with what an argument comes to for each value.
