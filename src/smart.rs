@@ -6,7 +6,7 @@
 
 pub mod scope;
 
-use jsonwebtoken::jwk::{Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -127,11 +127,15 @@ pub struct Expected<'a> {
 /// The payload of a JWT, decoded and not verified.
 #[must_use]
 pub fn payload(jwt: &str) -> Option<Value> {
+    part(jwt, 1)
+}
+
+/// One of the first two of the three parts of a JWT.
+fn part(jwt: &str, which: usize) -> Option<Value> {
     use base64::Engine as _;
-    let mut parts = jwt.split('.');
-    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    let parts: Vec<&str> = jwt.splitn(4, '.').collect();
+    let text = parts.get(which).filter(|_| parts.len() >= 3)?.trim_end_matches('=');
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
 /// The client that an assertion says it is of; nothing is proved yet.
@@ -166,6 +170,10 @@ pub fn prove(assertion: &str, registration: Registration, keys: &Value, expected
     if !ALGORITHMS.contains(&header.alg) {
         return Err(grant(format!("the client_assertion is signed by {:?}; sign by RS384 or ES384", header.alg)));
     }
+    // RFC 7515, 4.1.11.
+    if part(assertion, 0).is_some_and(|header| header.get("crit").is_some()) {
+        return Err(grant("the header of the client_assertion has crit; no extension is understood here".to_owned()));
+    }
     if let Some(jku) = &header.jku
         && registration.jwks_url.as_ref() != Some(jku)
     {
@@ -177,8 +185,12 @@ pub fn prove(assertion: &str, registration: Registration, keys: &Value, expected
     if of_name.len() > SAME_NAME {
         return Err(grant(format!("{} of the client's keys have the kid '{}'; at most {SAME_NAME} are tried", of_name.len(), clip(kid))));
     }
+    if let Some(bits) = of_name.iter().filter_map(|key| rsa_bits(key)).find(|bits| *bits < MIN_RSA_BITS) {
+        return Err(grant(format!("the client's key '{}' has {bits} bits; an RSA key has at least {MIN_RSA_BITS}, RFC 7518, 3.3", clip(kid))));
+    }
+    let of_name: Vec<&Jwk> = of_name.into_iter().filter(|key| is_of(key, header.alg)).collect();
     if of_name.is_empty() {
-        return Err(grant(format!("none of the client's {} keys that verify has the kid '{}'", candidates.len(), clip(kid))));
+        return Err(grant(format!("none of the client's {} keys that verify has the kid '{}' and is for {:?}", candidates.len(), clip(kid), header.alg)));
     }
     let mut validation = Validation::new(header.alg);
     validation.leeway = SKEW_S;
@@ -195,6 +207,23 @@ pub fn prove(assertion: &str, registration: Registration, keys: &Value, expected
         }
     }
     Err(grant(why))
+}
+
+/// Fewest bits of an RSA key.
+const MIN_RSA_BITS: usize = 2_048;
+
+fn rsa_bits(key: &Jwk) -> Option<usize> {
+    use base64::Engine as _;
+    let AlgorithmParameters::RSA(rsa) = &key.algorithm else { return None };
+    let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(rsa.n.trim_end_matches('=')).ok()?;
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let first = modulus.get(zeros)?;
+    Some((modulus.len() - zeros) * 8 - first.leading_zeros() as usize)
+}
+
+/// Whether a key may be used with an algorithm: it may say itself with which, RFC 7517, 4.4.
+fn is_of(key: &Jwk, algorithm: Algorithm) -> bool {
+    key.common.key_algorithm.is_none_or(|own| own.to_string() == format!("{algorithm:?}"))
 }
 
 /// The keys that can verify; a set may hold private ones, and ones for other uses.

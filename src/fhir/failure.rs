@@ -47,6 +47,8 @@ pub enum Kind {
     Unprocessable,
     /// The caller is not who may do this.
     Forbidden,
+    /// What a token allows is not enough for this.
+    OutOfScope,
     /// Credentials are missing or wrong.
     Unauthorized,
     /// There is no token where one is asked for.
@@ -85,7 +87,7 @@ impl Kind {
             Self::TooMany => "too-many-requests",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::Unprocessable => "unprocessable",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::OutOfScope => "forbidden",
             Self::Unauthorized | Self::NoToken => "unauthorized",
             Self::Timeout => "timeout",
             Self::Storage => "storage-failed",
@@ -112,7 +114,7 @@ impl Kind {
             Self::TooCostly => "too-costly",
             Self::TooMany => "throttled",
             Self::Unprocessable => "processing",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::OutOfScope => "forbidden",
             Self::Unauthorized | Self::NoToken => "login",
             Self::Timeout => "timeout",
             Self::Storage => "no-store",

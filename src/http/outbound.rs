@@ -37,11 +37,11 @@ impl<'u> Url<'u> {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, after) = rest.split_at(end);
         let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(authority, |(host, _)| host);
-        let is_secure = match scheme {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
+        let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+        let is_secure = is("https");
+        if !is_secure && !is("http") {
+            return None;
+        }
         let is_name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         let is_v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
         let found = Self { is_secure, authority, host, path: after.strip_prefix('/').unwrap_or(after) };

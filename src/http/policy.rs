@@ -96,7 +96,7 @@ impl Bearer {
             Verdict::No => Err(self.lacks(*need)),
             Verdict::Matching(search) => {
                 let message = format!("the token allows this only where '{search}' matches, which cannot be told here; ask for a scope without a search");
-                Err(Failure::new(Kind::Forbidden, message))
+                Err(Failure::new(Kind::OutOfScope, message))
             }
         })
     }
@@ -113,7 +113,7 @@ impl Bearer {
             return Ok(());
         }
         Err(Failure::new(
-            Kind::Forbidden,
+            Kind::OutOfScope,
             "the page is of a moment before the token was made, and a scope with a search is good for what is there now; search again",
         ))
     }
@@ -132,7 +132,7 @@ impl Bearer {
 
     fn lacks(&self, Need(type_name, letter): Need) -> Failure {
         let message = format!("the token allows '{}', and this needs system/{}.{letter}", self.access.scope, type_name.unwrap_or("*"));
-        Failure::new(Kind::Forbidden, message)
+        Failure::new(Kind::OutOfScope, message)
     }
 
     /// The interaction, if the token allows it: of a search only what it allows to find. `past` is whether another moment is
@@ -154,7 +154,7 @@ impl Bearer {
                     Verdict::Matching(restriction) if search.parameters.iter().any(|(name, _)| name == "_explain") => {
                         let message =
                             format!("the token allows only to find what '{restriction}' matches, and _explain counts all that there is; leave it out");
-                        return Err(Failure::new(Kind::Forbidden, message));
+                        return Err(Failure::new(Kind::OutOfScope, message));
                     }
                     Verdict::Matching(restriction) => {
                         let restriction = pairs(&restriction);
@@ -198,13 +198,13 @@ fn alongside(parameters: &[(String, String)]) -> Vec<Need> {
 
 /// Proves that the search of a scope is still one: its parameter may be gone since the token was made.
 fn still(restriction: &[(String, String)], type_name: Option<&'static str>, sim: &Sim) -> Result<(), Failure> {
-    let type_name = type_name.ok_or_else(|| Failure::new(Kind::Forbidden, "the token allows searches of one type only; name it".to_owned()))?;
+    let type_name = type_name.ok_or_else(|| Failure::new(Kind::OutOfScope, "the token allows searches of one type only; name it".to_owned()))?;
     condition(restriction, type_name, &sim.snapshot(), sim.now_ms()).map_err(no_longer)
 }
 
 fn no_longer(failure: Failure) -> Failure {
     let message = format!("the search in the token's scope means nothing here any more: {}; ask for another token", failure.diagnostics);
-    Failure { kind: Kind::Forbidden, diagnostics: message, ..failure }
+    Failure { kind: Kind::OutOfScope, diagnostics: message, ..failure }
 }
 
 /// Whether a resource is one that a search finds.

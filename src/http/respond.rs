@@ -39,6 +39,9 @@ impl Answer {
         if failure.kind == Kind::Unauthorized {
             answer.headers.push(("www-authenticate", "Bearer error=\"invalid_token\"".to_owned()));
         }
+        if failure.kind == Kind::OutOfScope {
+            answer.headers.push(("www-authenticate", "Bearer error=\"insufficient_scope\"".to_owned()));
+        }
         let body: Body = outcome::of_failure(failure, version).to_string().into_bytes().into();
         // What a client sent and a refusal quotes may be more than XML can say.
         answer.clone().with_resource(&body, version, format).unwrap_or_else(|_| answer.with_json(body, version, &Format::default()))

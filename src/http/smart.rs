@@ -258,6 +258,10 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
         None => fetch::keys(registration.jwks_url.as_deref().unwrap_or_default(), app)?,
     };
     let token_url = format!("{root}/auth/token");
+    // RFC 7521, 4.2.
+    if ![String::new(), client_of(assertion)].iter().any(|id| id == form.get("client_id")) {
+        return Err(Refused::new("invalid_request", "the client_id of the form is not the sub of the client_assertion; leave it out, or send that"));
+    }
     let client = smart::prove(assertion, registration, &keys, Expected { token_url: &token_url, strict: profile.settings.smart.strict, now })?;
     let definitions = Definitions::of(profile.version());
     let scopes = Scope::parse_all(form.get("scope"), definitions, profile.sim_type != BULK_TYPE).map_err(|why| Refused::new("invalid_scope", why))?;
@@ -276,12 +280,18 @@ fn token(form: &Form, root: &str, life: Option<u32>, sim: &Sim, app: &App) -> st
         sim: sim.id().to_string(),
         made: profile.created.clone(),
         client: id,
-        scope: form.get("scope").to_owned(),
+        // As RFC 6749 writes it, 3.3.
+        scope: form.get("scope").split_ascii_whitespace().collect::<Vec<_>>().join(" "),
         iat: now,
         exp: now + lasts,
         err: client.registration.err.clone(),
     };
     granted(&access, &client.id, lasts, sim, app)
+}
+
+/// The client that an assertion says it is of.
+fn client_of(assertion: &str) -> String {
+    smart::payload(assertion).and_then(|claims| claims["sub"].as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn granted(access: &Access, client_id: &str, lasts: i64, sim: &Sim, app: &App) -> std::result::Result<Answer, Refused> {

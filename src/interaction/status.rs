@@ -9,7 +9,7 @@ pub fn of_failure(kind: Kind) -> u16 {
     match kind {
         Kind::Malformed | Kind::Invalid | Kind::BadValue | Kind::NotSupported => 400,
         Kind::Unauthorized | Kind::NoToken => 401,
-        Kind::Forbidden | Kind::TooCostly => 403,
+        Kind::Forbidden | Kind::OutOfScope | Kind::TooCostly => 403,
         Kind::UnknownType | Kind::UnknownSimulator | Kind::NotFound => 404,
         Kind::MethodNotAllowed => 405,
         Kind::NotAcceptable => 406,

@@ -86,9 +86,13 @@ impl Scope {
         if text.trim().is_empty() {
             return Err("the scope is empty; ask for system/*.rs, or less".to_owned());
         }
-        for (n, scope) in scopes.iter().enumerate().filter(|(_, s)| s.restriction.is_some()) {
-            if scopes[..n].iter().any(|other| other.restriction.is_some() && other.restriction != scope.restriction && other.resource == scope.resource) {
-                return Err(format!("scope '{}' is the second that restricts the same type; of each type one search can be granted", clip(&scope.text)));
+        for (n, scope) in scopes.iter().enumerate() {
+            let same = scopes[..n].iter().filter(|other| other.resource == scope.resource).filter_map(|other| other.restriction.as_deref());
+            let joins = |other: &str| scope.restriction.as_deref().is_none_or(|own| joined(other, own).is_some());
+            if !same.into_iter().all(joins) {
+                let message =
+                    "restricts a type that another does, by another parameter; of each type one search, or several values of one parameter can be granted";
+                return Err(format!("scope '{}' {message}", clip(&scope.text)));
             }
         }
         Ok(scopes)
@@ -101,6 +105,17 @@ impl std::fmt::Display for Scope {
     }
 }
 
+/// The search that finds what either finds: the same, or one parameter with the values of both.
+fn joined(one: &str, other: &str) -> Option<String> {
+    if one == other {
+        return Some(one.to_owned());
+    }
+    let plain = |search: &str| !search.contains('&') && search.split_once('=').is_some_and(|(name, value)| !name.contains([':', '%']) && !value.is_empty());
+    let (name, value) = other.split_once('=')?;
+    let is_same = plain(one) && plain(other) && one.split_once('=').is_some_and(|(first, _)| first == name);
+    is_same.then(|| format!("{one},{value}"))
+}
+
 /// Whether `scopes` allow what `letter` stands for with a type; none is all types.
 #[must_use]
 pub fn allows(scopes: &[Scope], type_name: Option<&str>, letter: char) -> Verdict {
@@ -110,7 +125,7 @@ pub fn allows(scopes: &[Scope], type_name: Option<&str>, letter: char) -> Verdic
     for scope in scopes.iter().filter(fits) {
         match &scope.restriction {
             None => return Verdict::Yes,
-            Some(search) => restricted = restricted.or_else(|| Some(search.clone())),
+            Some(search) => restricted = Some(restricted.and_then(|before: String| joined(&before, search)).unwrap_or_else(|| search.clone())),
         }
     }
     restricted.map_or(Verdict::No, Verdict::Matching)
@@ -139,6 +154,8 @@ mod tests {
             ("system/*.*", Some("Patient"), 'u', Verdict::Yes),
             ("system/Observation.rs?category=lab", Some("Observation"), 's', Verdict::Matching("category=lab".to_owned())),
             ("system/Observation.rs?category=lab system/*.rs", Some("Observation"), 's', Verdict::Yes),
+            ("system/Observation.rs?category=a system/Observation.r?category=b", Some("Observation"), 'r', Verdict::Matching("category=a,b".to_owned())),
+            ("system/Observation.rs?category=a system/Observation.r?category=b", Some("Observation"), 's', Verdict::Matching("category=a".to_owned())),
         ];
         for (text, type_name, letter, verdict) in cases {
             assert_eq!(parse(text, true).map(|scopes| allows(&scopes, type_name, letter)), Ok(verdict), "{text} {letter}");
@@ -160,7 +177,9 @@ mod tests {
             ("system/Patient.write", false, "write"),
             ("system/*.*", false, "write"),
             ("system/Patient.cu?active=true", true, "restricts writing"),
-            ("system/Patient.r?a=1 system/Patient.r?a=2", true, "second"),
+            ("system/Patient.r?a=1 system/Patient.r?b=2", true, "by another parameter"),
+            ("system/Patient.r?a:not=1 system/Patient.r?a:not=2", true, "by another parameter"),
+            ("system/Patient.r?a=1&c=1 system/Patient.r?a=2", true, "by another parameter"),
         ] {
             let refused = parse(text, writes).err().unwrap_or_default();
             assert!(refused.contains(why), "{text}: {refused}");

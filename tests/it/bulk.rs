@@ -137,6 +137,8 @@ fn what_cannot_be_asked_is_refused_or_reported() {
         ("/$export?_typeFilter=Patient%3Fgendr%3Dx", "did you mean"),
         ("/$export?_typeFilter=Patient%3F_include%3D*", "_include"),
         ("/$export?_typeFilter=Patient%3Fbirthdate%3Dnever", "birthdate"),
+        ("/$export?_elements=Patient.nmae", "'Patient.nmae' is no element"),
+        ("/$export?_elements=id,Patient.name.family", "'Patient.name.family' is no element"),
     ] {
         let refused = fhir.send("GET", path, &ASYNC, b"").expect(400).refusal();
         assert!(refused.contains(why), "{path}: {refused}");
@@ -155,6 +157,22 @@ fn what_cannot_be_asked_is_refused_or_reported() {
     let manifest = manifest(&server, fhir.send("GET", "/$export?bogus=x&_type=Pateint,Patient", &lenient, b""));
     assert_eq!((manifest["error"][0]["count"].as_u64(), manifest["error"][0]["type"].as_str()), (Some(2), Some("OperationOutcome")));
     assert_eq!(contents(&server, &manifest, "output").len(), 5);
+    // Of no type is not of all.
+    assert!(fhir.send("GET", "/$export?_type=Pateint", &lenient, b"").expect(400).refusal().contains("names no resource type"));
+    let manifest_of = |query: &str| self::manifest(&server, fhir.send("GET", &format!("/$export?{query}"), &lenient, b""));
+    assert_eq!(manifest_of("_elements=Patient.nmae")["error"][0]["count"], 1);
+    // The moment is that of the kick-off, not of the last write.
+    let before = chrono::Utc::now().timestamp_millis();
+    let manifest = manifest_of("_type=Patient");
+    let time = chrono::DateTime::parse_from_rfc3339(manifest["transactionTime"].as_str().unwrap()).unwrap().timestamp_millis();
+    assert!(time >= before - 1 && time <= chrono::Utc::now().timestamp_millis(), "{time} {before}");
+    let file = manifest["output"][0]["url"].as_str().unwrap().strip_prefix(server.url()).unwrap().to_owned();
+    let vary: String = server.client().get(&file).headers.iter().filter(|(name, _)| name == "vary").map(|(_, value)| format!("{value},")).collect();
+    assert!(vary.to_ascii_lowercase().contains("accept-encoding"), "{vary}");
+    // A Group whose members cannot be told is there all the same.
+    let filter = json!({"url": "http://hl7.org/fhir/uv/bulkdata/StructureDefinition/member-filter", "valueExpression": {"language": "application/x-fhir-query", "expression": "Nope?x=1"}});
+    fhir.put("/Group/odd", &json!({"resourceType": "Group", "id": "odd", "type": "person", "actual": false, "modifierExtension": [filter]})).expect(201);
+    fhir.send("GET", "/Group/odd/$export", &ASYNC, b"").expect(400).refusal();
     // The reference server insists on both headers.
     server.client().put("/api/sims/a__bulk", &json!({"type": "bulk"})).expect(201);
     let bulk = server.fhir("a__bulk");

@@ -307,6 +307,57 @@ fn what_is_wrong_with_an_assertion_is_said_as_the_contract_has_it() {
 }
 
 #[test]
+fn assertions_are_held_to_the_standards_they_are_made_of() {
+    use base64::Engine as _;
+    let s = Setting::new("fhir", json!({}));
+    let said = |reply: Reply| reply.expect(400).json()["error_description"].as_str().unwrap().to_owned();
+    let base64 = |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+    // RFC 7515: what an extension asks for cannot be passed over.
+    let message = format!("{}.{}", base64(&json!({"alg": "ES384", "kid": "k1", "crit": ["x"], "x": 1})), base64(&s.claims()));
+    let key = EncodingKey::from_ec_pem(s.key.pem.as_bytes()).unwrap();
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::ES384).unwrap();
+    assert!(said(s.ask(&format!("{message}.{signature}"), "system/*.rs")).contains("crit"));
+    // RFC 7517 and 7518: keys say what they are for, and have a length.
+    let mut of_other = s.key.jwk.clone();
+    of_other["alg"] = "ES256".into();
+    let short = json!({"kty": "RSA", "kid": "k1", "e": "AQAB", "n": base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([0xff; 128])});
+    for (key, why) in [(of_other, "is for ES384"), (short, "has 1024 bits")] {
+        let client_id = Setting::registered(&s.server, &[("jwks", &json!({"keys": [key]}).to_string())]);
+        let mut claims = s.claims();
+        (claims["iss"], claims["sub"]) = (json!(client_id), json!(client_id));
+        let refused = said(s.ask(&s.assertion(&claims), "system/*.rs"));
+        assert!(refused.contains(why), "{refused}");
+    }
+    // RFC 7521: the form's client is the assertion's.
+    let ask = |client_id: &str, scope: &str| {
+        let assertion = s.assertion(&s.claims());
+        let pairs = [
+            ("grant_type", "client_credentials"),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+            ("scope", scope),
+            ("client_id", client_id),
+        ];
+        s.server.client().send("POST", "/sim/a__b/auth/token", &[FORM], form(&pairs).as_bytes())
+    };
+    assert!(said(ask("another", "system/*.rs")).contains("client_id"));
+    // RFC 6749: one blank between scopes.
+    assert_eq!(ask(&s.client_id, "  system/Patient.rs \t system/Observation.rs ").expect(200).json()["scope"], "system/Patient.rs system/Observation.rs");
+    // RFC 6750: what is not enough is said to be so.
+    let token = s.token("system/Patient.rs");
+    assert_eq!(s.fhir(&token, "GET", "/Observation", &Value::Null).expect(403).header("www-authenticate"), "Bearer error=\"insufficient_scope\"");
+    // Several values of one parameter are one restriction.
+    let all = s.token("system/*.cruds");
+    for (id, status) in [("a", "final"), ("b", "amended"), ("c", "preliminary")] {
+        s.fhir(&all, "PUT", &format!("/Observation/{id}"), &json!({"resourceType": "Observation", "id": id, "status": status})).expect(201);
+    }
+    let two = s.token("system/Observation.rs?status=final system/Observation.rs?status=amended");
+    assert_eq!(s.fhir(&two, "GET", "/Observation?_sort=_id", &Value::Null).json()["total"], 2);
+    s.fhir(&two, "GET", "/Observation/b", &Value::Null).expect(200);
+    s.fhir(&two, "GET", "/Observation/c", &Value::Null).expect(403);
+}
+
+#[test]
 fn tokens_last_as_long_as_the_least_says_and_errors_come_as_ordered() {
     let s = Setting::new("fhir", json!({"tokenMinutes": 5}));
     let lasts = |s: &Setting, claims: &Value| s.ask(&s.assertion(claims), "system/*.rs").expect(200).json()["expires_in"].as_i64().unwrap();

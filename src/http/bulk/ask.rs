@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Knobs, Level, Result, bad, group};
 use crate::fhir::id::clip;
+use crate::fhir::subset;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId, instant};
 use crate::http::policy::{self, Bearer, Need};
 use crate::interaction::target::pairs;
@@ -199,9 +200,18 @@ impl Reading<'_> {
                         Err(failure) => return Err(bad(format!("_type: {}", failure.diagnostics))),
                     }
                 }
+                // Of no type is not of all.
+                if self.order.types.is_empty() {
+                    return Err(bad(format!("_type '{}' names no resource type; leave it out to export all", clip(value))));
+                }
             }
             "_elements" => {
                 for one in self.several(name, value)? {
+                    let definitions = self.snapshot.definitions();
+                    if !subset::is_element(one, definitions.resource_types(), definitions) {
+                        self.pass_over(format!("_elements: '{}' is no element of a resource type", clip(one)))?;
+                        continue;
+                    }
                     let (of, name) = one.split_once('.').map_or((None, one), |(of, name)| (Some(of.to_owned()), name));
                     self.order.elements.push((of, name.to_owned()));
                 }

@@ -27,7 +27,7 @@ pub async fn send(request: &HttpRequest, path: std::path::PathBuf, output: &Outp
     let asked = routes::text(request, header::RANGE).filter(|_| !request.headers().contains_key(header::IF_RANGE));
     let range = asked.map_or(Part::Whole, |r| part(r, length));
     let mut response = HttpResponse::Ok();
-    response.content_type("application/fhir+ndjson").insert_header(("accept-ranges", "bytes"));
+    response.content_type("application/fhir+ndjson").insert_header(("accept-ranges", "bytes")).append_header(("vary", "Accept-Encoding"));
     let status = match range {
         Part::Whole => StatusCode::OK,
         Part::Of(..) => StatusCode::PARTIAL_CONTENT,

@@ -101,7 +101,7 @@ fn by(filter: &Value, snapshot: &Snapshot, now_ms: i64, searched: &mut BTreeSet<
     let expression = filter["expression"].as_str().unwrap_or_default();
     let unreadable = || at(bad(format!("the member filter '{}' is no search such as Condition?code=…", clip(expression))));
     let (name, query) = expression.split_once('?').ok_or_else(unreadable)?;
-    let type_name = snapshot.definitions().resource_type(name.trim_start_matches('/')).map_err(at)?;
+    let type_name = snapshot.definitions().find_resource_type(name.trim_start_matches('/')).ok_or_else(unreadable)?;
     if type_name != "Patient" && snapshot.definitions().compartment("Patient", type_name).is_none() {
         return Err(at(bad(format!("the member filter is of {type_name}, which belongs to no patient"))));
     }

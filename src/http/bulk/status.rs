@@ -185,6 +185,6 @@ pub fn file(job: &Job, name: &str, bearer: Option<&Bearer>) -> Result<(PathBuf, 
     };
     match types.iter().find(|type_name| !is_allowed(type_name)) {
         None => Ok((path, output)),
-        Some(lacking) => Err(Failure::new(Kind::Forbidden, format!("the token allows '{}', and this needs system/{lacking}.r", bearer.access.scope))),
+        Some(lacking) => Err(Failure::new(Kind::OutOfScope, format!("the token allows '{}', and this needs system/{lacking}.r", bearer.access.scope))),
     }
 }

@@ -138,10 +138,9 @@ impl Drop for Kept {
 /// There are too many; the disk refuses.
 pub fn begin(jobs: &Arc<Jobs>, registry: &Arc<Registry>, sim: &Arc<Sim>, mut order: Order, state: State) -> Result<Arc<Job>, Failure> {
     let kept = Kept::begin(sim);
-    let snapshot = settled(sim);
-    let time = if snapshot.last_event() == EventId::ZERO { crate::clock::instant(sim.now_ms() - 1) } else { snapshot.last_event().instant() };
+    let (snapshot, time) = settled(sim);
     order.event = snapshot.last_event().to_string();
-    let state = State { transaction_time: time, types: order.types.clone(), organized_by: order.organized_by.clone(), ..state };
+    let state = State { transaction_time: crate::clock::instant(time), types: order.types.clone(), organized_by: order.organized_by.clone(), ..state };
     let bytes = serde_json::to_vec_pretty(&order).map_err(|e| Failure::new(Kind::Internal, e.to_string()))?;
     let (registry_there, sim_there) = (registry.clone(), sim.clone());
     let work: Work = Box::new(move |job| made(&registry_there, &sim_there, &kept, || Ok(snapshot), &order, job));
@@ -182,9 +181,9 @@ fn made(
     Export { registry, sim, snapshot: &snapshot, order, job, part: 0, seen, gone: Vec::new(), breath: Instant::now() }.run()
 }
 
-/// A picture whose last event lies in a millisecond that is over: whatever comes later is later by its instant, too, so that the
-/// next export since then misses nothing.
-fn settled(sim: &Sim) -> Arc<Snapshot> {
+/// A picture whose last event lies in a millisecond that is over, and the last such millisecond: whatever comes later is later by
+/// its instant, too, so that the next export since then misses nothing.
+fn settled(sim: &Sim) -> (Arc<Snapshot>, i64) {
     // Writers wait for that millisecond: with many of them one would else come in between each time.
     let _guard = sim.writer.lock();
     let snapshot = sim.snapshot();
@@ -193,7 +192,7 @@ fn settled(sim: &Sim) -> Arc<Snapshot> {
     while is_soon_over(sim.now_ms()) {
         std::thread::yield_now();
     }
-    snapshot
+    (snapshot, last.max(sim.now_ms() - 1))
 }
 
 /// An export that goes on.
