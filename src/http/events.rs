@@ -108,9 +108,10 @@ impl Asked {
 
     /// What is asked for, page by page to its end.
     pub(super) fn in_pages(self) -> Result<Self> {
-        match &self.before {
-            Some(_) => Err(bad("before is for pages of a list; until says where to end".to_owned())),
-            None => Ok(Self { limit: Some(MAX_PAGE), ..self }),
+        match (&self.before, self.limit) {
+            (Some(_), _) => Err(bad("before is for pages of a list; until says where to end".to_owned())),
+            (None, Some(_)) => Err(bad("limit is for pages of a list; since and until say which events are meant".to_owned())),
+            (None, None) => Ok(Self { limit: Some(MAX_PAGE), ..self }),
         }
     }
 

@@ -14,8 +14,9 @@ use crate::fhir::raw;
 
 /// Headers whose value is a secret, besides those that say so by their name.
 const HEADERS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "ocp-apim-subscription-key"];
-/// Words in the names of those that do.
-const SAID: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "auth-key"];
+/// Words in the names of those that do, where an underscore is a hyphen.
+const SAID: [&str; 12] =
+    ["token", "secret", "password", "api-key", "apikey", "auth-key", "authorization", "credential", "assertion", "jwt", "dpop", "functions-key"];
 /// Parameters of forms and URLs whose value is a secret, RFC 6749, 6750, 7521 and 7636.
 const CREDENTIALS: [&str; 9] =
     ["client_assertion", "client_secret", "access_token", "refresh_token", "id_token", "password", "code_verifier", "subject_token", "api_key"];
@@ -29,10 +30,12 @@ pub fn headers(request: &HttpRequest, redact: bool) -> Map<String, Value> {
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in request.headers() {
         let name = name.as_str();
-        let is_secret = redact && (HEADERS.contains(&name) || SAID.iter().any(|word| name.contains(word)));
+        let spelled = name.replace('_', "-");
+        let is_secret = redact && (HEADERS.contains(&name) || SAID.iter().any(|word| spelled.contains(word)));
         let shown = match String::from_utf8_lossy(value.as_bytes()).into_owned() {
             _ if is_secret => HIDDEN.to_owned(),
-            url if redact && name == "referer" => in_url(&url),
+            query if redact && name == "if-none-exist" => String::from_utf8_lossy(&form(Bytes::from(query))).into_owned(),
+            url if redact && url.contains('?') => in_url(&url),
             shown => shown,
         };
         match headers.get_mut(name) {
@@ -56,7 +59,9 @@ pub fn url(request: &HttpRequest, redact: bool) -> String {
 fn in_url(url: &str) -> String {
     match url.split_once('?') {
         Some((path, query)) if has(query.as_bytes(), &[Sign::Credential, Sign::Coded]) => {
-            format!("{path}?{}", String::from_utf8_lossy(&of_form(query.as_bytes())))
+            let shown = String::from_utf8_lossy(&of_form(query.as_bytes())).into_owned();
+            // A URL may stand in another.
+            format!("{path}?{}", if shown.contains('?') { in_text(&shown).unwrap_or(shown) } else { shown })
         }
         _ => url.to_owned(),
     }
@@ -67,7 +72,7 @@ fn in_url(url: &str) -> String {
 enum Sign {
     Credential,
     Parameter,
-    /// An underscore that is coded in a URL or a form.
+    /// A letter or an underscore that is coded in a URL or a form, which none has to be.
     Coded,
     /// A character that is coded in JSON.
     Escape,
@@ -77,7 +82,9 @@ enum Sign {
 fn has(text: &[u8], signs: &[Sign]) -> bool {
     static ALL: LazyLock<Option<(AhoCorasick, Vec<Sign>)>> = LazyLock::new(|| {
         let named = CREDENTIALS.iter().map(|name| (*name, Sign::Credential)).chain(PARAMETERS.iter().map(|name| (*name, Sign::Parameter)));
-        let all: Vec<(&str, Sign)> = named.chain([("%5f", Sign::Coded), ("\\u", Sign::Escape), ("grant_type", Sign::Grant)]).collect();
+        let coded: Vec<String> = (b'a'..=b'z').chain(b'A'..=b'Z').chain([b'_']).map(|c| format!("%{c:02x}")).collect();
+        let coded = coded.iter().map(|coded| (coded.as_str(), Sign::Coded));
+        let all: Vec<(&str, Sign)> = named.chain(coded).chain([("\\u", Sign::Escape), ("grant_type", Sign::Grant)]).collect();
         let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(all.iter().map(|(name, _)| name));
         finder.ok().map(|finder| (finder, all.iter().map(|(_, sign)| *sign).collect()))
     });
@@ -97,7 +104,8 @@ fn of_form(form: &[u8]) -> Vec<u8> {
     let names: Vec<String> = pieces.iter().map(|piece| plain(&piece[..name_of(piece)])).collect();
     let is_grant = names.iter().any(|name| name == "grant_type");
     let kept = pieces.iter().zip(&names).map(|(piece, name)| {
-        let is_secret = CREDENTIALS.contains(&name.as_str()) || (is_grant && matches!(name.as_str(), "code" | "assertion"));
+        // A search may add a modifier.
+        let is_secret = CREDENTIALS.contains(&name.split(':').next().unwrap_or_default()) || (is_grant && matches!(name.as_str(), "code" | "assertion"));
         if is_secret { [&piece[..name_of(piece)], b"=", HIDDEN.as_bytes()].concat() } else { piece.to_vec() }
     });
     kept.collect::<Vec<_>>().join(&b'&')
@@ -143,8 +151,14 @@ fn bundle(body: Bytes) -> Bytes {
         return body;
     }
     let mut edits = Vec::new();
-    let entries = raw::member(plain, 0, "entry").filter(|span| plain[span.clone()].starts_with('[')).map(|span| raw::elements(plain, span.start));
-    for entry in entries.into_iter().flatten().filter(|span| plain[span.clone()].starts_with('{')) {
+    let list = |name: &str| raw::member(plain, 0, name).filter(|span| plain[span.clone()].starts_with('[')).map(|span| raw::elements(plain, span.start));
+    for link in list("link").into_iter().flatten().filter(|span| plain[span.clone()].starts_with('{')) {
+        if let Some(span) = raw::member(plain, link.start, "url").filter(|span| plain[span.clone()].starts_with('"')) {
+            let said = raw::string(&plain[span.clone()]).into_owned();
+            push_changed(span, &said, &in_url(&said), &mut edits);
+        }
+    }
+    for entry in list("entry").into_iter().flatten().filter(|span| plain[span.clone()].starts_with('{')) {
         let of = |text: &Range<usize>, name: &str| raw::member(plain, text.start, name);
         let request = of(&entry, "request").filter(|span| plain[span.clone()].starts_with('{'));
         let member = |name: &str| request.as_ref().and_then(|request| of(request, name)).filter(|span| plain[span.clone()].starts_with('"'));
@@ -200,7 +214,11 @@ fn names_one(text: &str) -> bool {
             let after = lower[at + found.len()..].trim_start_matches(['"', '\'']).trim_start();
             // The key itself, a part of a form, or what a parameter is called in JSON or XML.
             let called = before.strip_suffix(':').map(|before| before.trim_end().trim_end_matches(['"', '\'']));
-            after.starts_with(':') || before.ends_with("name=") || before.ends_with("<name value=") || called.is_some_and(|before| before.ends_with("name"))
+            after.starts_with(':')
+                || before.ends_with(['<', '/']) && (after.starts_with('>') || after.starts_with("value"))
+                || before.ends_with("name=")
+                || before.ends_with("<name value=")
+                || called.is_some_and(|before| before.ends_with("name"))
         })
     };
     CREDENTIALS.iter().chain(&PARAMETERS).any(|name| is_named(name))
@@ -414,6 +432,8 @@ mod tests {
             r#"{"a":[{"Client_Secret":{"b":["hush"]}}]}"#,
             r#"{"client_secret" : {"name":"hush"}}"#,
             "{client_secret: 'hush'}",
+            "<Patient xmlns='http://hl7.org/fhir'><client_secret value='hush'/></Patient>",
+            "<x><password>hush</password></x>",
             "--b\r\nContent-Disposition: form-data; name=client_secret\r\n\r\nhush\r\n--b--",
             r#"{"resourceType":"Bundle","type":"transactoin","entry":[{"request":{"method":"GET","url":"Patient?access_token=hush&_id=1"}}]}"#,
             r#"{"manifestUrl":"http://x/m?access\u005ftoken=hush"}"#,
@@ -429,12 +449,15 @@ mod tests {
         for (body, expected) in [
             ("client_secret=hush&x=1", "client_secret=[redacted]&x=1"),
             ("Access%5FToken=hush", "Access%5FToken=[redacted]"),
+            ("pass%77ord=hush&a=%41", "pass%77ord=[redacted]&a=%41"),
+            ("client_secret:contains=hush", "client_secret:contains=[redacted]"),
             ("grant_type=authorization_code&code=hush&x", "grant_type=authorization_code&code=[redacted]&x"),
         ] {
             assert_eq!(told(form, body), expected);
         }
         assert_eq!(in_url("/p?a=1&access%5Ftoken=hush&id_token=hush"), "/p?a=1&access%5Ftoken=[redacted]&id_token=[redacted]");
-        let order = r#"{"type":"batch","entry":[ {"request":{"method":"GET","url":"Patient?access_token=hush&_id=1"}},
+        assert_eq!(in_url("/p?ap%69_key=hush&x=1?access_token=hush&y=2"), "/p?ap%69_key=[redacted]&x=1?access_token=[redacted]&y=2");
+        let order = r#"{"type":"batch","link":[{"relation":"self","url":"http://x?access_token=hush"}],"entry":[ {"request":{"url":"Patient?pass%77ord=hush"}}, {"request":{"method":"GET","url":"Patient?access_token=hush&_id=1"}},
             {"fullUrl":"http://x/Patient?access_token=hush","request":{"method":"POST","url":"Patient","ifNoneExist":"access_token=hush&_id=7"}},
             {"request":{"method":"GET","url":"Patient?access\u005ftoken=[redacted]"}},
             {"request":{"method":"POST","url":"$bulk-submit"},"resource":{"parameter":[{"name":"fileRequestHeader","valueString":"hush"}]}} ]}"#;

@@ -271,7 +271,7 @@ fn call(
     let (format_or_default, prefer_or_default) = (format.clone().unwrap_or_default(), prefer.clone().unwrap_or_default());
     let broken = broken.or_else(|| readable(query_text).err());
     let profile = context.sim.profile();
-    let parameters = if profile.settings.faults.is_empty() { Vec::new() } else { query.clone() };
+    let parameters = if profile.settings.faults.is_empty() { Vec::new() } else { asked_for.clone() };
     let asked = match (broken, format, prefer, target) {
         (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
         (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {
