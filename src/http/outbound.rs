@@ -107,7 +107,7 @@ mod tests {
             ("http:///x", None),
             ("ftp://x/", None),
             ("file:///etc/passwd", None),
-            ("HTTP://x/", None),
+            ("HTTP://x/", Some((false, "x", "x", Some(80), ""))),
         ] {
             let found = Url::of(url);
             assert_eq!(found.as_ref().map(|u| (u.is_secure, u.authority, u.host, u.port(), u.path)), expected, "{url}");

@@ -140,24 +140,32 @@ fn strings_in(value: &Value, found: &mut dyn FnMut(&str)) {
     }
 }
 
-/// The text between the tags; a tag separates words.
+/// Elements within a line, which separate no words.
+const INLINE: [&str; 19] = ["a", "abbr", "acronym", "b", "big", "cite", "code", "dfn", "em", "i", "q", "s", "small", "span", "strong", "sub", "sup", "tt", "u"];
+
+/// The text between the tags; a tag separates words, but for those within a line.
 #[must_use]
 pub fn without_markup(div: &str) -> String {
     let mut out = String::with_capacity(div.len());
     let mut rest = div;
     while let Some(start) = rest.find('<') {
         out.push_str(&rest[..start]);
-        out.push(' ');
+        let tag = rest[start + 1..].trim_start_matches('/');
+        let name = &tag[..tag.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(tag.len())];
+        if !INLINE.contains(&name) {
+            out.push(' ');
+        }
         rest = rest[start..].find('>').map_or("", |end| &rest[start + end + 1..]);
     }
     out.push_str(rest);
     if out.contains('&') {
         out = numbered(&out);
-        for (entity, letter) in [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
+        for (entity, letter) in [("&shy;", ""), ("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")] {
             out = out.replace(entity, letter);
         }
     }
-    out
+    // Where a word may be broken.
+    out.replace('\u{ad}', "")
 }
 
 /// The text with `&#233;` and `&#xE9;` as the characters they are.
@@ -391,6 +399,8 @@ mod tests {
         let body = br#"{"resourceType":"Patient","text":{"status":"generated","div":"<div>Ann<br/>Bee &amp; <b>Cee</b></div>"},"gender":"female"}"#;
         assert_eq!(words_of(body, TextField::Narrative), [vec!["ann", "bee", "cee"]]);
         assert_eq!(words_of(body, TextField::Content).concat(), ["ann", "bee", "cee", "female", "generated"]);
+        let inline = "{\"text\":{\"div\":\"<div>hyper<b>tension</b>, H<sub class='x'>2</sub>O<p>non&shy;sense</p>a<br/>b so\u{ad}rt</div>\"}}";
+        assert_eq!(words_of(inline.as_bytes(), TextField::Narrative).concat(), ["hypertension", "h2o", "nonsense", "a", "b", "sort"]);
         let numbers = br#"{"text":{"div":"<div>caf&#233; &#xE9;lan &#; &#99999999; &lt;</div>"}}"#;
         assert_eq!(words_of(numbers, TextField::Narrative).concat(), ["cafe", "elan", "99999999"]);
     }

@@ -113,15 +113,22 @@ fn inside(types: &[&'static str], query: Query, env: &Env<'_>) -> Query {
 /// The resources inside `resource` that `query` wants.
 pub fn contained_matches<'v>(resource: &'v Value, query: &'v Query, origin: &'v Origin<'v>) -> impl Iterator<Item = &'v Value> + 'v {
     let all = resource.get("contained").and_then(Value::as_array).into_iter().flatten();
-    all.filter(move |inner| wants(query, inner, origin))
+    all.filter(move |inner| wants(query, inner, resource.get("contained"), origin))
 }
 
-/// Whether `query` wants a resource that is inside another.
-fn wants(query: &Query, inner: &Value, origin: &Origin<'_>) -> bool {
+/// Whether `query` wants a resource that is inside another, and may refer to the others there: what is contained is resolved in
+/// its container, <https://hl7.org/fhir/R4/references.html#contained>.
+fn wants(query: &Query, inner: &Value, others: Option<&Value>, origin: &Origin<'_>) -> bool {
     let type_name = inner.get("resourceType").and_then(Value::as_str).and_then(|name| origin.definitions().find_resource_type(name));
     type_name.is_some_and(|type_name| {
         let keys = extract::extract_contained(inner, type_name, origin);
-        query.matches(&keys, &|| serde_json::to_vec(inner).ok().map(Arc::from))
+        query.matches(&keys, &|| {
+            let mut alone = inner.clone();
+            if let (Some(others), Some(members)) = (others, alone.as_object_mut()) {
+                members.insert("contained".to_owned(), others.clone());
+            }
+            serde_json::to_vec(&alone).ok().map(Arc::from)
+        })
     })
 }
 
@@ -293,7 +300,7 @@ impl<'a> Compiler<'a> {
         let (origin, inner) = (self.env.origin.owned(), inner.clone());
         let check = self.env.on_values(param, move |found| {
             let origin = origin.borrow();
-            found.iter().any(|node| wants(&inner, node.value, &origin))
+            found.iter().any(|node| wants(&inner, node.value, None, &origin))
         });
         Query::Verify(Box::new(Query::term(&param.key('!', ""))), check)
     }

@@ -129,6 +129,15 @@ impl Expr {
         }
     }
 
+    /// Literals are compared here, and never yielded.
+    fn yields_literals(&self) -> bool {
+        match self {
+            Self::Literal(_) => true,
+            Self::Union(parts) => parts.iter().any(Self::yields_literals),
+            _ => false,
+        }
+    }
+
     fn mentions_resource(&self) -> bool {
         match self {
             Self::Resource => true,
@@ -191,6 +200,9 @@ impl Path {
         parser.space();
         if parser.at < expression.len() {
             return Err(parser.error("unexpected text"));
+        }
+        if root.yields_literals() {
+            return Err(BadPath { at: 0, reason: "a literal is no element".to_owned() });
         }
         types.sort_unstable_by_key(|t| (t.base, t.path));
         types.dedup();

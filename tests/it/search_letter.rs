@@ -141,6 +141,28 @@ fn a_comma_in_a_condition_on_words_is_an_or() {
 }
 
 #[test]
+fn what_is_contained_leads_to_what_is_contained_beside_it() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let contained = |name: &str| {
+        json!([{"resourceType": "Patient", "id": "pat", "name": [{"family": "Con"}], "managingOrganization": {"reference": "#org"}},
+            {"resourceType": "Organization", "id": "org", "name": name, "partOf": {"reference": "#top"}}, {"resourceType": "Organization", "id": "top", "name": "Top"}])
+    };
+    for (id, name) in [("a", "Inner"), ("b", "Other")] {
+        let observation = json!({"resourceType": "Observation", "id": id, "status": "final", "code": {"text": "x"}, "subject": {"reference": "#pat"}, "contained": contained(name)});
+        fhir.put(&format!("/Observation/{id}"), &observation).expect(201);
+    }
+    for when in ["recent", "committed"] {
+        assert_eq!(fhir.ids("/Observation?subject:Patient.organization.name=inner"), ["a"], "{when}");
+        assert_eq!(fhir.ids("/Observation?subject:Patient.organization.partof.name=top&_sort=_id"), ["a", "b"], "{when}");
+        assert_eq!(fhir.ids("/Observation?_filter=subject:Patient.organization.name+eq+%22Other%22"), ["b"], "{when}");
+        assert_eq!(fhir.ids("/Patient?_contained=true&organization.name=inner"), ["a"], "{when}");
+        assert_eq!(fhir.get("/Observation?subject:Patient.organization.name=nobody").json()["total"], 0, "{when}");
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
+}
+
+#[test]
 fn an_own_composite_finds_what_is_contained() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

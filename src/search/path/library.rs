@@ -102,6 +102,8 @@ const KNOWN: &[&str] = &[
     "combine",
     "type",
 ];
+/// The types of the language's own, <http://hl7.org/fhirpath/#literals>.
+const SYSTEM: [&str; 9] = ["Any", "Boolean", "String", "Integer", "Decimal", "Date", "DateTime", "Time", "Quantity"];
 /// The variables that there are, <https://hl7.org/fhir/R4/fhirpath.html#variables>.
 const VARIABLES: &[&str] = &["this", "index", "total", "context", "resource", "rootResource", "ucum", "sct", "loinc"];
 
@@ -369,6 +371,10 @@ impl Expression {
             let known = VARIABLES[3..].join(", %");
             return Err(bad(expression.find(name.as_str()).unwrap_or(0), format!("variable '{}' is not defined; there are %{known}", clip(name))));
         }
+        let is_type = |name: &String| SYSTEM.contains(&name.as_str()) || made.engine.tables.type_named(name).is_some();
+        if let Some(name) = found.types.iter().find(|name| !is_type(name)) {
+            return Err(bad(expression.find(name.as_str()).unwrap_or(0), format!("there is no type '{}'", clip(name))));
+        }
         if found.joined > MAX_JOINED || found.nested > MAX_NESTED {
             return Err(bad(0, format!("more than {MAX_JOINED} times '&' or '+', or more than {MAX_NESTED} conditions in one another")));
         }
@@ -442,6 +448,7 @@ impl Tables {
 struct Costs {
     functions: Vec<String>,
     variables: Vec<String>,
+    types: Vec<String>,
     joined: usize,
     nested: usize,
 }
@@ -457,6 +464,9 @@ impl Costs {
             }
             E::MethodCall(m) => {
                 self.functions.push(m.method.clone());
+                if let ("ofType" | "as" | "is", [E::Identifier(name)]) = (m.method.as_str(), &m.arguments[..]) {
+                    self.types.push(name.name.clone());
+                }
                 self.add(&m.object, depth);
                 m.arguments.iter().for_each(|a| self.add(a, depth + 1));
             }
@@ -519,6 +529,8 @@ mod tests {
             ("Patient.descendants().ofType(string).count()", json!([4])),
             ("Patient.name.select(%resource.descendants().count())", json!([7, 7])),
             ("%context.active", json!([true])),
+            ("Patient.name.given.first() | 'b'", json!(["B", "b"])),
+            ("Patient.active.ofType(boolean)", json!([true])),
             ("Patient.name.given ~ ('C' | 'B')", json!([true])),
             ("Patient.name.first().given.first() & '-' & Patient.name.last().family", json!(["B-D"])),
         ] {
@@ -528,6 +540,7 @@ mod tests {
             evaluated("%nosuch.name", &patient).unwrap_err(),
             "variable 'nosuch' is not defined; there are %context, %resource, %rootResource, %ucum, %sct, %loinc at position 1"
         );
+        assert_eq!(evaluated("Patient.name.ofType(Foo)", &patient).unwrap_err(), "there is no type 'Foo' at position 20");
         assert!(evaluated("%factory.Extension('u', 'v')", &patient).is_err());
     }
 
