@@ -1,7 +1,7 @@
 //! The whole FHIRPath language, by a library, for search parameters of a simulator's own that the subset cannot read.
 //!
 //! Expressions are refused that are too large, nest too deep, or call a function that is not known here; what the rest may
-//! cost [`limits`] tells. What goes wrong in an evaluation means that there is no value.
+//! cost `limits` tells. What goes wrong in an evaluation means that there is no value.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
