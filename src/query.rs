@@ -95,7 +95,13 @@ impl Query {
     #[must_use]
     pub fn prefix(prefix: &str) -> Self {
         let prefix = cut(prefix, MAX_TERM_BYTES - 32);
-        Self::TermRange { from: prefix.into(), to: successor(prefix).map(Into::into) }
+        Self::TermRange { from: prefix.into(), to: Self::end_of(prefix) }
+    }
+
+    /// The first term beyond all that begin with `prefix`; none is the end of all terms.
+    #[must_use]
+    pub fn end_of(prefix: &str) -> Option<Box<str>> {
+        successor(prefix).map(Into::into)
     }
 
     /// The resource has a term that is `prefix` and one of `rest`.

@@ -102,6 +102,21 @@ impl Compiled {
     }
 }
 
+/// Texts before or behind another, character by character as they are compared: without case and accents.
+fn ordered(param: &Param, relation: Relation, value: &str) -> Query {
+    let all = param.key('s', "");
+    let this = param.key('s', &crate::query::text::normalise(value));
+    // What comes next is the text with one more character, the least there is.
+    let next = format!("{this}\0");
+    let (from, to) = match relation {
+        Relation::Lt => (all.into(), Some(this.into())),
+        Relation::Le => (all.into(), Some(next.into())),
+        Relation::Ge => (this.into(), Query::end_of(&all)),
+        _ => (next.into(), Query::end_of(&all)),
+    };
+    Query::TermRange { from, to }
+}
+
 /// Resources that contain one that `query` wants.
 fn inside(types: &[&'static str], query: Query, env: &Env<'_>) -> Query {
     let narrowing = Query::or(types.iter().map(|t| Query::term(&extract::contains_term(t))).collect());
@@ -241,9 +256,11 @@ impl<'a> Compiler<'a> {
             Relation::Sw if param.kind == ParamType::String => text()?,
             Relation::Sw => Query::prefix(&param.key(class_of(param), value)),
             Relation::Co | Relation::Ew if param.kind == ParamType::String => param::string::part(param, &escaped, relation == Relation::Ew, &self.env)?,
+            Relation::Co if param.kind == ParamType::Date => param::date::includes(param, value, &self.env)?,
             Relation::Co | Relation::Ew => {
                 Query::TermContains { prefix: param.key(class_of(param), "").into(), part: value.into(), at_end: relation == Relation::Ew }
             }
+            Relation::Gt | Relation::Lt | Relation::Ge | Relation::Le if param.kind == ParamType::String => ordered(param, relation, value),
             Relation::Gt | Relation::Lt | Relation::Ge | Relation::Le | Relation::Ap | Relation::Sa | Relation::Eb => {
                 param::value_query(param, &format!("{}{value}", relation.code()), &self.env)?
             }

@@ -93,8 +93,10 @@ impl Relation {
         match self {
             Self::Pr => kind != ParamType::Composite,
             Self::Eq | Self::Ne => kind != ParamType::Special,
-            Self::Co | Self::Sw | Self::Ew => matches!(kind, String | Token | Uri),
-            Self::Gt | Self::Lt | Self::Ge | Self::Le | Self::Ap | Self::Sa | Self::Eb => matches!(kind, Date | Number | Quantity),
+            Self::Co => matches!(kind, String | Token | Uri | Date),
+            Self::Sw | Self::Ew => matches!(kind, String | Token | Uri),
+            Self::Gt | Self::Lt | Self::Ge | Self::Le => matches!(kind, Date | Number | Quantity | String),
+            Self::Ap | Self::Sa | Self::Eb => matches!(kind, Date | Number | Quantity),
             Self::Po => kind == Date,
             Self::Ss | Self::Sb | Self::In | Self::Ni => kind == Token,
             Self::Re => kind == Reference,

@@ -218,6 +218,25 @@ fn filters_have_what_the_specification_shows() {
         let encoded: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
         assert_eq!(fhir.ids(&format!("/{of}?_filter={encoded}")), expected, "{filter}");
     }
+    // Texts have an order, and times include others.
+    for (id, family, born) in [("r", "Adams", "1980"), ("s", "Queen", "1980-05"), ("t", "Q", "1980-05-05"), ("u", "Zoë", "1981")] {
+        fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "birthDate": born, "name": [{"family": family}]})).expect(201);
+    }
+    for when in ["recent", "committed"] {
+        for (filter, expected) in [
+            ("family lt \"Q\"", vec!["r"]),
+            ("family le q", vec!["r", "t"]),
+            ("family gt Q", vec!["s", "u"]),
+            ("family ge q and family lt zoe", vec!["s", "t"]),
+            ("birthdate co 1980-05-05", vec!["r", "s", "t"]),
+            ("birthdate co 1980-05", vec!["r", "s"]),
+            ("birthdate co 1980-06-01", vec!["r"]),
+        ] {
+            let encoded: String = form_urlencoded::byte_serialize(filter.as_bytes()).collect();
+            assert_eq!(fhir.ids(&format!("/Patient?_sort=_id&_filter={encoded}")), expected, "{filter}, {when}");
+        }
+        server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+    }
     assert!(fhir.get("/Patient?_filter=_has:Observation:patient:nope+eq+x").expect(400).refusal().contains("'nope' for Observation"));
 }
 

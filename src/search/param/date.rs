@@ -111,6 +111,19 @@ pub fn overlaps(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query,
     Ok(overlapping(param, wanted, env))
 }
 
+/// The value includes a stated one.
+///
+/// # Errors
+/// The value is no date.
+pub fn includes(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Result<Query, Failure> {
+    let stated = instant::parse(value).ok_or_else(|| bad_value(param, value, "a date such as 2020-02"))?;
+    let conditions = vec![
+        Query::Column { column: param.column('<').into(), from: BEGINNING, to: stated.low },
+        Query::Column { column: param.column('>').into(), from: stated.high, to: END },
+    ];
+    Ok(paired(param, conditions, env.on_values(param, move |found| intervals(found).iter().any(|v| v.low <= stated.low && stated.high <= v.high))))
+}
+
 fn within(param: &Arc<Param>, wanted: Interval, env: &Env<'_>) -> Query {
     let conditions = vec![
         Query::Column { column: param.column('<').into(), from: wanted.low, to: END },
