@@ -9,6 +9,7 @@ use actix_web::web::{Bytes, Data, Path, Query};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::api::{MAX_PAGE, PAGE, Result, answer};
@@ -20,6 +21,7 @@ use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, instant, xml};
 use crate::interaction::changes;
 use crate::search::path::library::Expression;
+use crate::search::path::limits;
 use crate::sim::Sim;
 use crate::simdb::event::{RECORD, known_interaction};
 use crate::simdb::event_index::{Fact, Filter, Row};
@@ -28,6 +30,10 @@ use crate::version::Operation;
 
 /// Most events that FHIRPath is evaluated on for one page.
 const EXAMINED: usize = 1_000;
+/// Largest body that FHIRPath is evaluated on.
+const MAX_BYTES: u64 = 16 << 20;
+/// How many requests evaluate FHIRPath at once: each takes a thread that others wait for.
+pub(super) static EVALUATING: Semaphore = Semaphore::const_new(8);
 /// Longest that FHIRPath may take for a page; then it is a shorter one.
 const MAX_TIME: Duration = Duration::from_secs(5);
 /// Most times that so many are looked at for a request that waits.
@@ -293,7 +299,13 @@ impl Wanted {
         let holds = |expression: &Option<Expression>, file: Option<&String>| {
             let Some(expression) = expression else { return true };
             let Some(file) = file else { return false };
-            let Some(resource) = resource(&sim.dir_of(event).event(operation, event).join(file), self.version) else { return false };
+            let path = sim.dir_of(event).event(operation, event).join(file);
+            if fs::metadata(&path).map_or(true, |m| m.len() > MAX_BYTES) {
+                return false;
+            }
+            // To read it takes more than it is long, too.
+            let _turn = limits::FILTERS.take();
+            let Some(resource) = resource(&path, self.version) else { return false };
             let type_name = resource.get("resourceType").and_then(Value::as_str).unwrap_or_default();
             let found = expression.evaluate(&resource, type_name).unwrap_or_default();
             // What is there holds, unless it is the word false.
@@ -348,11 +360,14 @@ async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<A
     let mut listening = if wait.is_some() { Some(Listening::begin(&app, &id)?) } else { None };
     let (longest, at_least) = wait.unwrap_or_default();
     let deadline = Instant::now() + longest;
+    let is_picky = asked.request.is_some() || asked.response.is_some();
     let asked = Arc::new(asked);
     loop {
         let (registry, of, asked) = (app.registry.clone(), id.clone(), asked.clone());
         let work = move || registry.get(&of).and_then(|sim| asked.wanted(&sim)?.enough(&sim, if longest.is_zero() { 0 } else { at_least }));
+        let one = if is_picky { EVALUATING.acquire().await.ok() } else { None };
         let page = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
+        drop(one);
         let value = |page: Events| json!({"events": page.shown, "next": page.next.map(|e| e.to_string())});
         let Some(listening) = &mut listening else { return Ok(Answer::json(200, &value(page))) };
         if page.shown.len() >= at_least {

@@ -13,7 +13,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::api::{MAX_PAGE, Result};
-use super::events::{Asked, Wanted, bad, listed};
+use super::events::{Asked, EVALUATING, Wanted, bad, listed};
 use super::{App, respond, routes};
 use crate::clock::EventId;
 use crate::fhir::{Failure, FhirVersion, Kind};
@@ -171,6 +171,7 @@ impl Stream {
             Happening::Event(row, record) => {
                 if self.wanted.request.is_some() || self.wanted.response.is_some() {
                     let (registry, id, wanted, told) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone(), told.clone());
+                    let _one = EVALUATING.acquire().await.ok()?;
                     let wants = web::block(move || match (&told.what, registry.get(&id)) {
                         (Happening::Event(row, record), Ok(sim)) => wanted.wants(&sim, row, record),
                         _ => false,

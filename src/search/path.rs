@@ -5,7 +5,7 @@
 //! type of every value it yields.
 
 pub mod library;
-mod limits;
+pub mod limits;
 mod parser;
 pub mod place;
 

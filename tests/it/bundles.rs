@@ -404,7 +404,7 @@ fn links_are_rewritten_where_they_are_links() {
             "<div xmlns=\"http://www.w3.org/1999/xhtml\"><a href = \"{uid}\">a</a><a href='{uid}'>b</a><a href=\"{uid}/_history/1\">c</a><p>href=\"{url}\"</p><a title=\"{url}\">d</a></div>"
         )
     );
-    assert_eq!(stored["note"][0]["text"], format!("<{uid}> [x][1] `[c]({url})`\n\n[1]: {uid} \"t\"\n\n<a href=\"{uid}\">y</a>"));
+    assert_eq!(stored["note"][0]["text"], format!("[{uid}]({uid}) [x][1] `[c]({url})`\n\n[1]: {uid} \"t\"\n\n<a href=\"{uid}\">y</a>"));
 }
 
 #[test]

@@ -91,8 +91,11 @@ fn versions_of_one_instant_keep_their_order_when_a_history_is_rewritten() {
     restore(vec![version("Z", None, "2019-01-01T00:00:00Z")]).expect(200);
     assert_eq!(history(&fhir, "p"), ["4 C PUT", "3 b PUT", "2 A PUT", "1 Z PUT"]);
     assert!(restore(vec![version("X", Some(9), at), version("Y", None, at)]).expect(400).refusal().contains("the same versionId or the same lastUpdated"));
-    restore(vec![version("One", None, at)]).expect(200);
-    assert_eq!(history(&fhir, "p"), ["2 One PUT", "1 Z PUT"]);
+    for number in [None, Some(9)] {
+        assert!(restore(vec![version("One", number, at)]).expect(400).refusal().contains("several versions of 2020-01-01"));
+    }
+    restore(vec![version("Y", None, "2019-01-01T00:00:00Z")]).expect(200);
+    assert_eq!(history(&fhir, "p"), ["4 C PUT", "3 b PUT", "2 A PUT", "1 Y PUT"]);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use quick_xml::escape::unescape;
 use quick_xml::events::Event as Xml;
 use quick_xml::events::attributes::Attributes;
 
-/// Where a target stands, and what it is.
+/// Where a target stands, and what it is. An autolink of Markdown stands with its angle brackets: without a scheme it would be
+/// none, <https://spec.commonmark.org/0.31.2/#autolinks>.
 pub type Link<'t> = (Range<usize>, Cow<'t, str>);
 
 /// The `href`s and `src`s of XHTML, as far as it is well-formed enough to tell.
@@ -54,8 +55,12 @@ pub fn in_markdown(text: &str) -> Vec<Link<'_>> {
     for (event, span) in Parser::new(text).into_offset_iter() {
         match event {
             Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-                let before = if text[span.clone()].starts_with('<') { "<" } else { "](" };
-                found.extend(standing(text, &span, &dest_url, before));
+                let whole = &text[span.clone()];
+                if whole.strip_prefix('<').and_then(|w| w.strip_suffix('>')) == Some(&*dest_url) {
+                    found.push((span.clone(), Cow::from(&text[span.start + 1..span.end - 1])));
+                } else {
+                    found.extend(standing(text, &span, &dest_url, "]("));
+                }
             }
             Event::Html(_) | Event::InlineHtml(_) => {
                 found.extend(in_xhtml(&text[span.clone()]).into_iter().map(|(at, target)| (span.start + at.start..span.start + at.end, target)));
@@ -127,7 +132,7 @@ mod tests {
         ] {
             let found = in_markdown(text);
             for (at, target) in &found {
-                assert_eq!(text[at.clone()], **target, "{text}");
+                assert_eq!(text[at.clone()].trim_matches(['<', '>']), &**target, "{text}");
             }
             assert_eq!(shown(found), expected, "{text}");
         }

@@ -163,7 +163,12 @@ impl Renames {
 
     /// A text with the links in it that lead to the Bundle's resources rewritten, if there are any.
     fn relinked(&self, text: &str, links: Vec<Link<'_>>, base: &str) -> Option<String> {
-        let edits: Vec<_> = links.into_iter().filter_map(|(span, target)| Some((span, self.target(&target, base)?))).collect();
+        let instead = |(span, target): (Range<usize>, Cow<'_, str>)| {
+            let uid = self.target(&target, base)?;
+            let is_autolink = text[span.clone()].starts_with('<');
+            Some((span, if is_autolink { format!("[{uid}]({uid})") } else { uid }))
+        };
+        let edits: Vec<_> = links.into_iter().filter_map(instead).collect();
         (!edits.is_empty()).then(|| raw::apply(text, edits))
     }
 

@@ -105,7 +105,7 @@ fn read(entry: &RawEntry<'_>, fhir: FhirVersion) -> Result<Given, Failure> {
     };
     let meta = |name: &str| resource.as_ref().and_then(|r| r.value().get("meta")?.get(name)?.as_str());
     let when = meta("lastUpdated").or_else(|| text("response", "lastModified"));
-    let modified_ms = when.and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
+    let modified_ms = when.filter(|when| when.contains('T')).and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
     let modified_ms = modified_ms.ok_or_else(|| {
         let found = when.map_or("missing".to_owned(), |when| format!("'{}', which is no instant", clip(when)));
         Failure::new(Kind::Invalid, format!("meta.lastUpdated or response.lastModified is {found}; an instant is needed, such as 2020-01-02T03:04:05Z"))
@@ -147,6 +147,13 @@ fn merged(type_name: &'static str, id: &ResourceId, given: Vec<Given>, snapshot:
     let mut all: Vec<(Rewritten, Option<String>)> = Vec::new();
     let versions = snapshot.versions(type_name, id);
     let is_there = |number: VersionId| versions.iter().any(|v| v.id == number);
+    // Which of several is meant, only a number tells.
+    let is_one_of_several = |g: &&Given| !g.version.is_some_and(is_there) && versions.iter().filter(|v| v.modified_ms == g.modified_ms).count() > 1;
+    if let Some(unclear) = given.iter().find(is_one_of_several) {
+        let message =
+            format!("{type_name}/{id} has several versions of {}; meta.versionId must name the one that is meant", crate::clock::instant(unclear.modified_ms));
+        return Err(Failure::new(Kind::Invalid, message).at("Bundle.entry.resource.meta.versionId"));
+    }
     for version in &versions {
         // Versions may be of one instant: who names one means that.
         let means = |g: &Given| g.version == Some(version.id) || g.modified_ms == version.modified_ms && !g.version.is_some_and(is_there);

@@ -105,7 +105,7 @@ const KNOWN: &[&str] = &[
 /// The types of the language's own, <http://hl7.org/fhirpath/#literals>.
 const SYSTEM: [&str; 9] = ["Any", "Boolean", "String", "Integer", "Decimal", "Date", "DateTime", "Time", "Quantity"];
 /// The variables that there are, <https://hl7.org/fhir/R4/fhirpath.html#variables>.
-const VARIABLES: &[&str] = &["this", "index", "total", "context", "resource", "rootResource", "ucum", "sct", "loinc"];
+const VARIABLES: &[&str] = &["this", "index", "total", "context", "resource", "ucum", "sct", "loinc"];
 
 /// The tables as the library wants them. Element with children: type name `Observation.component`.
 #[derive(Debug)]
@@ -404,6 +404,7 @@ impl Expression {
     /// The evaluation fails; as a search parameter, the resource has no value then.
     pub fn evaluate(&self, resource: &Value, type_name: &str) -> Result<Vec<(Value, Ty)>, String> {
         let engine = self.engine;
+        let _turn = limits::begin(resource).map_err(|e| e.to_string())?;
         let root = FhirPathValue::Resource(FhirNode::from_json(resource), Arc::new(info(type_name)), None);
         let context = EvaluationContext::new_with_server_and_element_type_cache(
             Collection::single(root),
@@ -528,6 +529,8 @@ mod tests {
             ("Patient.name.family.intersect('A' | 'Z')", json!(["A"])),
             ("Patient.descendants().ofType(string).count()", json!([4])),
             ("Patient.name.select(%resource.descendants().count())", json!([7, 7])),
+            ("Patient.photo.all(url.exists())", json!([true])),
+            ("Patient.name.where(false).all(false)", json!([true])),
             ("%context.active", json!([true])),
             ("Patient.name.given.first() | 'b'", json!(["B", "b"])),
             ("Patient.active.ofType(boolean)", json!([true])),
@@ -538,7 +541,7 @@ mod tests {
         }
         assert_eq!(
             evaluated("%nosuch.name", &patient).unwrap_err(),
-            "variable 'nosuch' is not defined; there are %context, %resource, %rootResource, %ucum, %sct, %loinc at position 1"
+            "variable 'nosuch' is not defined; there are %context, %resource, %ucum, %sct, %loinc at position 1"
         );
         assert_eq!(evaluated("Patient.name.ofType(Foo)", &patient).unwrap_err(), "there is no type 'Foo' at position 20");
         assert!(evaluated("%factory.Extension('u', 'v')", &patient).is_err());

@@ -13,13 +13,16 @@ use async_trait::async_trait;
 use octofhir_fhirpath::core::FP0054;
 use octofhir_fhirpath::core::node::FhirNode;
 use octofhir_fhirpath::evaluator::function_registry::{
-    FunctionEvaluatorWrapper, FunctionMetadata, LazyFunctionEvaluator, ProviderPureFunctionEvaluator, PureFunctionEvaluator,
+    EmptyPropagation, FunctionEvaluatorWrapper, FunctionMetadata, LazyFunctionEvaluator, NullPropagationStrategy, ProviderPureFunctionEvaluator,
+    PureFunctionEvaluator,
 };
 use octofhir_fhirpath::evaluator::lambda_hoisting::hoist_into;
 use octofhir_fhirpath::evaluator::{
     AsyncNodeEvaluator, EvaluationResult, OperationEvaluator, OperatorMetadata, OperatorRegistry, create_standard_operator_registry,
 };
 use octofhir_fhirpath::{Collection, EvaluationContext, ExpressionNode, FhirPathError, FhirPathValue, FunctionRegistry, Result};
+use parking_lot::{Condvar, Mutex};
+use serde_json::Value;
 
 /// Most values that one evaluation may look at or yield, each function for itself; a text counts more, the longer it is.
 const MAX_VALUES: usize = 500_000;
@@ -27,6 +30,69 @@ const MAX_VALUES: usize = 500_000;
 const BYTES: usize = 64;
 /// Longest that one evaluation may take.
 const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// How many evaluations go on at once: each may hold many times what the resource is long.
+#[derive(Debug)]
+pub struct Turns {
+    per_two_cores: usize,
+    taken: Mutex<usize>,
+    given_back: Condvar,
+}
+
+/// Those of filters of events, of which a client may have many at once: they leave half of the machine to others.
+pub static FILTERS: Turns = Turns::new(1);
+/// Those of search parameters.
+static PARAMETERS: Turns = Turns::new(4);
+
+impl Turns {
+    const fn new(per_two_cores: usize) -> Self {
+        Self { per_two_cores, taken: Mutex::new(0), given_back: Condvar::new() }
+    }
+
+    /// Waits for one.
+    #[must_use]
+    pub fn take(&'static self) -> Turn {
+        let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let most = (most * self.per_two_cores).div_ceil(2);
+        let mut taken = self.taken.lock();
+        while *taken >= most {
+            self.given_back.wait(&mut taken);
+        }
+        *taken += 1;
+        Turn(self)
+    }
+}
+
+/// One of them, as long as it is held.
+#[derive(Debug)]
+pub struct Turn(&'static Turns);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.taken.lock() -= 1;
+        self.0.given_back.notify_one();
+    }
+}
+
+/// Waits for the turn of a search parameter, whose resource must not have too many values.
+///
+/// # Errors
+/// It has.
+pub(super) fn begin(resource: &Value) -> Result<Turn> {
+    let (mut count, mut left) = (0, vec![resource]);
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Object(members) => left.extend(members.values()),
+            Value::Array(items) => left.extend(items),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+        count += 1;
+        if count > MAX_VALUES {
+            return Err(too_much(&format!("looks at more than {MAX_VALUES} values")));
+        }
+    }
+    Ok(PARAMETERS.take())
+}
 
 /// What is left of it to the evaluation on this thread.
 #[derive(Clone, Copy)]
@@ -97,10 +163,10 @@ pub(super) fn functions(names: &[&str]) -> FunctionRegistry {
             FunctionEvaluatorWrapper::ProviderPure(inner) => ours.register_provider_pure_function(Arc::new(Counted(inner))),
             FunctionEvaluatorWrapper::Lazy(inner) => {
                 let counted: Arc<dyn LazyFunctionEvaluator> = match inner.metadata().name.as_str() {
-                    "where" => Arc::new(Each { does: Does::Where, inner }),
-                    "select" => Arc::new(Each { does: Does::Select, inner }),
-                    "exists" => Arc::new(Each { does: Does::Exists, inner }),
-                    "all" => Arc::new(Each { does: Does::All, inner }),
+                    "where" => Arc::new(Each::new(Does::Where, inner)),
+                    "select" => Arc::new(Each::new(Does::Select, inner)),
+                    "exists" => Arc::new(Each::new(Does::Exists, inner)),
+                    "all" => Arc::new(Each::new(Does::All, inner)),
                     _ => Arc::new(Counted(inner)),
                 };
                 ours.register_lazy_function(counted);
@@ -284,6 +350,18 @@ enum Does {
 struct Each {
     does: Does,
     inner: Arc<dyn LazyFunctionEvaluator>,
+    metadata: FunctionMetadata,
+}
+
+impl Each {
+    fn new(does: Does, inner: Arc<dyn LazyFunctionEvaluator>) -> Self {
+        let mut metadata = inner.metadata().clone();
+        // All of none hold.
+        if does == Does::All {
+            (metadata.empty_propagation, metadata.null_propagation) = (EmptyPropagation::NoPropagation, NullPropagationStrategy::None);
+        }
+        Self { does, inner, metadata }
+    }
 }
 
 #[async_trait]
@@ -335,7 +413,7 @@ impl LazyFunctionEvaluator for Each {
     }
 
     fn metadata(&self) -> &FunctionMetadata {
-        self.inner.metadata()
+        &self.metadata
     }
 }
 
