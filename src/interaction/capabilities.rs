@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value, json};
 
 use super::operation::{self, Definition};
-use super::{Done, Env, Reply};
+use super::{Done, Env, Reply, definition};
 use crate::fhir::FhirVersion;
 use crate::fhir::definitions::ParamType;
 use crate::search::params::{Param, Params};
@@ -166,17 +166,24 @@ fn common(params: &Params, base: &str) -> Value {
     let own_of_all = |p: &&Arc<Param>| params.own().any(|(_, own)| Arc::ptr_eq(own, p)) && definitions.resource_types().iter().all(|t| is_of(p, t));
     let mut all: Vec<Value> = params.of("Basic").list.iter().filter(|p| of_all(p) || own_of_all(p)).map(|p| param(p, params.version, base)).collect();
     let mut special = vec![
-        ("_text", "string", "words of the narrative: AND OR NOT ( ) \"phrase\" prefix*"),
-        ("_content", "string", "words of any string: AND OR NOT ( ) \"phrase\" prefix*"),
-        ("_filter", "string", "the whole grammar of _filter"),
-        ("_list", "string", "the id of a List, or $current-problems, $current-medications, $current-allergies, $current-drug-allergies"),
-        ("_has", "string", "_has:[type]:[reference]:[parameter], nested and chained"),
-        ("_type", "string", "types of a search of the whole system or a compartment"),
+        ("_text", "words of the narrative: AND OR NOT ( ) \"phrase\" prefix*"),
+        ("_content", "words of any string: AND OR NOT ( ) \"phrase\" prefix*"),
+        ("_filter", "parameters, paths, _has, all relations, and, or, not, parentheses"),
+        ("_list", "the id of a List, or $current-problems, $current-medications, $current-allergies, $current-drug-allergies"),
+        ("_has", "_has:[type]:[reference]:[parameter], nested and chained"),
+        ("_type", "types of a search of the whole system or a compartment"),
     ];
     if params.version == FhirVersion::R5 {
-        special.push(("_in", "string", "a reference to a Group, List or CareTeam"));
+        special.push(("_in", "a reference to a Group, List or CareTeam"));
     }
-    all.extend(special.into_iter().map(|(name, kind, text)| json!({"name": name, "type": kind, "documentation": text})));
+    all.extend(special.into_iter().map(|(name, text)| {
+        let (definition, kind) = definition::special(name, params.version);
+        let mut shown = json!({"name": name, "type": kind, "documentation": text});
+        if let Some(definition) = definition {
+            shown["definition"] = definition.into();
+        }
+        shown
+    }));
     Value::Array(all)
 }
 

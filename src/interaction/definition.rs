@@ -15,7 +15,41 @@ use crate::search::parse::Modifier;
 #[must_use]
 pub fn by_id(id: &str, params: &Params) -> Option<Value> {
     let definitions = params.definitions();
-    definitions.search_param(id).filter(|def| is_supported(def)).map(|def| resource(def, params))
+    let defined = definitions.search_param(id).filter(|def| is_supported(def)).map(|def| resource(def, params));
+    defined.or_else(|| SPECIAL.iter().find(|special| special.1 == id).and_then(|(code, ..)| special_resource(code, params.version)))
+}
+
+/// The parameters that no expression evaluates and that the specification defines: code, id, and the first version that does.
+const SPECIAL: [(&str, &str, FhirVersion); 7] = [
+    ("_text", "DomainResource-text", FhirVersion::Stu3),
+    ("_content", "Resource-content", FhirVersion::Stu3),
+    ("_filter", "Resource-filter", FhirVersion::R4b),
+    ("_has", "Resource-has", FhirVersion::R4b),
+    ("_list", "Resource-list", FhirVersion::R4b),
+    ("_type", "Resource-type", FhirVersion::R4b),
+    ("_in", "Resource-in", FhirVersion::R5),
+];
+
+/// The URL of the definition of such a parameter, if the version has one, and its type.
+#[must_use]
+pub fn special(code: &str, version: FhirVersion) -> (Option<String>, &'static str) {
+    let id = SPECIAL.iter().find(|(known, _, since)| *known == code && *since <= version).map(|(_, id, _)| *id);
+    let kind = match code {
+        "_in" => "reference",
+        _ if version >= FhirVersion::R5 => "special",
+        "_filter" | "_type" if id.is_some() => "token",
+        _ => "string",
+    };
+    (id.map(|id| format!("http://hl7.org/fhir/SearchParameter/{id}")), kind)
+}
+
+fn special_resource(code: &str, version: FhirVersion) -> Option<Value> {
+    let (url, kind) = special(code, version);
+    let url = url?;
+    let id = url.rsplit('/').next()?;
+    Some(json!({"resourceType": "SearchParameter", "id": id, "url": url, "version": version.number(), "name": code, "status": "active",
+        "description": format!("The parameter '{code}', as this simulator has it; docs/search.md says how"), "code": code,
+        "base": [id.split('-').next()], "type": kind}))
 }
 
 /// What a search of SearchParameters by `url` finds among the specification's, where none is stored: id and resource.

@@ -154,9 +154,12 @@ fn can_find(made: &[(&str, Arc<Param>)], kind: ParamType, expression: &str, defi
     if made.is_empty() {
         return Ok(());
     }
-    if made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
+    let nowhere = made.iter().find_map(|(_, param)| param.path.nowhere.filter(|_| param.whole.is_none()));
+    if nowhere.is_some() || made.iter().all(|(_, param)| param.whole.is_none() && param.path.is_empty()) {
         let types: Vec<&str> = made.iter().map(|(t, _)| *t).collect();
-        let message = format!("SearchParameter.expression '{}' names no element of {}; see the type's elements", clip(expression), clip(&types.join(", ")));
+        let place = nowhere.map(|at| format!(" at position {at}")).unwrap_or_default();
+        let message =
+            format!("SearchParameter.expression '{}' names no element of {}{place}; see the type's elements", clip(expression), clip(&types.join(", ")));
         return bad("expression", message);
     }
     if !made.iter().any(|(_, param)| suits(param, definitions)) {

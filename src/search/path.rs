@@ -26,6 +26,8 @@ pub struct Path {
     pub types: Vec<Ty>,
     /// The members of a resource that it looks at; none if it may look at any.
     pub members: Option<Vec<String>>,
+    /// Where a name stands that is of no element, if there is one.
+    pub nowhere: Option<usize>,
 }
 
 /// A value and the FHIR type it has by its element's definition.
@@ -195,7 +197,7 @@ impl Path {
     /// # Errors
     /// As [`Path::compile`].
     pub fn compile_below(expression: &str, type_name: &'static str, input: &[Ty], definitions: &'static Definitions) -> Result<Self, BadPath> {
-        let mut parser = Parser { text: expression, at: 0, definitions, root: Ty::named(type_name) };
+        let mut parser = Parser { text: expression, at: 0, definitions, root: Ty::named(type_name), nowhere: None };
         let (root, mut types) = parser.expression(input)?;
         parser.space();
         if parser.at < expression.len() {
@@ -208,13 +210,13 @@ impl Path {
         types.dedup();
         let mut members = Vec::new();
         let members = root.members(&mut members).then_some(members);
-        Ok(Self { root, definitions, types, members })
+        Ok(Self { root, definitions, types, members, nowhere: parser.nowhere })
     }
 
     /// A path to nothing.
     #[must_use]
     pub fn nothing(definitions: &'static Definitions) -> Self {
-        Self { root: Expr::Union(Vec::new()), definitions, types: Vec::new(), members: None }
+        Self { root: Expr::Union(Vec::new()), definitions, types: Vec::new(), members: None, nowhere: None }
     }
 
     /// The values in `resource`, which is of the type the path was compiled for.

@@ -197,7 +197,9 @@ fn what_cannot_be_searched_by_is_refused() {
     let fhir = server.fhir("a__b");
     for (member, value, expected) in [
         ("expression", json!("Patient.name.where("), "position"),
-        ("expression", json!("Patient.nmae.family"), "names no element of Patient"),
+        ("expression", json!("Patient.nmae.family"), "names no element of Patient at position 8"),
+        ("expression", json!("Patient.name.family | Patient.foo"), "names no element of Patient at position 30"),
+        ("expression", json!("Patient.name.where(foo = 'x').family"), "names no element of Patient at position 19"),
         ("type", json!("date"), "SearchParameter.expression 'Patient.gender' gives code"),
         ("expression", json!("Patient.deceased.ofType(Quantity)"), "names no element of Patient"),
         ("code", json!("_text"), "SearchParameter.code '_text' is a parameter of every search"),

@@ -141,6 +141,27 @@ fn a_comma_in_a_condition_on_words_is_an_or() {
 }
 
 #[test]
+fn parameters_that_no_expression_evaluates_have_definitions_too() {
+    let server = TestServer::start();
+    for (version, defined) in [("STU3", 2), ("R4", 2), ("R4B", 6), ("R5", 7)] {
+        let sim = format!("a__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        let metadata = fhir.get("/metadata").expect(200).json();
+        let special = ["_text", "_content", "_filter", "_has", "_list", "_type", "_in"];
+        let of_all = metadata["rest"][0]["searchParam"].as_array().unwrap().iter();
+        let found: Vec<&Value> = of_all.filter(|p| special.contains(&p["name"].as_str().unwrap()) && !p["definition"].is_null()).collect();
+        assert_eq!(found.len(), defined, "{version}");
+        for param in found {
+            let url = param["definition"].as_str().unwrap();
+            let definition = fhir.get(&format!("/SearchParameter?url={url}")).expect(200).json()["entry"][0]["resource"].clone();
+            assert_eq!((&definition["code"], &definition["type"]), (&param["name"], &param["type"]), "{version} {url}");
+            fhir.get(&format!("/SearchParameter/{}", url.rsplit('/').next().unwrap())).expect(200);
+        }
+    }
+}
+
+#[test]
 fn what_is_contained_leads_to_what_is_contained_beside_it() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

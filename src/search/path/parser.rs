@@ -10,6 +10,8 @@ pub struct Parser<'t> {
     pub at: usize,
     pub definitions: &'static Definitions,
     pub root: Ty,
+    /// Where the first name stands that is of no element.
+    pub nowhere: Option<usize>,
 }
 
 pub type Typed = (Expr, Vec<Ty>);
@@ -213,7 +215,13 @@ impl Parser<'_> {
         let start = self.at;
         let name = self.name()?;
         if !self.eat("(") {
-            return Ok(self.member(left, &types, &name));
+            let (found, reached) = self.member(left, &types, &name);
+            // What may be anything may have any member.
+            let is_open = |t: &Ty| t.path.is_empty() && matches!(t.base, "Resource" | "DomainResource" | "Element" | "BackboneElement");
+            if reached.is_empty() && !types.is_empty() && !types.iter().any(is_open) {
+                self.nowhere.get_or_insert(start);
+            }
+            return Ok((found, reached));
         }
         let boxed = Box::new;
         let truth = || vec![Ty::named("boolean")];
