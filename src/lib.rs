@@ -66,7 +66,7 @@
 //!
 //! Search expressions are evaluated by a subset of FHIRPath of our own that borrows from the resource ([`search::path::Path`]: forty
 //! times as fast as an engine, and all expressions of the specification are in it); what a user's own SearchParameter says
-//! beyond it goes to a library, fenced in ([`search::path::library`]).
+//! beyond it goes to a library, fenced in ([`search::path::library`], [`search::path::limits`]).
 //!
 //! Deliberately absent: thread-locals, a hand-written indexer per resource type, an ORM, a cache of parsed resources.
 //!
