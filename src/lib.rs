@@ -68,7 +68,7 @@
 //! times as fast as an engine, and all expressions of the specification are in it); what a user's own SearchParameter says
 //! beyond it goes to a library, fenced in ([`search::path::library`], [`search::path::limits`]).
 //!
-//! Deliberately absent: thread-locals, a hand-written indexer per resource type, an ORM, a cache of parsed resources.
+//! Deliberately absent: thread-locals (but for what an evaluation by that library has left), a hand-written indexer per resource type, an ORM, a cache of parsed resources.
 //!
 //! # One request: `POST /sim/lab__one/fhir/Patient`
 //!
