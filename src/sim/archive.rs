@@ -163,7 +163,9 @@ fn unpack(from: impl Read, staged: &Path, latest_ms: i64) -> Result<Counted, Fai
                 }
             }
         };
-        written.map_err(|e| super::storage_failure(&format!("'{shown}' cannot be unpacked"), &e))?;
+        // What the system did not refuse is the archive's fault.
+        let failed = |e: io::Error| if e.raw_os_error().is_some() { super::storage_failure(&format!("'{shown}' cannot be unpacked"), &e) } else { broken(&e) };
+        written.map_err(failed)?;
     }
     proven_event(&folder, latest_ms)?;
     proven_end(archive.into_inner()).map_err(|e| broken(&e))?;

@@ -1,5 +1,5 @@
 //! The event folders of a simulator as they are now, for what takes long to read them all: a snapshot, a reset or a deletion
-//! moves the directories away meanwhile, but an open directory stays what it is, and is not emptied while it is held.
+//! moves the directories away meanwhile, but an open directory stays what it is, and is not emptied while it is held, for ten minutes at most.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::commit::Sim;
 use crate::clock::EventId;
 use crate::simdb::SimDir;
 
-/// How many are held; nothing that was thrown away is removed until none is.
+/// How many are held; what was thrown away is removed when none is.
 pub(super) type Holders = Arc<AtomicUsize>;
 
 /// The directories of a simulator, held.

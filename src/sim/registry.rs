@@ -125,6 +125,8 @@ fn left_over(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// How often it is looked whether somebody still reads what was thrown away.
 const HELD_FOR: Duration = Duration::from_millis(100);
+/// How often at most, ten minutes in all: who does not read on must not keep the disk full.
+const HELD_TIMES: usize = 6_000;
 
 /// Removes directories that nobody uses any more in a thread of its own: that may take long. What a stop leaves of them the next start removes.
 fn remove_behind(directories: Vec<PathBuf>, holders: Holders) {
@@ -134,7 +136,10 @@ fn remove_behind(directories: Vec<PathBuf>, holders: Holders) {
     let remove = move || {
         priority::give_way(priority::LAST);
         for directory in directories {
-            while holders.load(Ordering::SeqCst) > 0 {
+            for _ in 0..HELD_TIMES {
+                if holders.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
                 std::thread::sleep(HELD_FOR);
             }
             if let Err(error) = fs::remove_dir_all(&directory) {

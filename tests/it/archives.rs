@@ -162,6 +162,7 @@ fn what_moves_or_removes_a_simulator_does_not_break_its_archive() {
         &|| drop(api.post("/api/sims/a__b/reset", &json!({})).expect(200)),
         &|| drop(api.delete("/api/sims/a__b")),
     ];
+    let mut whole = Vec::new();
     for (n, happens) in meanwhile.into_iter().enumerate() {
         if n == 3 {
             api.post("/api/sims/a__b/reset", &json!({"snapshot": "s"})).expect(200);
@@ -174,12 +175,17 @@ fn what_moves_or_removes_a_simulator_does_not_break_its_archive() {
         happens();
         stream.read_to_end(&mut bytes).unwrap();
         let begins = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-        let made = import(&server, &format!("c__{n}"), &unchunked(&bytes[begins..])).expect(201).json();
+        whole = unchunked(&bytes[begins..]);
+        let made = import(&server, &format!("c__{n}"), &whole).expect(201).json();
         assert_eq!(made["events"], 300, "{n}");
         if n == 2 {
             api.post("/api/sims/a__b/reset", &json!({"snapshot": "s"})).expect(200);
         }
     }
+    // One that ends in the middle of a file is the client's fault.
+    let refused = import(&server, "d__e", &whole[..whole.len() / 2]).expect(400).refusal();
+    assert!(refused.contains("the archive cannot be read"), "{refused}");
+    api.get("/api/sims/d__e").expect(404);
 }
 
 #[test]

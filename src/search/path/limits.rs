@@ -161,16 +161,7 @@ pub(super) fn functions(names: &[&str]) -> FunctionRegistry {
         match found.clone() {
             FunctionEvaluatorWrapper::Pure(inner) => ours.register_pure_function(Arc::new(Counted(inner))),
             FunctionEvaluatorWrapper::ProviderPure(inner) => ours.register_provider_pure_function(Arc::new(Counted(inner))),
-            FunctionEvaluatorWrapper::Lazy(inner) => {
-                let counted: Arc<dyn LazyFunctionEvaluator> = match inner.metadata().name.as_str() {
-                    "where" => Arc::new(Each::new(Does::Where, inner)),
-                    "select" => Arc::new(Each::new(Does::Select, inner)),
-                    "exists" => Arc::new(Each::new(Does::Exists, inner)),
-                    "all" => Arc::new(Each::new(Does::All, inner)),
-                    _ => Arc::new(Counted(inner)),
-                };
-                ours.register_lazy_function(counted);
-            }
+            FunctionEvaluatorWrapper::Lazy(inner) => ours.register_lazy_function(Arc::new(Lazy::of(inner))),
             // None of those that are named.
             FunctionEvaluatorWrapper::Standard(_) => {}
         }
@@ -256,42 +247,6 @@ impl ProviderPureFunctionEvaluator for Counted<dyn ProviderPureFunctionEvaluator
     }
 }
 
-#[async_trait]
-impl LazyFunctionEvaluator for Counted<dyn LazyFunctionEvaluator> {
-    fn prepare_no_args(&self) -> Option<Arc<dyn PureFunctionEvaluator>> {
-        self.0.prepare_no_args().map(|prepared| Arc::new(Counted(prepared)) as Arc<dyn PureFunctionEvaluator>)
-    }
-
-    async fn evaluate(
-        &self,
-        input: Collection,
-        context: &EvaluationContext,
-        arguments: Vec<ExpressionNode>,
-        evaluator: AsyncNodeEvaluator<'_>,
-    ) -> Result<EvaluationResult> {
-        self.evaluate_borrowed(input, context, &arguments, evaluator).await
-    }
-
-    async fn evaluate_borrowed(
-        &self,
-        input: Collection,
-        context: &EvaluationContext,
-        arguments: &[ExpressionNode],
-        evaluator: AsyncNodeEvaluator<'_>,
-    ) -> Result<EvaluationResult> {
-        // Of what has much below it that is much; it is told before it is there.
-        if self.metadata().name == "descendants" {
-            input.iter().try_for_each(|value| spend(below(value)))?;
-        }
-        spend(weight(&input))?;
-        yielded(self.0.evaluate_borrowed(input, context, arguments, evaluator).await?)
-    }
-
-    fn metadata(&self) -> &FunctionMetadata {
-        self.0.metadata()
-    }
-}
-
 /// How many values are below one.
 fn below(value: &FhirPathValue) -> usize {
     let FhirPathValue::Resource(root, ..) = value else { return 0 };
@@ -340,32 +295,56 @@ impl OperationEvaluator for Counted<dyn OperationEvaluator> {
 /// What is done with what an argument comes to for each value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Does {
+    /// Nothing, or what the library does with it.
+    Else,
     Where,
     Select,
     Exists,
     All,
 }
 
-/// A function whose argument is evaluated for each value, <http://hl7.org/fhirpath/#functions>.
-struct Each {
+/// A function that evaluates its arguments itself; some do that for each value, <http://hl7.org/fhirpath/#functions>.
+struct Lazy {
     does: Does,
     inner: Arc<dyn LazyFunctionEvaluator>,
     metadata: FunctionMetadata,
 }
 
-impl Each {
-    fn new(does: Does, inner: Arc<dyn LazyFunctionEvaluator>) -> Self {
+impl Lazy {
+    fn of(inner: Arc<dyn LazyFunctionEvaluator>) -> Self {
         let mut metadata = inner.metadata().clone();
+        let does = match metadata.name.as_str() {
+            "where" => Does::Where,
+            "select" => Does::Select,
+            "exists" => Does::Exists,
+            "all" => Does::All,
+            _ => Does::Else,
+        };
         // All of none hold.
         if does == Does::All {
             (metadata.empty_propagation, metadata.null_propagation) = (EmptyPropagation::NoPropagation, NullPropagationStrategy::None);
         }
         Self { does, inner, metadata }
     }
+
+    async fn as_the_library(
+        &self,
+        input: Collection,
+        context: &EvaluationContext,
+        arguments: &[ExpressionNode],
+        evaluator: AsyncNodeEvaluator<'_>,
+    ) -> Result<EvaluationResult> {
+        // Of what has much below it that is much; it is told before it is there.
+        if self.metadata.name == "descendants" {
+            input.iter().try_for_each(|value| spend(below(value)))?;
+        }
+        spend(weight(&input))?;
+        yielded(self.inner.evaluate_borrowed(input, context, arguments, evaluator).await?)
+    }
 }
 
 #[async_trait]
-impl LazyFunctionEvaluator for Each {
+impl LazyFunctionEvaluator for Lazy {
     fn prepare_no_args(&self) -> Option<Arc<dyn PureFunctionEvaluator>> {
         self.inner.prepare_no_args().map(|prepared| Arc::new(Counted(prepared)) as Arc<dyn PureFunctionEvaluator>)
     }
@@ -387,7 +366,7 @@ impl LazyFunctionEvaluator for Each {
         arguments: &[ExpressionNode],
         evaluator: AsyncNodeEvaluator<'_>,
     ) -> Result<EvaluationResult> {
-        let [argument] = arguments else { return self.inner.evaluate_borrowed(input, context, arguments, evaluator).await };
+        let ([argument], true) = (arguments, self.does != Does::Else) else { return self.as_the_library(input, context, arguments, evaluator).await };
         let outer = hoist_into(context, arguments, input.len(), &evaluator).await?;
         let mut found = Vec::new();
         for (index, value) in input.iter().enumerate() {
@@ -402,11 +381,11 @@ impl LazyFunctionEvaluator for Each {
                 Does::Select => found.extend(result),
                 Does::Exists if holds => return Ok(boolean(true)),
                 Does::All if !holds => return Ok(boolean(false)),
-                Does::Where | Does::Exists | Does::All => {}
+                Does::Where | Does::Exists | Does::All | Does::Else => {}
             }
         }
         Ok(match self.does {
-            Does::Where | Does::Select => EvaluationResult { value: found.into() },
+            Does::Where | Does::Select | Does::Else => EvaluationResult { value: found.into() },
             Does::Exists => boolean(false),
             Does::All => boolean(true),
         })

@@ -192,7 +192,10 @@ fn settled(sim: &Sim) -> (Arc<Snapshot>, i64) {
     while is_soon_over(sim.now_ms()) {
         std::thread::yield_now();
     }
-    (snapshot, last.max(sim.now_ms() - 1))
+    let time = last.max(sim.now_ms() - 1);
+    // Also if the clock is set back.
+    sim.last_id.fetch_max(EventId::first_of(time + 1).to_u64() - 1, Ordering::AcqRel);
+    (snapshot, time)
 }
 
 /// An export that goes on.
