@@ -101,9 +101,9 @@ impl Fields {
         if let Some(resource) = body.and_then(|b| serde_json::from_slice::<serde_json::Value>(b).ok()) {
             for field in [TextField::Narrative, TextField::Content] {
                 text::strings_of(&resource, field, &mut |string| {
-                    let words = text::words(string);
+                    let words = text::line(string);
                     if !words.is_empty() {
-                        doc.add_text(self.text(field), words.join(" "));
+                        doc.add_text(self.text(field), words);
                     }
                 });
             }

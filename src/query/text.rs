@@ -192,18 +192,43 @@ fn numbered(text: &str) -> String {
 /// The words of a text.
 #[must_use]
 pub fn words(text: &str) -> Vec<String> {
-    let plain = normalise(text);
-    plain.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && w.len() <= MAX_WORD_BYTES).map(str::to_owned).collect()
+    parted(&folded(text)).map(str::to_owned).collect()
+}
+
+/// The words of a text, with a blank between them.
+#[must_use]
+pub fn line(text: &str) -> String {
+    let plain = folded(text);
+    let mut line = String::with_capacity(plain.len());
+    for word in parted(&plain) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
+fn parted(plain: &str) -> impl Iterator<Item = &str> {
+    plain.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && w.len() <= MAX_WORD_BYTES)
 }
 
 /// The text without case and accents, white space as single blanks.
 #[must_use]
 pub fn normalise(text: &str) -> String {
-    if text.is_ascii() && !text.bytes().any(|b| b.is_ascii_control()) && !text.contains("  ") {
-        return text.trim().to_ascii_lowercase();
+    let plain = folded(text);
+    if plain.is_ascii() && !plain.bytes().any(|b| b.is_ascii_control()) && !plain.contains("  ") {
+        return plain.trim().to_owned();
     }
-    let plain: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).fold(String::new(), fold);
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The text without case and accents.
+fn folded(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).fold(String::new(), fold)
 }
 
 /// Adds a letter; those that Unicode does not take apart as people type them without their mark.
