@@ -39,7 +39,7 @@ pub const FLUSH_AT: usize = 1_000;
 /// Recent versions that are flushed even if the last flush was just now: fewer and greater flushes cost fewer merges.
 const FLUSH_NOW_AT: usize = 4_000;
 /// How long after a flush the next one waits for more to come together.
-const FLUSH_EVERY_MS: i64 = 1_000;
+const FLUSH_EVERY_MS: i64 = 3_000;
 /// Recent versions beyond which writers wait for the flush.
 const WAIT_AT: usize = 10_000;
 /// Recent versions that a simulator at rest may keep: about what can be replayed in the time of a first request.

@@ -602,9 +602,10 @@ impl Registry {
 }
 
 fn flush_all(queue: &Mutex<Receiver<Weak<Sim>>>, shared: &Weak<Shared>) {
-    // Those who ask come first, of other simulators above all; tantivy's own threads inherit it. Where writes outrun it, they
+    // Those who ask come first, of other simulators above all; tantivy's own threads inherit both. Where writes outrun it, they
     // wait for it, and then it has the processor.
     priority::give_way(priority::BEHIND);
+    priority::keep_to_half();
     loop {
         let next = queue.lock().recv_timeout(MAINTENANCE_EVERY);
         let Some(shared) = shared.upgrade() else { return };
