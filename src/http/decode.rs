@@ -165,8 +165,20 @@ impl Parts<'_> {
                 let time = std::time::SystemTime::from(date);
                 time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
             }),
-            if_none_exist: headers.get("if-none-exist").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()),
+            if_none_exist: self.if_none_exist()?,
         })
+    }
+
+    /// The one condition that a create may have. What cannot be read must not create.
+    fn if_none_exist(&self) -> Result<Option<String>, Failure> {
+        let refused = |why: &str| Failure::new(Kind::BadValue, format!("If-None-Exist {why}")).at("http.If-None-Exist");
+        let mut values = self.request.headers().get_all("if-none-exist");
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(refused("is sent more than once; send one, and join its parameters by '&'"));
+        }
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refused("is not UTF-8; percent-code what is not ASCII, for example ü as %C3%BC"))?;
+        Ok(Some(text.to_owned()))
     }
 
     fn search(self, type_name: Option<&'static str>, compartment: Option<(&'static str, ResourceId)>) -> Interaction {

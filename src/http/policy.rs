@@ -10,7 +10,7 @@ use crate::clock::EventId;
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, Kind, ResourceId};
 use crate::interaction::delete::Which;
-use crate::interaction::target::pairs;
+use crate::interaction::target::{self, pairs};
 use crate::interaction::{Interaction, Whom, bundle, history};
 use crate::search::{Cursor, Search};
 use crate::sim::find::From;
@@ -285,7 +285,7 @@ fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
             // Which there is already, and it may be shown.
             if let Some(query) = &conditions.if_none_exist {
                 needs.extend([Need(Some(content.type_name), 'r'), Need(Some(content.type_name), 's')]);
-                needs.extend(alongside(&pairs(query)));
+                needs.extend(alongside(&parameters_of(Some(content.type_name), query)));
             }
             needs
         }
@@ -303,7 +303,7 @@ fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
             Which::Instance(type_name, _) => vec![Need(Some(type_name), 'd')],
             Which::Matching(type_name, query) => {
                 let mut needs = vec![Need(*type_name, 'd'), Need(*type_name, 's')];
-                needs.extend(alongside(&pairs(query)));
+                needs.extend(alongside(&parameters_of(*type_name, query)));
                 needs
             }
         },
@@ -325,12 +325,17 @@ fn needs(asked: &Interaction, sim: &Sim) -> Vec<Need> {
     }
 }
 
+/// The parameters of a condition.
+fn parameters_of(type_name: Option<&str>, query: &str) -> Vec<(String, String)> {
+    pairs(target::condition(type_name, query))
+}
+
 /// What it needs to find whom it is about, and to do it.
 fn whom_needs(whom: &Whom, type_name: &'static str, letter: char) -> Vec<Need> {
     let mut needs = vec![Need(Some(type_name), letter)];
     if let Whom::Where(query) = whom {
         needs.push(Need(Some(type_name), 's'));
-        needs.extend(alongside(&pairs(query)));
+        needs.extend(alongside(&parameters_of(Some(type_name), query)));
     }
     needs
 }
@@ -341,8 +346,9 @@ fn referred(value: &Value, definitions: &'static Definitions, needs: &mut Vec<Ne
         Value::Array(items) => items.iter().for_each(|item| referred(item, definitions, needs)),
         Value::Object(members) => {
             if let Some((type_name, query)) = members.get("reference").and_then(Value::as_str).and_then(|text| text.split_once('?')) {
-                needs.push(Need(definitions.find_resource_type(type_name), 's'));
-                needs.extend(alongside(&pairs(query)));
+                let type_name = definitions.find_resource_type(type_name);
+                needs.push(Need(type_name, 's'));
+                needs.extend(alongside(&parameters_of(type_name, query)));
             }
             members.values().for_each(|member| referred(member, definitions, needs));
         }

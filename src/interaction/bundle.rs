@@ -10,7 +10,7 @@ pub mod restore;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::target::pairs;
+use super::target::{condition, pairs};
 use super::{
     Conditions, Content, Done, Env, Interaction, Patch, Reply, Return, Target, Whom, check_parameters, create, delete, integrity, patch, perform, plan, search,
     status, structure, update,
@@ -86,10 +86,9 @@ pub fn transaction(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Res
         resolve(&mut entries, &asked, &identities, &plan)?;
     }
     plan.each(&mut entries, ORDER[1], &mut identities)?;
-    refuse_created(&entries, &identities, &plan.working, env)?;
-    for methods in &ORDER[2..] {
-        plan.each(&mut entries, methods, &mut identities)?;
-    }
+    plan.each(&mut entries, ORDER[2], &mut identities)?;
+    refuse_created(&entries, &plan, snapshot)?;
+    plan.each(&mut entries, ORDER[3], &mut identities)?;
     // Only now is everything there that the entries may refer to.
     let blamed = |(change, failure): (usize, Failure)| failure.within(&named(plan.made_by[change]));
     integrity::check(&plan.changes, snapshot).map_err(blamed)?;
@@ -107,13 +106,19 @@ fn named(at: usize) -> String {
     format!("Bundle.entry[{at}]")
 }
 
-/// Refuses if the condition of an update or a patch matches what the entries before have created: an identity would be written twice.
-fn refuse_created(entries: &[Entry], identities: &[Option<Identity>], snapshot: &Snapshot, env: &Env<'_>) -> Result<(), Failure> {
-    for (at, (entry, identity)) in entries.iter().zip(identities).enumerate() {
+/// Refuses if the condition of an update or a patch matches what another entry has created: an identity would be written twice.
+fn refuse_created(entries: &[Entry], plan: &Plan<'_>, before: &Snapshot) -> Result<(), Failure> {
+    let is_new = |c: &NewVersion| c.body.is_some() && before.latest(c.type_name, &c.id).is_none_or(|v| v.is_deletion());
+    let created = plan.changes.iter().zip(&plan.made_by).filter(|(change, _)| is_new(change));
+    let created: FxHashMap<(&str, &ResourceId), usize> = created.map(|(c, by)| ((c.type_name, &c.id), *by)).collect();
+    for (at, entry) in entries.iter().enumerate().filter(|_| !created.is_empty()) {
         let (Method::Put | Method::Patch, Target::Type(type_name)) = (entry.method, &entry.target) else { continue };
-        let (total, _) = search::matching(Some(type_name), &entry.query, "the condition", 0, snapshot, env).map_err(|f| f.within(&named(at)))?;
-        if total > usize::from(matches!(identity, Some(Identity::Known(..)))) {
-            return Err(same_condition(type_name, &entry.query).within(&named(at)));
+        // It matched one at most before: whatever else it matches, an entry has written.
+        let found = search::matching(Some(type_name), &entry.query, "the condition", entries.len() + 1, &plan.working, plan.env);
+        for stored in found.map_err(|f| f.within(&named(at)))?.1 {
+            if created.get(&(*type_name, &search::id_of(&stored)?)).is_some_and(|by| *by != at) {
+                return Err(same_condition(type_name, &entry.query).within(&named(at)));
+            }
         }
     }
     Ok(())
@@ -190,8 +195,15 @@ fn same_condition(type_name: &str, query: &str) -> Failure {
 struct Identifying<'a> {
     snapshot: &'a Snapshot,
     env: &'a Env<'a>,
-    /// Two entries with one condition mean one resource.
-    conditional: FxHashMap<(&'static str, &'a str), (Method, ResourceId)>,
+    /// Two entries with one condition mean one resource, however it is written.
+    conditional: FxHashMap<String, (Method, ResourceId)>,
+}
+
+/// A condition as all ways to write it: escaped or not, in any order of its parameters.
+fn spelled(type_name: &str, query: &str) -> String {
+    let mut parameters = pairs(condition(Some(type_name), query));
+    parameters.sort_unstable();
+    format!("{type_name}?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish())
 }
 
 fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
@@ -199,8 +211,8 @@ fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<V
     entries.iter().enumerate().map(|(at, entry)| identifying.identity(entry).map_err(|f| f.within(&named(at)))).collect()
 }
 
-impl<'a> Identifying<'a> {
-    fn identity(&mut self, entry: &'a Entry) -> Result<Option<Identity>, Failure> {
+impl Identifying<'_> {
+    fn identity(&mut self, entry: &Entry) -> Result<Option<Identity>, Failure> {
         let whom = match (&entry.target, &entry.query) {
             (Target::Instance(_, id), _) => Whom::Id(id.clone()),
             (Target::Type(_), query) => Whom::Where(query.clone()),
@@ -217,28 +229,29 @@ impl<'a> Identifying<'a> {
         })
     }
 
-    fn created_unless(&mut self, type_name: &'static str, query: &'a str) -> Result<Identity, Failure> {
+    fn created_unless(&mut self, type_name: &'static str, query: &str) -> Result<Identity, Failure> {
         if let Some(reply) = create::existing(type_name, query, self.snapshot, self.env)? {
             return Ok(Identity::Existing(Box::new(reply)));
         }
-        match self.conditional.get(&(type_name, query)) {
+        let condition = spelled(type_name, query);
+        match self.conditional.get(&condition) {
             Some((Method::Post, id)) => return Ok(Identity::Same(type_name, id.clone())),
             Some(_) => return Err(same_condition(type_name, query)),
             None => {}
         }
         let id = ResourceId::random();
-        self.conditional.insert((type_name, query), (Method::Post, id.clone()));
+        self.conditional.insert(condition, (Method::Post, id.clone()));
         Ok(Identity::New(type_name, id))
     }
 
-    fn updated(&mut self, type_name: &'static str, whom: &Whom, entry: &'a Entry) -> Result<Identity, Failure> {
+    fn updated(&mut self, type_name: &'static str, whom: &Whom, entry: &Entry) -> Result<Identity, Failure> {
         let content = entry.content.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"))?;
         content.resource.expect_type(type_name)?;
         if let Some(id) = update::subject(whom, content, self.snapshot, self.env)? {
             return Ok(Identity::Known(type_name, id));
         }
         let id = ResourceId::random();
-        match self.conditional.insert((type_name, &entry.query), (Method::Put, id.clone())) {
+        match self.conditional.insert(spelled(type_name, &entry.query), (Method::Put, id.clone())) {
             Some(_) => Err(same_condition(type_name, &entry.query)),
             None => Ok(Identity::New(type_name, id)),
         }
@@ -280,7 +293,7 @@ fn leads_on(query: &str) -> bool {
         let (code, modifier) = name.split_once(':').unwrap_or((name, ""));
         name.contains('.') || matches!(code, "_has" | "_filter" | "_list" | "_in") || matches!(modifier, "in" | "not-in" | "below" | "above")
     };
-    pairs(query).iter().any(|(name, _)| leads(name))
+    pairs(condition(None, query)).iter().any(|(name, _)| leads(name))
 }
 
 /// Rewrites references to the entries' identities; what the conditional ones, which stay, ask for.

@@ -129,8 +129,7 @@ pub(super) fn matching(
     snapshot: &Snapshot,
     env: &Env<'_>,
 ) -> Result<(usize, Vec<Stored>), Failure> {
-    let query = query.strip_prefix('?').unwrap_or(query);
-    let query = type_name.and_then(|name| query.strip_prefix(name)?.strip_prefix('?')).unwrap_or(query);
+    let query = super::target::condition(type_name, query);
     let named = |f: Failure| Failure { diagnostics: format!("{what}: {}", f.diagnostics), ..f };
     super::target::readable(query).map_err(named)?;
     let scope = Scope { type_name, compartment: None };

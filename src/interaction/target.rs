@@ -189,6 +189,13 @@ pub fn readable(query: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A condition without the `?` or `[type]?` that it may begin with.
+#[must_use]
+pub fn condition<'a>(type_name: Option<&str>, query: &'a str) -> &'a str {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    type_name.and_then(|name| query.strip_prefix(name)?.strip_prefix('?')).unwrap_or(query)
+}
+
 /// The pairs of a query string or a form, percent-coding undone.
 #[must_use]
 pub fn pairs(query: &str) -> Vec<(String, String)> {

@@ -77,7 +77,7 @@ pub(super) fn put(id: &ResourceId, content: &Content, conditions: &Conditions, s
 /// # Errors
 /// A precondition does not hold.
 pub(super) fn as_new(id: ResourceId, content: &Content, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    conditions.require_match(content.type_name, None)?;
+    conditions.require_match(&format!("{} that the condition matches; to create one, leave If-Match out", content.type_name), None)?;
     create::as_new(content, id, snapshot, env)
 }
 
@@ -101,7 +101,15 @@ pub(super) fn require(uid: &str, current: Option<&Version>, conditions: &Conditi
 fn may_choose(type_name: &str, id: &ResourceId, snapshot: &Snapshot) -> Result<(), Failure> {
     let settings = snapshot.settings();
     if !settings.update_create || settings.client_ids == ClientIds::Off {
-        let message = format!("there is no {type_name}/{id}, and this simulator does not let an update create; POST it to /{type_name}");
+        let message = if settings.update_create {
+            format!(
+                "there is no {type_name}/{id}, and this simulator lets no client choose an id (its setting clientIds is 'off'); leave the id out of an update by a condition, or POST it to /{type_name}"
+            )
+        } else {
+            format!(
+                "there is no {type_name}/{id}, and this simulator does not let an update create (its setting updateCreate is false); POST it to /{type_name}"
+            )
+        };
         return Err(Failure { allow: Some("GET, HEAD, DELETE"), ..Failure::new(Kind::MethodNotAllowed, message) });
     }
     if settings.client_ids == ClientIds::NonNumeric && id.as_str().bytes().all(|b| b.is_ascii_digit()) {

@@ -557,7 +557,7 @@ fn distance_of(quantity: &str) -> Result<String, Failure> {
 /// The report of a parameter without a value.
 #[must_use]
 pub fn no_value(name: &str) -> Failure {
-    Failure::new(Kind::BadValue, format!("search parameter '{}' has no value and was left out", clip(name)))
+    Failure::new(Kind::BadValue, format!("search parameter '{}' has no value; give it one, or leave it out", clip(name)))
 }
 
 /// The value that a word stands for.

@@ -547,6 +547,35 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
         let refused = fhir.post("", &bundle("transaction", entries)).expect(400).refusal();
         assert!(refused.contains("another entry writes what Patient?identifier=ty matches"), "{refused}");
     }
+    // However it is written, and whoever creates what it matches.
+    let holder = |value: &str| json!({"resourceType": "Patient", "identifier": [{"system": "urn:x", "value": value}]});
+    let update = |url: &str| entry("PUT", url, holder("tz"));
+    let mut known = holder("tz");
+    known["id"] = "tz".into();
+    for entries in [
+        vec![update("Patient?identifier=urn:x|tz"), update("Patient?identifier=urn%3Ax%7Ctz")],
+        vec![update("Patient?identifier=urn:x|tz&active:missing=true"), update("Patient?active:missing=true&identifier=urn:x|tz")],
+        vec![update("Patient?identifier=urn:x|tz"), update("Patient?identifier=tz")],
+        vec![entry("PUT", "Patient/tz", known.clone()), update("Patient?identifier=urn:x|tz")],
+        vec![update("Patient?identifier=urn:x|tz"), entry("PUT", "Patient/tz", known)],
+    ] {
+        let refused = fhir.post("", &bundle("transaction", entries)).expect(400).refusal();
+        assert!(refused.contains("another entry writes what Patient?"), "{refused}");
+        assert_eq!(fhir.ids("/Patient?identifier=urn:x|tz").len(), 0);
+    }
+    let same = ["identifier=urn:x|tx", "?identifier=urn:x|tx", "Patient?identifier=urn%3Ax%7Ctx"].map(|query| {
+        let mut one = create(query);
+        one["resource"] = holder("tx");
+        one
+    });
+    let answer = fhir.post("", &bundle("transaction", same.to_vec())).expect(200).json();
+    assert_eq!(statuses(&answer), ["201 Created", "200 OK", "200 OK"]);
+    assert_eq!(fhir.ids("/Patient?identifier=urn:x|tx").len(), 1);
+    // Two that may be there side by side: both are known by their own conditions.
+    let both = || ["tv", "tw"].map(|value| entry("PUT", &format!("Patient?identifier=urn:x|{value}"), holder(value))).to_vec();
+    for status in ["201 Created", "200 OK"] {
+        assert_eq!(statuses(&fhir.post("", &bundle("transaction", both())).expect(200).json()), [status; 2]);
+    }
     // A condition that cannot be read must not create.
     for query in ["name=%ZZ", "name=%FF", "name=%"] {
         fhir.send("POST", "/Patient", &[("if-none-exist", query)], br#"{"resourceType":"Patient"}"#).expect(400);

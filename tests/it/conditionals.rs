@@ -1,5 +1,7 @@
 //! Conditional update, patch and delete: none, one or many matches, with and without an id.
 
+use std::io::{Read as _, Write as _};
+
 use serde_json::{Value, json};
 
 use crate::support::{Client, TestServer, events};
@@ -117,7 +119,9 @@ fn settings_say_which_ids_and_versions_clients_may_choose() {
     fhir.get("/metadata").expect(200);
     set(json!({"updateCreate": false}));
     let refused = fhir.put("/Patient/p", &with_id(patient("1", "A"), "p")).expect(405);
-    assert!(refused.header("allow").contains("GET") && refused.refusal().contains("does not let an update create"));
+    assert!(refused.header("allow").contains("GET") && refused.refusal().contains("does not let an update create (its setting updateCreate is false)"));
+    set(json!({"updateCreate": true, "clientIds": "off"}));
+    assert!(fhir.put("/Patient/p", &with_id(patient("1", "A"), "p")).expect(405).refusal().contains("its setting clientIds is 'off'"));
     let resource = |fhir: &Client| fhir.get("/metadata").json()["rest"][0]["resource"][0].clone();
     assert_eq!(resource(&fhir)["updateCreate"], false);
     set(json!({"updateCreate": true, "clientIds": "non-numeric"}));
@@ -370,4 +374,36 @@ fn many_that_refer_to_one_go_with_it() {
     fhir.delete("/Patient/hub").expect(409).refusal();
     fhir.delete("/Patient/hub?_cascade=delete").expect(204);
     assert_eq!(fhir.get("/Basic?_summary=count").json()["total"], 0);
+}
+
+#[test]
+fn a_condition_that_is_not_one_readable_header_creates_nothing() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.get("/metadata").expect(200);
+    let create = |conditions: &[&[u8]]| {
+        let mut request =
+            b"POST /sim/a__b/fhir/Patient HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/fhir+json\r\nContent-Length: 26\r\n".to_vec();
+        for condition in conditions {
+            request.extend([b"If-None-Exist: ", *condition, b"\r\n"].concat());
+        }
+        request.extend(b"\r\n{\"resourceType\":\"Patient\"}");
+        let mut stream = std::net::TcpStream::connect(server.url().trim_start_matches("http://")).unwrap();
+        stream.write_all(&request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for (conditions, why) in [
+        (&[&b"identifier=M\xfcller"[..]][..], "If-None-Exist is not UTF-8; percent-code what is not ASCII"),
+        (&[&b"identifier=1"[..], &b"identifier=2"[..]][..], "If-None-Exist is sent more than once; send one"),
+        (&[&b"identifier="[..]][..], "has no value; give it one, or leave it out"),
+    ] {
+        let answer = create(conditions);
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(why), "{answer}");
+    }
+    assert_eq!(fhir.ids("/Patient").len(), 0);
+    let stale = [("if-match", "W/\"1\"")];
+    let refused = fhir.send("PUT", "/Patient?identifier=nobody", &stale, br#"{"resourceType":"Patient"}"#).expect(412).refusal();
+    assert!(refused.contains("there is no Patient that the condition matches; to create one, leave If-Match out"), "{refused}");
 }
