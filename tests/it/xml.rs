@@ -188,8 +188,30 @@ fn elements_out_of_order_are_judged_as_the_setting_says() {
     let events = api.get("/api/sims/a__b/events?interaction=create&limit=1000").expect(200).json();
     let warned = events["events"].as_array().unwrap().iter().find(|e| !e["issues"].is_null() && e["response"]["status"] == 201).unwrap();
     assert!(warned["issues"].to_string().contains("Patient.name[0]"), "{warned}");
-    // JSON has no order.
     validation("strict");
+    for (inner, at, why) in [
+        (r#"<extension><url value="http://x"/><valueInteger value="1"/></extension>"#, "Patient.extension[0].url", "'url' is an attribute in XML"),
+        (r#"<name><id value="i"/><text value="a"/></name>"#, "Patient.name[0].id", "'id' is an attribute in XML"),
+        (r#"<photo url="http://x"/>"#, "Patient.photo[0].url", "'url' is an element in XML and no attribute"),
+        (r#"<birthDate value="2000"><id value="i"/></birthDate>"#, "Patient.birthDate.id", "'id' is an attribute in XML"),
+        (r#"<_birthDate><extension url="http://x"><valueString value="q"/></extension></_birthDate>"#, "Patient._birthDate", "a name of JSON; in XML"),
+        (
+            "<contained><Basic><id value=\"a\"/></Basic><Basic><id value=\"b\"/></Basic></contained>",
+            "Patient.contained[0]",
+            "each resource has a 'contained' of its own",
+        ),
+    ] {
+        let wrong = format!(r#"<Patient xmlns="http://hl7.org/fhir">{inner}</Patient>"#);
+        let refused = send("POST", "/Patient", &wrong).expect(422).json();
+        let issues = refused["issue"].as_array().unwrap();
+        let said = issues.iter().find(|issue| issue["expression"] == json!([at])).unwrap_or_else(|| panic!("{at}: {refused}"));
+        assert!(said["diagnostics"].as_str().unwrap().contains(why) || issues.iter().any(|i| i["diagnostics"].as_str().unwrap().contains(why)), "{refused}");
+        assert_ne!(send("POST", "/Patient/$validate", &wrong).expect(200).json()["issue"][0]["severity"], "information", "{inner}");
+    }
+    send("POST", "/Patient", r#"<Patient xmlns="http://hl7.org/fhir" id="x"/>"#).expect(400);
+    let right = r#"<Patient xmlns="http://hl7.org/fhir"><id value="x"/><name id="i"><family id="f" value="F"/></name></Patient>"#;
+    send("POST", "/Patient", right).expect(201);
+    // JSON has no order.
     fhir.post("/Patient", &json!({"resourceType": "Patient", "gender": "male", "name": [{"family": "F"}]})).expect(201);
 }
 

@@ -59,7 +59,11 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         say("not-supported", format!("profile '{}' was not looked at: this server validates the structure that the specification defines", clip(profile)));
     }
     if clean {
-        say("informational", "no problem found: names, cardinalities, types, formats and required codes are as the specification has them".to_owned());
+        say(
+            "informational",
+            "no problem found: names, cardinalities, types, formats and required codes, of value sets whose codes the specification lists, are as it has them"
+                .to_owned(),
+        );
     }
     Ok(answered(&answer))
 }

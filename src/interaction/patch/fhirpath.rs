@@ -408,7 +408,7 @@ impl Target<'_> {
                 let Some(fitting) = allowed.iter().find(|t| capital(t) == *type_name) else {
                     return Err(format!("'{stem}' cannot be a {}; it is one of {}", clip(type_name), allowed.join(", ")).into());
                 };
-                well_formed(fitting, &content.value, self.definitions)?;
+                well_formed(element, fitting, &content.value, self.definitions)?;
                 Ok((format!("{stem}{type_name}"), content.clone()))
             }
             Given::Parts(_) if element.types == "Resource" => {
@@ -453,27 +453,29 @@ impl Target<'_> {
 /// only strings.
 fn fits(element: &Element, type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
     match element.types {
-        of if definitions.is_primitive(of) => well_formed(of, value, definitions),
+        of if definitions.is_primitive(of) => well_formed(element, of, value, definitions),
         "Resource" if type_name == "Resource" && value.get("resourceType").is_some() => Ok(()),
         "Resource" => Err(format!("'{}' is a resource: give it as the resource of the part 'value'", element.path).into()),
         of if matches!(of, "BackboneElement" | "Element") || of.starts_with('#') => {
             Err(format!("'{}' has no type of its own and cannot be a {}: give its elements as parts of the part 'value'", element.path, clip(type_name)).into())
         }
-        of if of.eq_ignore_ascii_case(type_name) || definitions.is_a(of, type_name) => well_formed(of, value, definitions),
+        of if of.eq_ignore_ascii_case(type_name) || definitions.is_a(of, type_name) => well_formed(element, of, value, definitions),
         of => Err(format!("'{}' is a {of} and cannot be a {}", element.path, clip(type_name)).into()),
     }
 }
 
-fn well_formed(type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
+fn well_formed(element: &Element, type_name: &str, value: &Value, definitions: &Definitions) -> Result<(), Problem> {
     if !definitions.is_primitive(type_name) {
         return match value.as_object() {
-            None => Err(format!("the value is {}, but a {type_name} is an object", kind_of(value)).into()),
-            Some(members) if members.is_empty() => Err("the value is an empty object; leave out what has no content, or delete".into()),
+            None => Err(format!("the value of '{}' is {}, but a {type_name} is an object", element.path, kind_of(value)).into()),
+            Some(members) if members.is_empty() => {
+                Err(format!("the value of '{}' is an empty object; leave out what has no content, or delete", element.path).into())
+            }
             Some(_) => Ok(()),
         };
     }
     let unfit = Some(value).filter(|v| !v.is_null()).and_then(|v| validate::unfit(v, type_name, definitions));
-    unfit.map_or(Ok(()), |message| Err(format!("the value {message}").into()))
+    unfit.map_or(Ok(()), |message| Err(format!("the value of '{}': {message}", element.path).into()))
 }
 
 /// A type as it ends the name of a choice's member.
