@@ -71,7 +71,7 @@ impl Conditions {
         let is = match current {
             Some(v) if !v.is_deletion() => format!("{uid} is at version {}; read it again and send If-Match: W/\"{}\"", v.id, v.id),
             Some(_) => format!("{uid} is deleted"),
-            None => format!("there is no {uid}"),
+            None => format!("there is no {uid}; leave If-Match out where there may be none"),
         };
         Err(Failure::new(Kind::PreconditionFailed, format!("If-Match does not hold: {is}")).at("http.If-Match"))
     }

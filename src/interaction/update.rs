@@ -77,7 +77,7 @@ pub(super) fn put(id: &ResourceId, content: &Content, conditions: &Conditions, s
 /// # Errors
 /// A precondition does not hold.
 pub(super) fn as_new(id: ResourceId, content: &Content, conditions: &Conditions, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    conditions.require_match(&format!("{} that the condition matches; to create one, leave If-Match out", content.type_name), None)?;
+    conditions.require_match(&format!("{} that the condition matches", content.type_name), None)?;
     create::as_new(content, id, snapshot, env)
 }
 
