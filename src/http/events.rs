@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data, Path, Query};
@@ -33,10 +32,11 @@ use crate::version::Operation;
 const EXAMINED: usize = 1_000;
 /// Largest body that FHIRPath is evaluated on.
 const MAX_BYTES: u64 = 16 << 20;
-/// How many requests evaluate FHIRPath at once: each takes a thread that others wait for.
+/// How many lists and streams evaluate FHIRPath at once: each takes a thread that others wait for, so they take turns.
 pub(super) static EVALUATING: Semaphore = Semaphore::const_new(8);
-/// Most pages that are filtered by FHIRPath at once, whoever asks for them: each takes a thread that others wait for.
+/// Most of them and of all others that do, which take no turns and are refused beyond it.
 const MAX_EVALUATIONS: usize = 64;
+static FILTERED: Semaphore = Semaphore::const_new(MAX_EVALUATIONS);
 /// Longest that FHIRPath may take for a page; then it is a shorter one.
 const MAX_TIME: Duration = Duration::from_secs(5);
 /// Most times that so many are looked at for a request that waits.
@@ -251,32 +251,12 @@ pub(super) struct Events {
     pub next: Option<EventId>,
 }
 
-/// A page that is filtered by FHIRPath, as long as that takes.
-struct Evaluation;
-
-static EVALUATIONS: AtomicUsize = AtomicUsize::new(0);
-
-impl Evaluation {
-    fn begin() -> Result<Self> {
-        if EVALUATIONS.fetch_add(1, Ordering::AcqRel) >= MAX_EVALUATIONS {
-            EVALUATIONS.fetch_sub(1, Ordering::AcqRel);
-            return Err(Failure::new(Kind::TooMany, format!("{MAX_EVALUATIONS} lists of events are being filtered by FHIRPath; try again when they are done")));
-        }
-        Ok(Self)
-    }
-}
-
-impl Drop for Evaluation {
-    fn drop(&mut self) {
-        EVALUATIONS.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Wanted {
     /// The page, and where the next one begins.
     pub(super) fn page(&self, sim: &Sim) -> Result<Events> {
         let picky = self.request.is_some() || self.response.is_some();
-        let _one = if picky { Some(Evaluation::begin()?) } else { None };
+        let many = |_| Failure::new(Kind::TooMany, format!("{MAX_EVALUATIONS} lists of events are being filtered by FHIRPath; try again when they are done"));
+        let _one = if picky { Some(FILTERED.try_acquire().map_err(many)?) } else { None };
         let most = if picky { EXAMINED } else { self.limit };
         let unreadable = |e| crate::sim::storage_failure("the events cannot be listed", &e);
         // Oldest first, one goes on after the last: what is on its way must not come before it.
