@@ -349,15 +349,14 @@ impl Jobs {
             let alone = lane.lock();
             let done = if job.is_over() { Ok(()) } else { work(&job) };
             drop(alone);
-            if job.cancelled.load(Ordering::Acquire) {
-                let _ = fs::remove_dir_all(&job.folder);
-                return;
-            }
-            let saved = job.save(|state| match done {
-                Ok(()) => state.phase = Phase::Complete,
-                Err(failure) => state.phase = Phase::Failed(failure.diagnostics),
+            let mut is_cancelled = false;
+            let saved = job.save(|state| {
+                is_cancelled = state.cancelled;
+                state.phase = done.map_or_else(|failure| Phase::Failed(failure.diagnostics), |()| Phase::Complete);
             });
-            if let Err(error) = saved {
+            if is_cancelled {
+                let _ = fs::remove_dir_all(&job.folder);
+            } else if let Err(error) = saved {
                 tracing::error!(job = job.id, %error, "the state of a job cannot be written");
             }
         };
@@ -436,13 +435,19 @@ impl Jobs {
 
     /// Ends a job and frees what it has.
     pub fn cancel(&self, registry: &Registry, sim: &Sim, job: &Job) {
-        job.cancelled.store(true, Ordering::Release);
-        // Also for who reads it from the disk before the one that works on it has noticed.
-        let _ = job.save(|state| state.cancelled = true);
+        let mut goes_on = false;
+        // Whoever works on it ends under the same lock: after the disk says so, or it would be taken up as cut off, and one of the two removes it.
+        let saved = job.save(|state| {
+            state.cancelled = true;
+            job.cancelled.store(true, Ordering::Release);
+            goes_on = state.phase == Phase::Running && state.task != Task::Submission;
+        });
+        if let Err(error) = saved {
+            tracing::warn!(job = job.id, %error, "that a job was ended cannot be written");
+        }
         self.known.lock().remove(&(sim.id().clone(), job.id.clone()));
         // One that goes on removes its directory itself.
-        let state = job.state();
-        if state.phase != Phase::Running || state.task == Task::Submission {
+        if !goes_on {
             let _ = registry.throw_away(&job.folder);
         }
     }
