@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{App, context, respond};
 use crate::fhir::{Failure, FhirVersion, Kind};
+use crate::sim::storage_failure;
 use crate::simdb::SimId;
 
 /// Pieces that wait between the disk and the network.
@@ -71,14 +72,16 @@ impl Read for In {
 
 /// `GET /api/sims/{id}/archive`.
 pub async fn export(app: Data<App>, id: Path<String>) -> HttpResponse {
-    let opened = web::block(move || app.registry.get(&id.parse()?)).await;
-    let sim = match opened {
-        Ok(Ok(sim)) => sim,
-        Ok(Err(failure)) => return respond::failure(&failure, FhirVersion::default()),
-        Err(error) => return respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
-    };
-    let name = format!("{}.tar.zst", sim.id());
-    streamed("application/zstd", &name, move |out| sim.export(out).map(drop))
+    let begun = web::block(move || {
+        let id: SimId = id.parse()?;
+        let failed = |e: io::Error| storage_failure(&format!("simulator {id} cannot be written out"), &e);
+        Ok((format!("{id}.tar.zst"), app.registry.read(&id, |sim| sim.export().map_err(failed))?))
+    });
+    match begun.await {
+        Ok(Ok((name, export))) => streamed("application/zstd", &name, move |out| export.write(out).map(drop)),
+        Ok(Err(failure)) => respond::failure(&failure, FhirVersion::default()),
+        Err(error) => respond::failure(&Failure::new(Kind::Internal, error.to_string()), FhirVersion::default()),
+    }
 }
 
 /// Answers with a file that is made while it is sent.

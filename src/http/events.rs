@@ -369,7 +369,7 @@ async fn listed_when_there(app: Data<App>, id: String, asked: Asked) -> Result<A
     let asked = Arc::new(asked);
     loop {
         let (registry, of, asked) = (app.registry.clone(), id.clone(), asked.clone());
-        let work = move || registry.get(&of).and_then(|sim| asked.wanted(&sim)?.enough(&sim, if longest.is_zero() { 0 } else { at_least }));
+        let work = move || registry.read(&of, |sim| asked.wanted(sim)?.enough(sim, if longest.is_zero() { 0 } else { at_least }));
         let one = if is_picky { EVALUATING.acquire().await.ok() } else { None };
         let page = web::block(work).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))??;
         drop(one);
@@ -406,25 +406,28 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
     let origin = context::origin(&request, &app.options);
     answer(move || {
         let (id, event) = path.into_inner();
-        let (folder, record) = folder(&app, &id, &event)?;
-        let text = |text: String| Ok(Answer::of(200, "text/plain; charset=utf-8", text.into_bytes()).with("x-content-type-options", "nosniff"));
-        match showing.r#as.as_deref() {
-            None => {}
-            Some("curl") => return text(again::curl(&origin, &record, &folder)),
-            Some("http") => return text(again::http(&origin, &record, &folder)),
-            Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(&origin, &record, &folder)], None))),
-            Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
-        }
-        let is_inherited = app.registry.get(&id.parse()?)?.is_inherited(event_id(&event)?);
-        let mut value = shown(&record, &folder, is_inherited)?;
-        match showing.include.as_deref() {
-            None => {}
-            Some("bodies") => add_bodies(&mut value, &record, &folder),
-            Some(other) => return Err(bad(format!("include '{}' is not bodies", clip(other)))),
-        }
-        Ok(Answer::json(200, &value))
+        app.registry.read(&id.parse()?, |sim| one(sim, &event, &showing, &origin))
     })
     .await
+}
+
+fn one(sim: &Sim, event: &str, showing: &Showing, origin: &str) -> Result<Answer> {
+    let (folder, record) = folder(sim, event)?;
+    let text = |text: String| Ok(Answer::of(200, "text/plain; charset=utf-8", text.into_bytes()).with("x-content-type-options", "nosniff"));
+    match showing.r#as.as_deref() {
+        None => {}
+        Some("curl") => return text(again::curl(origin, &record, &folder)),
+        Some("http") => return text(again::http(origin, &record, &folder)),
+        Some("har") => return Ok(Answer::json(200, &again::har(&[again::har_entry(origin, &record, &folder)], None))),
+        Some(other) => return Err(bad(format!("as '{}' is not curl, http or har", clip(other)))),
+    }
+    let mut value = shown(&record, &folder, sim.is_inherited(event_id(event)?))?;
+    match showing.include.as_deref() {
+        None => {}
+        Some("bodies") => add_bodies(&mut value, &record, &folder),
+        Some(other) => return Err(bad(format!("include '{}' is not bodies", clip(other)))),
+    }
+    Ok(Answer::json(200, &value))
 }
 
 fn shown(record: &EventRecord, folder: &PathBuf, is_inherited: bool) -> Result<Value> {
@@ -449,8 +452,8 @@ fn add_bodies(value: &mut Value, record: &EventRecord, folder: &std::path::Path)
 }
 
 /// An event with its bodies, and that of the request as it was sent.
-pub(super) fn with_bodies(app: &App, id: &str, event: &str) -> Result<(Value, Vec<u8>)> {
-    let (folder, record) = folder(app, id, event)?;
+pub(super) fn with_bodies(sim: &Sim, event: &str) -> Result<(Value, Vec<u8>)> {
+    let (folder, record) = folder(sim, event)?;
     let mut value = shown(&record, &folder, false)?;
     add_bodies(&mut value, &record, &folder);
     let sent = record.request.body.as_ref().map_or(Ok(Vec::new()), |file| fs::read(folder.join(file)));
@@ -471,11 +474,10 @@ pub(super) fn files(folder: &PathBuf) -> Result<Vec<String>> {
 }
 
 /// The folder of an event and its record.
-pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, EventRecord)> {
-    let sim = app.registry.get(&id.parse()?)?;
+pub(super) fn folder(sim: &Sim, event: &str) -> Result<(PathBuf, EventRecord)> {
     let event = event_id(event)?;
     let dir = sim.dir_of(event);
-    let operation = scan::find(dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {id} has no event {event}")))?;
+    let operation = scan::find(dir, event).ok_or_else(|| Failure::new(Kind::NotFound, format!("simulator {} has no event {event}", sim.id())))?;
     let record = scan::record(dir, operation, event).map_err(|d| Failure::new(Kind::Damaged, format!("event {}: {}", d.folder, d.reason)))?;
     Ok((dir.event(operation, event), record))
 }
@@ -484,13 +486,15 @@ pub(super) fn folder(app: &App, id: &str, event: &str) -> Result<(PathBuf, Event
 pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) -> HttpResponse {
     answer(move || {
         let (id, event, file) = path.into_inner();
-        let (folder, _) = folder(&app, &id, &event)?;
-        // Only a name that the folder lists is a name: no path is made of the client's text.
-        let name = files(&folder)?.into_iter().find(|name| *name == file);
-        let name = name.ok_or_else(|| Failure::new(Kind::NotFound, format!("event {event} has no file '{}'", clip(&file))))?;
-        let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
-        let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
-        Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+        app.registry.read(&id.parse()?, |sim| {
+            let (folder, _) = folder(sim, &event)?;
+            // Only a name that the folder lists is a name: no path is made of the client's text.
+            let name = files(&folder)?.into_iter().find(|name| *name == file);
+            let name = name.ok_or_else(|| Failure::new(Kind::NotFound, format!("event {event} has no file '{}'", clip(&file))))?;
+            let bytes = fs::read(folder.join(&name)).map_err(|e| crate::sim::storage_failure("the file cannot be read", &e))?;
+            let content_type = if name == RECORD || name.ends_with(".json") { "application/json" } else { "application/octet-stream" };
+            Ok(Answer::of(200, content_type, bytes).with("x-content-type-options", "nosniff"))
+        })
     })
     .await
 }
@@ -499,35 +503,35 @@ pub async fn event_file(app: Data<App>, path: Path<(String, String, String)>) ->
 pub async fn har(request: HttpRequest, app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
     let origin = context::origin(&request, &app.options);
     answer(move || {
-        let sim = app.registry.get(&id.parse()?)?;
         if asked.wait.is_some() {
             return Err(bad("an archive is of what happened; wait for events by the list".to_owned()));
         }
-        let mut wanted = asked.wanted(&sim)?;
-        wanted.newest_first = asked.order.as_deref() == Some("desc");
-        let entry = |shown: &Value| {
-            let event: EventId = shown["event"].as_str()?.parse().ok()?;
-            let dir = sim.dir_of(event);
-            let operation = scan::find(dir, event)?;
-            let record = scan::record(dir, operation, event).ok()?;
-            Some(again::har_entry(&origin, &record, &dir.event(operation, event)))
-        };
-        let page = wanted.page(&sim)?;
-        let (mut entries, mut bytes, mut next) = (Vec::new(), 0, page.next);
-        for shown in &page.shown {
-            if bytes > HAR_BYTES {
-                next = entries.len().checked_sub(1).and_then(|last| page.shown[last]["event"].as_str()?.parse().ok());
-                break;
-            }
-            let entry = entry(shown);
-            bytes += entry.as_ref().map_or(0, again::texts_of);
-            entries.push(entry);
-        }
-        let entries: Vec<Value> = entries.into_iter().flatten().collect();
-        let name = format!("attachment; filename=\"{}.har\"", sim.id());
-        Ok(Answer::json(200, &again::har(&entries, next)).with("content-disposition", name))
+        app.registry.read(&id.parse()?, |sim| archived(sim, &asked, &origin))
     })
     .await
+}
+
+fn archived(sim: &Sim, asked: &Asked, origin: &str) -> Result<Answer> {
+    let mut wanted = asked.wanted(sim)?;
+    wanted.newest_first = asked.order.as_deref() == Some("desc");
+    let entry = |shown: &Value| {
+        let (folder, record) = folder(sim, shown["event"].as_str()?).ok()?;
+        Some(again::har_entry(origin, &record, &folder))
+    };
+    let page = wanted.page(sim)?;
+    let (mut entries, mut bytes, mut next) = (Vec::new(), 0, page.next);
+    for shown in &page.shown {
+        if bytes > HAR_BYTES {
+            next = entries.len().checked_sub(1).and_then(|last| page.shown[last]["event"].as_str()?.parse().ok());
+            break;
+        }
+        let entry = entry(shown);
+        bytes += entry.as_ref().map_or(0, again::texts_of);
+        entries.push(entry);
+    }
+    let entries: Vec<Value> = entries.into_iter().flatten().collect();
+    let name = format!("attachment; filename=\"{}.har\"", sim.id());
+    Ok(Answer::json(200, &again::har(&entries, next)).with("content-disposition", name))
 }
 
 /// Which moments to compare.

@@ -23,8 +23,9 @@ use crate::clock::{EventId, instant};
 use crate::fhir::id::clip;
 use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::target::pairs;
-use crate::sim::Sim;
+use crate::sim::held::Held;
 use crate::sim::signing::Key;
+use crate::sim::{Sim, storage_failure};
 use crate::simdb::scan;
 use crate::version::Operation;
 
@@ -37,6 +38,7 @@ const SHOWN_BYTES: usize = 16 << 20;
 struct Chosen {
     sim: Arc<Sim>,
     events: Vec<(EventId, Operation)>,
+    held: Held,
     /// What the bundle says of itself.
     about: Value,
     key: Option<Key>,
@@ -62,7 +64,11 @@ pub async fn signing_key(app: Data<App>) -> HttpResponse {
 }
 
 fn choose(app: &App, id: &str, query: &str, origin: &str) -> Result<Chosen> {
-    let sim = app.registry.get(&id.parse()?)?;
+    app.registry.read(&id.parse()?, |sim| chosen(app, sim, query, origin))
+}
+
+fn chosen(app: &App, sim: &Arc<Sim>, query: &str, origin: &str) -> Result<Chosen> {
+    let held = sim.hold().map_err(|e| storage_failure("the events cannot be read", &e))?;
     let (mut named, mut title, mut sign, mut filters) = (None, None, false, form_urlencoded::Serializer::new(String::new()));
     for (name, value) in pairs(query) {
         match name.as_str() {
@@ -78,17 +84,17 @@ fn choose(app: &App, id: &str, query: &str, origin: &str) -> Result<Chosen> {
     let events = match named {
         Some(_) if !filters.is_empty() => return Err(bad("name the events or filter them: either, not both".to_owned())),
         Some(list) => {
-            let named: BTreeSet<(EventId, Operation)> = list.split(',').map(|event| found(&sim, event)).collect::<Result<_>>()?;
+            let named: BTreeSet<(EventId, Operation)> = list.split(',').map(|event| found(sim, event)).collect::<Result<_>>()?;
             named.into_iter().collect()
         }
-        None => filtered(&sim, &filters)?,
+        None => filtered(sim, &filters)?,
     };
     let profile = sim.profile();
     let about = json!({
         "title": title, "sim": sim.id().as_str(), "base": format!("{origin}/sim/{}/fhir", sim.id()), "fhirVersion": profile.fhir_version,
         "settings": profile.settings, "asked": query, "events": events.len(), "made": instant(sim.now_ms()), "madeBy": format!("fhirsim {}", env!("CARGO_PKG_VERSION")),
     });
-    Ok(Chosen { key: if sign { Some(app.registry.signing_key()?) } else { None }, sim, events, about })
+    Ok(Chosen { key: if sign { Some(app.registry.signing_key()?) } else { None }, sim: sim.clone(), events, held, about })
 }
 
 fn found(sim: &Sim, event: &str) -> Result<(EventId, Operation)> {
@@ -144,9 +150,8 @@ fn write(app: &App, chosen: &Chosen, out: &mut Out) -> io::Result<()> {
     let mut bundle = Bundle { zip: ZipWriter::new_stream(out), manifest: String::new() };
     let mut shown = Vec::new();
     let mut left = SHOWN_BYTES;
-    let held = chosen.sim.hold()?;
     for (event, operation) in &chosen.events {
-        let dir = held.dir_of(*event);
+        let dir = chosen.held.dir_of(*event);
         let folder: PathBuf = dir.event(*operation, *event);
         let place = format!("events/{}/{event}", operation.directory());
         for name in files(&folder).map_err(|f| io::Error::other(f.diagnostics))? {

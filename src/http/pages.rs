@@ -20,7 +20,7 @@ use crate::fhir::{Definitions, Failure, FhirVersion, Kind, xml};
 use crate::interaction::status;
 use crate::sim::faults::{PRESETS, Rule};
 use crate::sim::registry::Wanted;
-use crate::sim::{LogEntry, Settings};
+use crate::sim::{LogEntry, Settings, Sim};
 use crate::simdb::{EventRecord, SimId, StoredResource};
 
 /// Events on a simulator's page, simulators on the first page.
@@ -170,7 +170,7 @@ pub async fn sim(request: HttpRequest, app: Data<App>, id: Path<String>, asked: 
         let sim = app.registry.get(&id)?;
         let summary = app.registry.summary(&id)?;
         let asked = asked.into_inner().of_form(SHOWN);
-        let page = asked.wanted(&sim)?.page(&sim)?;
+        let page = app.registry.read(&id, |sim| asked.wanted(sim)?.page(sim))?;
         let counts: Vec<Value> = summary.counts.iter().map(|(t, n)| json!({"type": t, "count": n})).collect();
         let next = page.next.map(|e| e.to_string());
         let filters = asked.filters();
@@ -279,30 +279,33 @@ pub async fn event(request: HttpRequest, app: Data<App>, path: Path<(String, Str
     let origin = context::origin(&request, &app.options);
     page(app, move |app| {
         let (id, event) = path.into_inner();
-        let (folder, record) = events::folder(app, &id, &event)?;
-        let sim = app.registry.get(&id.parse()?)?;
-        let bytes_of = |name: &str| fs::metadata(folder.join(name)).map_or(0, |m| m.len());
-        let files: Vec<Value> = events::files(&folder)?.iter().map(|name| json!({"name": name, "bytes": bytes_of(name)})).collect();
-        let (before, after) = events::neighbours(&sim, record.event.parse().unwrap_or_default());
-        let mut values = exchange(&record, &folder, usize::MAX);
-        let links = Links { sim: &id, definitions: Definitions::of(sim.profile().version()) };
-        let marks: Vec<Mark> = values["issues"].as_array().into_iter().flatten().filter_map(mark).collect();
-        let coloured =
-            |file: Option<&String>, text: &Value, marks: &[Mark]| file.zip(text.as_str()).and_then(|(file, text)| show::body(file, text, marks, links));
-        values["request_shown"] = json!(coloured(record.request.body.as_ref(), &values["request_body"], &marks));
-        values["response_shown"] = json!(coloured(record.response.body.as_ref(), &values["response_body"], &[]));
-        let version = sim.profile().version();
-        let as_json = |text: &str| if text.trim_start().starts_with('<') { xml::from_xml(text.as_bytes(), version).ok() } else { Some(text.to_owned()) };
-        let sent: Option<Value> = values["request_body"].as_str().and_then(as_json).and_then(|text: String| serde_json::from_str(&text).ok());
-        values["narrative"] = json!(sent.as_ref().and_then(narrative));
-        values["sim"] = id.into();
-        values["folder"] = folder.display().to_string().into();
-        values["files"] = files.into();
-        values["curl"] = again::curl(&origin, &record, &folder).into();
-        (values["before"], values["after"]) = (json!(before.map(|e| e.to_string())), json!(after.map(|e| e.to_string())));
+        let values = app.registry.read(&id.parse()?, |sim| shown(sim, &event, &origin))?;
         Ok(app.pages.render(200, "event.html", values))
     })
     .await
+}
+
+fn shown(sim: &Sim, event: &str, origin: &str) -> Result<Value, Failure> {
+    let (folder, record) = events::folder(sim, event)?;
+    let version = sim.profile().version();
+    let bytes_of = |name: &str| fs::metadata(folder.join(name)).map_or(0, |m| m.len());
+    let files: Vec<Value> = events::files(&folder)?.iter().map(|name| json!({"name": name, "bytes": bytes_of(name)})).collect();
+    let (before, after) = events::neighbours(sim, record.event.parse().unwrap_or_default());
+    let mut values = exchange(&record, &folder, usize::MAX);
+    let links = Links { sim: sim.id().as_str(), definitions: Definitions::of(version) };
+    let marks: Vec<Mark> = values["issues"].as_array().into_iter().flatten().filter_map(mark).collect();
+    let coloured = |file: Option<&String>, text: &Value, marks: &[Mark]| file.zip(text.as_str()).and_then(|(file, text)| show::body(file, text, marks, links));
+    values["request_shown"] = json!(coloured(record.request.body.as_ref(), &values["request_body"], &marks));
+    values["response_shown"] = json!(coloured(record.response.body.as_ref(), &values["response_body"], &[]));
+    let as_json = |text: &str| if text.trim_start().starts_with('<') { xml::from_xml(text.as_bytes(), version).ok() } else { Some(text.to_owned()) };
+    let sent: Option<Value> = values["request_body"].as_str().and_then(as_json).and_then(|text: String| serde_json::from_str(&text).ok());
+    values["narrative"] = json!(sent.as_ref().and_then(narrative));
+    values["sim"] = sim.id().as_str().into();
+    values["folder"] = folder.display().to_string().into();
+    values["files"] = files.into();
+    values["curl"] = again::curl(origin, &record, &folder).into();
+    (values["before"], values["after"]) = (json!(before.map(|e| e.to_string())), json!(after.map(|e| e.to_string())));
+    Ok(values)
 }
 
 /// What an issue says, to be shown at the element that it names.

@@ -128,11 +128,10 @@ fn run(app: &App, id: &SimId, mut wanted: Wanted, mut replay: Replay, timed: boo
     let (mut sent, mut different) = (0, 0);
     let mut begun: Option<(Instant, i64)> = None;
     loop {
-        let sim = app.registry.get(id).map_err(failed)?;
-        let page = wanted.page(&sim).map_err(failed)?;
+        let page = app.registry.read(id, |sim| wanted.page(sim)).map_err(failed)?;
         for listed in &page.shown {
             let name = listed["event"].as_str().unwrap_or_default();
-            let (event, body) = events::with_bodies(app, id.as_str(), name).map_err(failed)?;
+            let (event, body) = app.registry.read(id, |sim| events::with_bodies(sim, name)).map_err(failed)?;
             if timed {
                 let at = name.parse::<EventId>().map_or(0, EventId::millis);
                 let (started, first) = *begun.get_or_insert((Instant::now(), at));
@@ -178,7 +177,7 @@ pub(super) fn once(app: &App, id: &SimId, event: &str, token: Option<String>) ->
     let headers = token.map(|token| ("authorization".to_owned(), token)).into_iter().collect();
     let version = app.registry.get(id)?.snapshot().version();
     let mut replay = Replay::to(&own(id, &app.options), headers, version);
-    let (event, body) = events::with_bodies(app, id.as_str(), event)?;
+    let (event, body) = app.registry.read(id, |sim| events::with_bodies(sim, event))?;
     let sent = replay.again(&event, body).map_err(|e| Failure::new(Kind::Internal, e))?;
     match (sent.status, sent.differences.first()) {
         (None, Some(why)) => Err(Failure::new(Kind::Unprocessable, why.clone())),

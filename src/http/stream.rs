@@ -206,8 +206,8 @@ impl Stream {
         let from = self.behind.take()?;
         let (registry, id, wanted) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone());
         let read = web::block(move || {
-            let sim = registry.get(&id)?;
-            Wanted { span: (from.max(wanted.span.0), wanted.span.1), ..(*wanted).clone() }.page(&sim)
+            let wanted = Wanted { span: (from.max(wanted.span.0), wanted.span.1), ..(*wanted).clone() };
+            registry.read(&id, |sim| wanted.page(sim))
         });
         let page = read.await.ok()?.ok()?;
         for shown in &page.shown {

@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tar::{Archive, Builder, EntryType, Header};
 
 use super::commit::Sim;
+use super::held::Held;
 use super::profile::{Profile, known_type};
 use super::registry::Registry;
 use crate::clock::{EventId, instant};
@@ -44,25 +46,48 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// What is written out: a simulator as it was when that began.
+pub struct Export {
+    id: SimId,
+    profile: Profile,
+    markers: Option<Vec<u8>>,
+    events: Vec<(EventId, Operation)>,
+    held: Held,
+}
+
 impl Sim {
-    /// Writes the simulator as it is now.
+    /// Begins to write the simulator out as it is now. If it is over by now, what is begun is of no account.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn export(self: &Arc<Self>) -> io::Result<Export> {
+        let held = self.hold()?;
+        let upto = self.next_event().min(self.settled());
+        Ok(Export {
+            id: self.id().clone(),
+            profile: Profile { base: None, ..(*self.profile()).clone() },
+            markers: fs::read(held.own().root().join("markers.json")).ok(),
+            events: self.find_events(&Filter::default(), (EventId::ZERO, upto), false, usize::MAX)?,
+            held,
+        })
+    }
+}
+
+impl Export {
+    /// Writes it.
     ///
     /// # Errors
     /// The file system's, or `out`'s.
-    pub fn export(&self, out: impl Write) -> io::Result<Counted> {
-        let held = self.hold()?;
-        let upto = self.next_event().min(self.settled());
+    pub fn write(self, out: impl Write) -> io::Result<Counted> {
         let mut tar = Builder::new(zstd::Encoder::new(out, LEVEL)?);
-        let profile = Profile { base: None, ..(*self.profile()).clone() };
-        append(&mut tar, "simid.txt", self.id().as_str().as_bytes())?;
-        append(&mut tar, "sim.json", &serde_json::to_vec_pretty(&profile)?)?;
-        if let Ok(markers) = fs::read(held.own().root().join("markers.json")) {
-            append(&mut tar, "markers.json", &markers)?;
+        append(&mut tar, "simid.txt", self.id.as_str().as_bytes())?;
+        append(&mut tar, "sim.json", &serde_json::to_vec_pretty(&self.profile)?)?;
+        if let Some(markers) = &self.markers {
+            append(&mut tar, "markers.json", markers)?;
         }
         let mut counted = Counted::default();
-        // What is written from now on is not in it.
-        for (event, operation) in self.find_events(&Filter::default(), (EventId::ZERO, upto), false, usize::MAX)? {
-            let folder = held.dir_of(event).event(operation, event);
+        for (event, operation) in self.events {
+            let folder = self.held.dir_of(event).event(operation, event);
             let mut names: Vec<String> = fs::read_dir(&folder)?.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
             names.sort_unstable();
             for name in names {

@@ -73,10 +73,10 @@ pub struct Sim {
     pub(super) past: Past,
     /// When it was last looked whether something is to be forgotten.
     pub(super) retained_ms: AtomicI64,
-    /// Held by who writes all of it out, and alone by who removes some of it.
-    pub(super) exports: RwLock<()>,
-    /// How many exports of bulk data are begun and go on: what they are of is not removed.
-    pub(super) exporting: AtomicUsize,
+    /// Held by who removes some of it, for as long as that takes.
+    pub(super) forgetting: RwLock<()>,
+    /// How many write it out: what they are of is not removed.
+    pub(super) kept: AtomicUsize,
     /// How often its faults could have befallen a request.
     pub faults: Counts,
 }

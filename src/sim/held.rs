@@ -1,28 +1,30 @@
-//! The event folders of a simulator as they are now, for what takes long to read them all: a snapshot, a reset or a deletion
-//! moves the directories away meanwhile, but an open directory stays what it is, and is not emptied while it is held, for ten minutes at most.
+//! The event folders of a simulator as they are now: a snapshot, a reset or a deletion moves the directories away while they are read.
+//!
+//! What is short is read again then, from the one that has taken its place. For what takes long they are held: an open directory
+//! stays what it is, and is not emptied while it is held, for ten minutes at most.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::RwLockReadGuard;
-
 use super::commit::Sim;
+use super::registry::Registry;
 use crate::clock::EventId;
-use crate::simdb::SimDir;
+use crate::fhir::Failure;
+use crate::simdb::{SimDir, SimId};
 
 /// How many are held; what was thrown away is removed when none is.
 pub(super) type Holders = Arc<AtomicUsize>;
 
 /// The directories of a simulator, held.
-pub struct Held<'s> {
+pub struct Held {
     /// Those that it builds on, each with the last event in it, the lowest first.
     layers: Vec<(EventId, SimDir)>,
     own: SimDir,
     _open: Vec<File>,
     _holder: Holder,
-    _kept: RwLockReadGuard<'s, ()>,
+    _kept: Kept,
 }
 
 struct Holder(Holders);
@@ -33,13 +35,31 @@ impl Drop for Holder {
     }
 }
 
+/// Keeps what somebody writes out from being forgotten, from the beginning of that on.
+pub(super) struct Kept(Arc<Sim>);
+
+impl Kept {
+    pub(super) fn begin(sim: &Arc<Sim>) -> Self {
+        // Not while something is being forgotten.
+        let _none = sim.forgetting.read();
+        sim.kept.fetch_add(1, Ordering::AcqRel);
+        Self(sim.clone())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Sim {
-    /// Holds its directories; retention waits for the end of that, too.
+    /// Holds its directories; retention waits for the end of that, too. If it is over by now, they are another's.
     ///
     /// # Errors
     /// The file system's.
-    pub fn hold(&self) -> io::Result<Held<'_>> {
-        let kept = self.exports.read();
+    pub fn hold(self: &Arc<Self>) -> io::Result<Held> {
+        let kept = Kept::begin(self);
         self.store.holders.fetch_add(1, Ordering::SeqCst);
         let holder = Holder(self.store.holders.clone());
         let mut open = Vec::new();
@@ -55,7 +75,24 @@ impl Sim {
     }
 }
 
-impl Held<'_> {
+impl Registry {
+    /// What `read` finds in the simulator of that name. If it was sealed, emptied or deleted meanwhile, what was found, or was
+    /// missing, is of no account: it is read from the one that has taken its place.
+    ///
+    /// # Errors
+    /// There is none; those of `read`.
+    pub fn read<T>(&self, id: &SimId, read: impl Fn(&Arc<Sim>) -> Result<T, Failure>) -> Result<T, Failure> {
+        loop {
+            let sim = self.get(id)?;
+            let found = read(&sim);
+            if !sim.is_over() {
+                return found;
+            }
+        }
+    }
+}
+
+impl Held {
     /// The directory that holds an event.
     #[must_use]
     pub fn dir_of(&self, event: EventId) -> &SimDir {

@@ -242,8 +242,8 @@ impl Sim {
             past: Past::default(),
             // Not at once: who opens it to look is not to find less.
             retained_ms: AtomicI64::new(shared.clock.now_ms()),
-            exports: RwLock::default(),
-            exporting: AtomicUsize::new(0),
+            forgetting: RwLock::default(),
+            kept: AtomicUsize::new(0),
             faults: slot.faults.clone(),
         });
         if sim.finish_forgetting(&shared.boot)? {
@@ -376,8 +376,12 @@ impl Sim {
     }
 
     fn close_to_writes(&self) -> bool {
-        let _guard = self.writer.lock();
-        !self.closed.swap(true, Ordering::AcqRel)
+        let is_first = {
+            let _guard = self.writer.lock();
+            !self.closed.swap(true, Ordering::AcqRel)
+        };
+        self.events.end();
+        is_first
     }
 
     /// Runs `work` while no flush and no recording of a read is going on.

@@ -8,6 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -192,6 +193,8 @@ pub struct EventIndex {
     state: Mutex<State>,
     /// Held by whoever reads or writes the file.
     file: Mutex<()>,
+    /// Set when the directory will be another's: what is not known by then is not to be looked for there.
+    ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -215,7 +218,18 @@ impl EventIndex {
     pub fn new(dir: SimDir, boot: &str, saved: Option<u64>) -> Self {
         let whole = saved.is_some_and(|saved| saved == length(&dir));
         let state = State { rows: None, unsaved: Vec::new(), whole, listing: false };
-        Self { dir, boot: crc32fast::hash(boot.as_bytes()), state: Mutex::new(state), file: Mutex::new(()) }
+        Self { dir, boot: crc32fast::hash(boot.as_bytes()), state: Mutex::new(state), file: Mutex::new(()), ended: AtomicBool::new(false) }
+    }
+
+    /// Reads no file and no folder from now on, but what is known is still found.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // Whoever compares gives up.
+        drop(self.file.lock());
+    }
+
+    fn refuse_if_ended(&self) -> io::Result<()> {
+        if self.ended.load(Ordering::Acquire) { Err(io::Error::other("the simulator was closed, reset or deleted meanwhile")) } else { Ok(()) }
     }
 
     /// Takes an event in.
@@ -335,6 +349,7 @@ impl EventIndex {
             if state.rows.is_some() {
                 return Ok(());
             }
+            self.refuse_if_ended()?;
             state.listing = !state.whole;
             state.whole
         };
@@ -376,6 +391,7 @@ impl EventIndex {
         let mut known: FxHashMap<EventId, Row> = FxHashMap::default();
         decode(stored, |row| drop(known.insert(row.event, row.clone())))?;
         for (event, operation) in scan::events_after(&self.dir, EventId::ZERO)? {
+            self.refuse_if_ended()?;
             let found = match known.remove(&event).filter(|row| row.operation == operation) {
                 Some(row) => Some(row),
                 None => scan::record(&self.dir, operation, event).ok().map(|record| Row::of(&record, event, operation)),

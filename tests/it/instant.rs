@@ -485,3 +485,42 @@ fn snapshots_that_cannot_be_read_are_not_taken_for_none() {
     api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "s"}));
     assert_eq!(told(state(&fhir)), "1 One 1; 1");
 }
+
+/// What reads the folders meets them moved away by a snapshot or a reset again and again, and always finds all of them.
+#[test]
+fn what_reads_events_misses_none_while_they_are_moved() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    (0..300).for_each(|n| put(&fhir, &n.to_string(), "All"));
+    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
+    let listed = server.client().get("/api/sims/a__b/events?order=asc&limit=1").expect(200).json();
+    let first = listed["events"][0]["event"].as_str().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (api, done) = (server.client(), &done);
+            let whole = |count: usize, of: &str| assert!((300..=301).contains(&count), "{of}: {count}");
+            let read = move |round: usize| match (round + reader) % 6 {
+                0 => whole(api.get("/api/sims/a__b/events?limit=400").expect(200).json()["events"].as_array().unwrap().len(), "list"),
+                1 => whole(api.get("/api/sims/a__b/har?limit=400").expect(200).json()["log"]["entries"].as_array().unwrap().len(), "HAR"),
+                2 => assert!(
+                    api.get(&format!("/api/sims/a__b/events/{first}?include=bodies")).expect(200).json()["request"]["text"].as_str().unwrap().contains("All")
+                ),
+                3 => assert_eq!(api.get(&format!("/api/sims/a__b/events/{first}/files/event.json")).expect(200).json()["event"], first),
+                4 => assert!(api.get(&format!("/sims/a__b/events/{first}")).expect(200).text().contains("All")),
+                _ => {
+                    let bytes = api.get("/api/sims/a__b/evidence").expect(200).bytes;
+                    let zip = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+                    whole(zip.file_names().filter(|name| name.as_ref().is_ok_and(|name| name.ends_with("/event.json"))).count(), "evidence");
+                }
+            };
+            scope.spawn(move || (0..usize::MAX).take_while(|_| !done.load(Ordering::Relaxed)).for_each(read));
+        }
+        for n in 0..60 {
+            put(&fhir, "more", &n.to_string());
+            api(&server, "/api/sims/a__b/snapshots", &json!({"name": "t"}));
+            api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "s"}));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}

@@ -19,6 +19,7 @@ use rustc_hash::{FxHashSet, FxHasher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::super::held::Kept;
 use super::{Job, Jobs, Output, State, Work};
 use crate::clock::EventId;
 use crate::fhir::reference::Reference;
@@ -112,24 +113,6 @@ pub struct Order {
     pub times: usize,
     /// How many in a hundred are told to be deleted, where that is told at all.
     pub deleted_percent: u64,
-}
-
-/// Keeps what an export is of from being forgotten, from its kick-off on.
-struct Kept(Arc<Sim>);
-
-impl Kept {
-    fn begin(sim: &Arc<Sim>) -> Self {
-        // Not while something is being forgotten.
-        let _none = sim.exports.read();
-        sim.exporting.fetch_add(1, Ordering::AcqRel);
-        Self(sim.clone())
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.exporting.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// Begins an export of a simulator as it is now.
