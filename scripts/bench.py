@@ -342,14 +342,15 @@ function done(s, l, r) io.write(string.format("RESULT %d %d %d %d %d\\n", s.requ
         server.call("PUT", "/api/sims/bench__big")
         self.rate("transaction of 1,000 Observations c=2", server.url, 2, server, "local body=[==[%s]==]\nrequest=function() return wrk.format('POST','/sim/bench__big/fhir',nil,body) end" % json.dumps(big))
         quarter = read % (path, "") + "\ndelay=function() return math.random(0,%d) end\n" % round(16 / (json_rate / 4) * 1000 * 2)
-        alone = self.wrk(server.url, 16, quarter, server)
         capacity, _, _, _ = self.wrk(server.url, 4, self.create_lua("bench__big"), server)
         slow = self.create_lua("bench__big") + "\ndelay=function() return math.random(0,%d) end\n" % round(4 / (capacity / 4) * 1000 * 2)
-        # Who writes would be another machine: its work gives way, the server's for it does not.
-        writer = subprocess.Popen(["chrt", "--idle", "0", "wrk", "-t1", "-c4", "-d%ds" % (self.o.secs * self.o.runs + 2), "-s", self.script("writer", slow), server.url], stdout=subprocess.DEVNULL)
-        beside = self.wrk(server.url, 16, quarter, server)
-        writer.wait()
-        self.note("p99 of reads beside writes to another simulator", beside[2], "ms", "alone %.2f ms, ratio %.2f" % (alone[2], beside[2] / alone[2]))
+        for what, reads in (("p99 of reads c=16 beside writes", read % (path, "")), ("p99 of reads at a quarter beside writes", quarter)):
+            alone = self.wrk(server.url, 16, reads, server)
+            # Who writes would be another machine: its work gives way, the server's for it does not.
+            writer = subprocess.Popen(["chrt", "--idle", "0", "wrk", "-t1", "-c4", "-d%ds" % (self.o.secs * self.o.runs + 2), "-s", self.script("writer", slow), server.url], stdout=subprocess.DEVNULL)
+            beside = self.wrk(server.url, 16, reads, server)
+            writer.wait()
+            self.note(what + " to another simulator", beside[2], "ms", "alone %.2f ms, ratio %.2f" % (alone[2], beside[2] / alone[2]))
         self.exports(server, path, quarter)
 
     def exports(self, server, path, quarter):
