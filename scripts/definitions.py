@@ -11,7 +11,7 @@ line, fields separated by tabs:
         E  path  cardinality  types  codes       an element of the type above; path without the type's name; `s` after the
                                                  cardinality: in summaries, `m`: modifies the meaning; types joined by `|`;
                                                  `#path` is a content reference; codes names a V record
-        V  name  system code code ...            a value set bound as required: groups joined by `;`
+        V  name  system code code ...            a value set bound as required: groups joined by `;`, `*` for all of a system
     <version>.search.tsv
         S  code  type  bases  id  targets  expression  components      lists are joined by `,`; a component is id=expression
         C  compartment  type  parameters         which resources are in a compartment, by which parameters
@@ -38,6 +38,14 @@ PACKAGES = {
 ELSEWHERE = {"r5": "hl7.terminology.r5@7.0.1"}
 WANTED = ("StructureDefinition-", "SearchParameter-", "ValueSet-", "CodeSystem-", "CompartmentDefinition-")
 CORE = "http://hl7.org/fhir/StructureDefinition/"
+# Value sets that are all of a system, whose codes nobody lists but a grammar or a standard knows; formats may be named in short, too.
+WHOLE = {
+    "http://www.rfc-editor.org/bcp/bcp13.txt": ("mimetypes", "urn:ietf:bcp:13"),
+    "http://hl7.org/fhir/ValueSet/mimetypes": ("mimetypes", "urn:ietf:bcp:13"),
+    "http://hl7.org/fhir/ValueSet/all-languages": ("all-languages", "urn:ietf:bcp:47"),
+    "http://hl7.org/fhir/ValueSet/currencies": ("currencies", "urn:iso:std:iso:4217"),
+}
+FORMATS = ["json", "xml", "ttl"]
 # A value set longer than this tells a tester nothing that its system would not.
 MOST_CODES = 400
 
@@ -142,7 +150,14 @@ def elements(found, out):
             if b.get("strength") == "required" and target and types in ("code", "Coding", "CodeableConcept"):
                 url = target.split("|")[0]
                 groups = codes_of(url, valuesets, systems)
-                if groups and sum(len(c) for _, c in groups) <= MOST_CODES:
+                if url in WHOLE:
+                    bound, system = WHOLE[url]
+                    used[bound] = [(system, ["*"])]
+                    # Allowed by its comment there, by all examples here.
+                    if el["path"] == "CapabilityStatement.format" or el["path"].startswith("TestScript."):
+                        bound = "formats"
+                        used[bound] = [(system, FORMATS + ["*"])]
+                elif groups and sum(len(c) for _, c in groups) <= MOST_CODES:
                     bound = url.rsplit("/", 1)[-1]
                     used[bound] = groups
             flags = ("s" if el.get("isSummary") else "") + ("m" if el.get("isModifier") else "")

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 /// The faults that examples have: version, class of message, in how many places and files, and why it is one.
 const KNOWN: &[(FhirVersion, &str, (usize, usize), &str)] = &[
+    (FhirVersion::Stu3, "code-invalid: '_' is not in the required value set mimetypes", (9, 2), FORMATS),
     (FhirVersion::Stu3, "code-invalid: '_' without a system is not in the required value set action-type", (6, 4), SYSTEM),
     (FhirVersion::Stu3, "code-invalid: '_' without a system is not in the required value set request-intent", (1, 1), SYSTEM),
     (FhirVersion::Stu3, "required: ImplementationGuide requires name, which is missing", (2, 2), GUIDES),
@@ -40,6 +41,7 @@ const KNOWN: &[(FhirVersion, &str, (usize, usize), &str)] = &[
     (FhirVersion::R5, "invariant: has an id and nothing else", (1, 1), "Medication-med0301 has an identifier with nothing but an id"),
 ];
 const SYSTEM: &str = "a code without a system is of no value set";
+const FORMATS: &str = "PDF, HL7v2 and DICOM services, which are no media types; corrected in R4";
 const GUIDES: &str = "files of the publisher that list the packages of a guide, and no whole ImplementationGuide";
 const LINKS: &str = "Questionnaire-qs1 has items without linkId";
 const BASES: &str = "parameters for extensions, published without their base";

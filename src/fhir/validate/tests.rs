@@ -176,6 +176,54 @@ fn bindings() {
     );
 }
 
+/// Value sets that are all of a system: a grammar or a standard knows its codes.
+#[test]
+fn bindings_to_all_of_a_system() {
+    let attachment = |code: &str| said_of(FhirVersion::R4, &format!(r#"{{"resourceType":"Patient","photo":[{{"contentType":"{code}"}}]}}"#));
+    for good in ["image/png", "text/plain; charset=utf-8", "application/vnd.api+json", "application/fhir+xml;fhirVersion=4.0"] {
+        assert_eq!(attachment(good), "", "{good}");
+    }
+    for bad in ["png", "*", "image/*", "image/", "image/png/x", "a b/c"] {
+        let expected = format!(
+            "code-invalid Patient.photo[0].contentType: '{bad}' is not in the required value set mimetypes; a media type is written like application/fhir+json"
+        );
+        assert_eq!(attachment(bad), expected);
+    }
+    let money = |code: &str| {
+        said_of(
+            FhirVersion::R4,
+            &format!(r#"{{"resourceType":"Account","status":"active","extension":[{{"url":"u","valueMoney":{{"value":1,"currency":"{code}"}}}}]}}"#),
+        )
+    };
+    assert_eq!(money("CHF"), "");
+    for bad in ["chf", "ABC", "*"] {
+        assert!(
+            money(bad).ends_with(&format!("currency: '{bad}' is not in the required value set currencies; a currency is one of ISO 4217, such as EUR")),
+            "{bad}"
+        );
+    }
+    let language = |version, code: &str| said_of(version, &format!(r#"{{"resourceType":"Patient","language":"{code}"}}"#));
+    for good in ["de", "en-US", "zh-Hant-TW", "x-own", "de-CH-1996"] {
+        assert_eq!(language(FhirVersion::R5, good), "", "{good}");
+    }
+    for bad in ["english_US", "d", "no-such-code"] {
+        assert!(language(FhirVersion::R5, bad).contains("all-languages; a language is written like de or en-US (BCP 47)"), "{bad}");
+        assert_eq!(language(FhirVersion::R4, bad), "", "only preferred there");
+    }
+    let formats = |code: &str| {
+        said_of(
+            FhirVersion::R4,
+            &format!(
+                r#"{{"resourceType":"CapabilityStatement","status":"active","date":"2024","kind":"requirements","fhirVersion":"4.0.1","description":"x","format":["{code}"]}}"#
+            ),
+        )
+    };
+    for good in ["json", "xml", "ttl", "application/fhir+json"] {
+        assert_eq!(formats(good), "", "{good}");
+    }
+    assert!(formats("jsn").contains("formats"));
+}
+
 #[test]
 fn extensions() {
     patient(&[

@@ -61,7 +61,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
     if clean {
         say(
             "informational",
-            "no problem found: names, cardinalities, types, formats and required codes, of value sets whose codes the specification lists, are as it has them"
+            "no problem found: names, cardinalities, types, formats and required codes, where the specification lists them or a media type, a currency or a language is meant, are as it has them"
                 .to_owned(),
         );
     }

@@ -10,9 +10,9 @@ use super::super::parse::Modifier;
 use super::super::path::{Node, Ty};
 use super::super::terminology::{self, Members};
 use super::{Env, bad_value, split_unescaped, string, unescape};
-use crate::fhir::definitions::ParamType;
+use crate::fhir::Failure;
+use crate::fhir::definitions::{ANY_CODE, ParamType};
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, FhirVersion};
 use crate::query::text::{Text, normalise, words};
 use crate::query::{Check, KeysBuilder, Query};
 
@@ -45,7 +45,7 @@ pub fn index(param: &Param, node: &Node<'_>, origin: &Origin<'_>, keys: &mut Key
             if is_text(&node.ty) {
                 keys.term(&[&param.name, "\u{1f}C", &code.to_lowercase()]);
             }
-            for system in systems(node, code, origin).chain(whole_system(param, node, origin)) {
+            for system in systems(node, code, origin) {
                 add(param, Some(system), Some(code), keys);
             }
         }
@@ -113,19 +113,7 @@ fn is_text(ty: &Ty) -> bool {
 /// The systems that a bare code can belong to by the binding of its element.
 fn systems<'d>(node: &Node<'_>, code: &str, origin: &Origin<'_>) -> impl Iterator<Item = &'d str> {
     let groups = node.codes.and_then(|name| origin.definitions().codes(name)).into_iter().flatten();
-    groups.filter(move |(_, codes)| codes.contains(&code)).map(|(system, _)| *system)
-}
-
-/// The system of a code whose binding is to all of a system, whose codes nobody lists.
-fn whole_system(param: &Param, node: &Node<'_>, origin: &Origin<'_>) -> Option<&'static str> {
-    let is_language = || origin.version == FhirVersion::R5 && matches!(&*param.code, "_language" | "language") && node.ty.base == "code";
-    if is_media_type(param) {
-        Some("urn:ietf:bcp:13")
-    } else if is_language() {
-        Some("urn:ietf:bcp:47")
-    } else {
-        None
-    }
+    groups.filter(move |(_, codes)| codes.contains(&code) || codes.contains(&ANY_CODE)).map(|(system, _)| *system)
 }
 
 /// Adds the keys of a code without a system.
@@ -287,7 +275,7 @@ pub fn code_text(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Query {
 #[must_use]
 pub fn unequal(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Check {
     let parts: Vec<String> = split_unescaped(value, '|').iter().map(|part| unescape(part)).collect();
-    let (origin, parameter) = (env.origin.owned(), param.clone());
+    let origin = env.origin.owned();
     env.on_values(param, move |found| {
         let origin = origin.borrow();
         let is = |system: Option<&str>, code: Option<&str>| match &parts[..] {
@@ -302,7 +290,7 @@ pub fn unequal(param: &Arc<Param>, value: &str, env: &Env<'_>) -> Check {
                 Piece::Pair(system, code) if system.is_some() || code.is_some() => another |= !is(system, code),
                 Piece::Code(code) if is_text(&node.ty) => another |= parts.last().is_none_or(|wanted| wanted.to_lowercase() != code.to_lowercase()),
                 Piece::Code(code) => {
-                    let mut systems = systems(node, code, &origin).chain(whole_system(&parameter, node, &origin));
+                    let mut systems = systems(node, code, &origin);
                     another |= !is(None, Some(code)) && !systems.any(|system| is(Some(system), Some(code)));
                 }
                 Piece::Pair(..) | Piece::Text(_) | Piece::Typed(..) => {}
@@ -318,7 +306,7 @@ fn among(param: &Arc<Param>, members: &Arc<Members>, env: &Env<'_>) -> Query {
     if members.is_plain() {
         return narrowing;
     }
-    let (origin, members, parameter) = (env.origin.owned(), members.clone(), param.clone());
+    let (origin, members) = (env.origin.owned(), members.clone());
     let check = env.on_values(param, move |found| {
         let origin = origin.borrow();
         found.iter().any(|node| {
@@ -326,7 +314,7 @@ fn among(param: &Arc<Param>, members: &Arc<Members>, env: &Env<'_>) -> Query {
             each(node, &mut |piece| match piece {
                 Piece::Pair(Some(system), Some(code)) => is_member |= members.contains(system, code),
                 Piece::Code(code) => {
-                    let mut systems = systems(node, code, &origin).chain(whole_system(&parameter, node, &origin));
+                    let mut systems = systems(node, code, &origin);
                     is_member |= systems.any(|system| members.contains(system, code));
                 }
                 Piece::Pair(..) | Piece::Text(_) | Piece::Typed(..) => {}
