@@ -34,7 +34,7 @@ use crate::fhir::FhirVersion;
 use crate::http::{self, Options};
 use crate::sim::feed::Told;
 use crate::sim::registry::Wanted;
-use crate::sim::{Registry, Sim};
+use crate::sim::{Registry, Sim, storage_failure};
 use crate::simdb::event_index::Filter;
 use crate::simdb::journal::Durability;
 use crate::simdb::{EventRecord, SimId, scan};
@@ -186,10 +186,13 @@ impl<'s> Simulator<'s> {
     /// # Errors
     /// The directory cannot be read.
     pub fn events_since(&self, moment: EventId) -> Result<Vec<EventRecord>, Problem> {
-        let sim = self.sim()?;
         let from = EventId::from_u64(moment.to_u64().saturating_add(1));
-        let found = sim.find_events(&Filter::default(), (from, EventId::from_u64(u64::MAX)), false, usize::MAX)?;
-        Ok(found.into_iter().filter_map(|(event, operation)| scan::record(sim.dir_of(event), operation, event).ok()).collect())
+        let all = |sim: &Arc<Sim>| {
+            let found = sim.find_events(&Filter::default(), (from, EventId::from_u64(u64::MAX)), false, usize::MAX);
+            let found = found.map_err(|e| storage_failure("the events cannot be listed", &e))?;
+            Ok(found.into_iter().filter_map(|(event, operation)| scan::record(sim.dir_of(event), operation, event).ok()).collect())
+        };
+        self.server.registry.read(&self.id, all).map_err(said)
     }
 
     /// The first event after a moment that is `wanted`, as soon as there is one; none if there is none in time.

@@ -546,24 +546,24 @@ pub struct Compared {
 
 /// `GET /api/sims/{id}/diff?from=…&to=…`: what changed between two moments; from the beginning, and up to now, unless said.
 pub async fn diff(app: Data<App>, id: Path<String>, asked: Query<Compared>) -> HttpResponse {
-    answer(move || {
-        let sim = app.registry.get(&id.parse()?)?;
-        let from = asked.from.as_deref().map_or(Ok(EventId::ZERO), |text| until(text, &sim))?;
-        for moment in [&asked.from, &asked.to].into_iter().flatten() {
-            context::refuse_forgotten(until(moment, &sim)?, moment, &sim)?;
-        }
-        let snapshot = sim.snapshot();
-        // A moment after the last event is one up to which nothing has changed since.
-        let to = asked.to.as_deref().map_or(Ok(snapshot.last_event().max(from)), |text| until(text, &sim))?;
-        if from > to {
-            return Err(bad(format!("from, {from}, is after to, {to}")));
-        }
-        let most = asked.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-        let mut found = changes::between(&snapshot, from, to, asked.after.as_deref(), most)?;
-        (found["from"], found["to"]) = (from.to_string().into(), to.to_string().into());
-        Ok(Answer::json(200, &found))
-    })
-    .await
+    answer(move || app.registry.read(&id.parse()?, |sim| compared(sim, &asked))).await
+}
+
+fn compared(sim: &Sim, asked: &Compared) -> Result<Answer> {
+    let from = asked.from.as_deref().map_or(Ok(EventId::ZERO), |text| until(text, sim))?;
+    for moment in [&asked.from, &asked.to].into_iter().flatten() {
+        context::refuse_forgotten(until(moment, sim)?, moment, sim)?;
+    }
+    let snapshot = sim.snapshot();
+    // A moment after the last event is one up to which nothing has changed since.
+    let to = asked.to.as_deref().map_or(Ok(snapshot.last_event().max(from)), |text| until(text, sim))?;
+    if from > to {
+        return Err(bad(format!("from, {from}, is after to, {to}")));
+    }
+    let most = asked.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let mut found = changes::between(&snapshot, from, to, asked.after.as_deref(), most)?;
+    (found["from"], found["to"]) = (from.to_string().into(), to.to_string().into());
+    Ok(Answer::json(200, &found))
 }
 
 /// The name of a marker.
@@ -598,7 +598,7 @@ pub async fn mark(app: Data<App>, id: Path<String>, body: Bytes) -> HttpResponse
 
 /// `GET /api/sims/{id}/markers`.
 pub async fn markers(app: Data<App>, id: Path<String>) -> HttpResponse {
-    answer(move || Ok(Answer::json(200, &json!({"markers": app.registry.get(&id.parse()?)?.markers()})))).await
+    answer(move || Ok(Answer::json(200, &json!({"markers": app.registry.read(&id.parse()?, |sim| Ok(sim.markers()))?})))).await
 }
 
 /// `DELETE /api/sims/{id}/markers/{name}`.

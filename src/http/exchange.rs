@@ -80,6 +80,13 @@ pub struct Outcome {
     pub ticket: Ticket,
 }
 
+impl Outcome {
+    /// An answer of no account, from a simulator that is over.
+    fn in_vain(answer: Answer) -> Self {
+        Self { answer, event: None, ticket: Ticket::default() }
+    }
+}
+
 /// The name, as events have it, of what is asked for.
 #[must_use]
 pub fn name_of(asked: &Result<Interaction, Failure>) -> &'static str {
@@ -199,6 +206,9 @@ fn found(sim: &Sim, call: &Call, profile: &Profile) -> Option<Outcome> {
 
 /// What comes of a call that changed nothing and is in the request log only.
 fn unrecorded(sim: &Sim, call: &Call, answer: Answer) -> Outcome {
+    if sim.is_over() {
+        return Outcome::in_vain(answer);
+    }
     let number = log(sim, call, &answer, None);
     Outcome { answer, event: Some(format!("log-{number}")), ticket: Ticket::default() }
 }
@@ -229,7 +239,7 @@ fn write(sim: &Sim, call: &Call) -> Outcome {
             if !sim.is_over() {
                 tracing::error!(sim = %sim.id(), url = call.url, failure = failure.diagnostics, "nothing was stored");
             }
-            Outcome { answer: Answer::refusal(&failure, profile.version(), &call.format), event: None, ticket: Ticket::default() }
+            Outcome::in_vain(Answer::refusal(&failure, profile.version(), &call.format))
         }
     }
 }
@@ -242,6 +252,9 @@ fn read(sim: &Arc<Sim>, call: &Call) -> Outcome {
         call.performed(&snapshot, stamp, sim.now_ms(), &profile.created)
     };
     let (answer, ..) = call.answered(perform, profile.version());
+    if sim.is_over() {
+        return Outcome::in_vain(answer);
+    }
     let event = (profile.settings.record == Record::All).then(|| sim.next_read());
     let number = log(sim, call, &answer, event);
     let id = match event {

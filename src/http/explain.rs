@@ -13,6 +13,7 @@ use crate::interaction::Target;
 use crate::interaction::search::{Request, explain as why};
 use crate::interaction::target::{pairs, readable};
 use crate::search::Search;
+use crate::sim::Snapshot;
 
 /// What is to be explained.
 #[derive(Debug, Deserialize)]
@@ -27,27 +28,31 @@ pub struct Asked {
 /// `GET /api/sims/{id}/explain?query=…&resource=…`.
 pub async fn explain(app: Data<App>, id: Path<String>, asked: Query<Asked>) -> HttpResponse {
     answer(move || {
-        let sim = app.registry.get(&id.parse()?)?;
-        let snapshot = sim.snapshot();
-        let missing = |name: &str| Failure::new(Kind::BadValue, format!("{name} is missing; ask …/explain?query=Patient?name=joh&resource=Patient/123"));
-        let (query, resource) = (asked.query.as_deref().ok_or_else(|| missing("query"))?, asked.resource.as_deref().ok_or_else(|| missing("resource"))?);
-        let (type_name, resource) = instance(resource, snapshot.definitions())?;
-        let request = request(query, type_name, snapshot.definitions())?;
-        let search = Search::parse(&request.parameters, request.scope(), snapshot.params())?;
-        let explained = why::of_resource(&search, type_name, &resource, &snapshot, app.registry.clock().now_ms())?;
-        Ok(Answer::json(200, &explained))
+        let id = id.parse()?;
+        app.registry.read(&id, |sim| explained(&app, &sim.snapshot(), &asked))
     })
     .await
+}
+
+fn explained(app: &App, snapshot: &Snapshot, asked: &Asked) -> Result<Answer> {
+    let missing = |name: &str| Failure::new(Kind::BadValue, format!("{name} is missing; ask …/explain?query=Patient?name=joh&resource=Patient/123"));
+    let (query, resource) = (asked.query.as_deref().ok_or_else(|| missing("query"))?, asked.resource.as_deref().ok_or_else(|| missing("resource"))?);
+    let (type_name, resource) = instance(resource, snapshot.definitions())?;
+    let request = request(query, type_name, snapshot.definitions())?;
+    let search = Search::parse(&request.parameters, request.scope(), snapshot.params())?;
+    let explained = why::of_resource(&search, type_name, &resource, snapshot, app.registry.clock().now_ms())?;
+    Ok(Answer::json(200, &explained))
 }
 
 /// `GET /api/sims/{id}/indexed/{type}/{resource}`.
 pub async fn indexed(app: Data<App>, path: Path<(String, String, String)>) -> HttpResponse {
     answer(move || {
         let (id, type_name, resource) = path.into_inner();
-        let sim = app.registry.get(&id.parse()?)?;
-        let snapshot = sim.snapshot();
-        let type_name = snapshot.definitions().resource_type(&type_name)?;
-        Ok(Answer::json(200, &why::indexed(type_name, &resource.parse()?, &snapshot)?))
+        app.registry.read(&id.parse()?, |sim| {
+            let snapshot = sim.snapshot();
+            let type_name = snapshot.definitions().resource_type(&type_name)?;
+            Ok(Answer::json(200, &why::indexed(type_name, &resource.parse()?, &snapshot)?))
+        })
     })
     .await
 }

@@ -119,7 +119,7 @@ fn begin(app: &App, id: &str, who: &Who, body: &Bytes) -> Result<(SimId, Wanted,
     let mut wanted = asked.into_inner().in_pages()?.wanted(&sim)?;
     wanted.newest_first = false;
     // What is sent may come to be events of the same simulator, which are not to be sent again.
-    wanted.span.1 = wanted.span.1.min(sim.snapshot().last_event().max(sim.settled()));
+    wanted.span.1 = wanted.span.1.min(sim.next_event()).min(sim.settled());
     Ok((id, wanted, Replay::to(&base, headers, sim.snapshot().version()), order.timed))
 }
 

@@ -60,18 +60,22 @@ pub async fn serve(request: HttpRequest, payload: Payload, app: Data<App>) -> Ht
     let is_head = *request.method() == Method::HEAD;
     let call = Arc::new(call);
     let mut sim = context.sim.clone();
-    if sim.is_over()
-        && let Some(next) = again(&app, &sim).await
-    {
-        sim = next;
-    }
     let port = request.peer_addr().map_or(0, |peer| peer.port());
     let mut outcome = run(&app, &sim, &call, port).await;
-    for _ in 0..MAX_AGAIN {
-        // It was sealed or emptied meanwhile, and nothing came of the request: the next of its name takes it.
-        let Some(next) = successor(&app, &sim, &outcome).await else { break };
-        sim = next;
-        outcome = run(&app, &sim, &call, port).await;
+    let mut left = MAX_AGAIN;
+    // It was sealed, emptied or deleted meanwhile, and nothing came of the request: the next of its name takes it.
+    while left > 0 && is_in_vain(&outcome, &sim) {
+        match again(&app, &sim).await {
+            Ok(next) => {
+                sim = next;
+                outcome = run(&app, &sim, &call, port).await;
+                left -= 1;
+            }
+            Err(failure) => {
+                outcome.answer = Answer::refusal(&failure, context.snapshot().version(), &call.format);
+                left = 0;
+            }
+        }
     }
     let Outcome { mut answer, event, ticket } = outcome;
     if !sim.durable(ticket).await {
@@ -162,19 +166,19 @@ impl Aside {
     }
 }
 
-/// The simulator that has taken the place of one that was over before it could do what was asked.
-async fn successor(app: &Data<App>, sim: &Arc<Sim>, outcome: &Outcome) -> Option<Arc<Sim>> {
-    let in_vain = outcome.event.as_ref().is_none_or(|event| event.starts_with("log-")) && outcome.answer.status >= 400;
-    if !in_vain || !sim.is_over() {
-        return None;
-    }
-    again(app, sim).await
+/// Whether nothing came of a request because its simulator was over before it could do what was asked.
+fn is_in_vain(outcome: &Outcome, sim: &Sim) -> bool {
+    let is_nothing = match &outcome.event {
+        None => true,
+        Some(event) => event.starts_with("log-") && outcome.answer.status >= 400,
+    };
+    is_nothing && sim.is_over()
 }
 
 /// The simulator of the same name that there is now.
-async fn again(app: &Data<App>, sim: &Arc<Sim>) -> Option<Arc<Sim>> {
+async fn again(app: &Data<App>, sim: &Arc<Sim>) -> Result<Arc<Sim>, Failure> {
     let (app, id) = (app.clone(), sim.id().clone());
-    web::block(move || app.registry.get(&id)).await.ok()?.ok()
+    web::block(move || app.registry.get(&id)).await.map_err(|e| Failure::new(Kind::Internal, e.to_string()))?
 }
 
 /// Where it is run: short work on the thread it arrived at, the rest where it keeps nobody waiting.

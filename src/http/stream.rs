@@ -172,11 +172,11 @@ impl Stream {
                 if self.wanted.request.is_some() || self.wanted.response.is_some() {
                     let (registry, id, wanted, told) = (self.listening.app.registry.clone(), self.id.clone(), self.wanted.clone(), told.clone());
                     let _one = EVALUATING.acquire().await.ok()?;
-                    let wants = web::block(move || match (&told.what, registry.get(&id)) {
-                        (Happening::Event(row, record), Ok(sim)) => wanted.wants(&sim, row, record),
-                        _ => false,
+                    let wants = web::block(move || match &told.what {
+                        Happening::Event(row, record) => registry.read(&id, |sim| Ok(wanted.wants(sim, row, record))),
+                        _ => Ok(false),
                     });
-                    if !wants.await.ok()? {
+                    if !wants.await.ok()?.unwrap_or(false) {
                         return Some(());
                     }
                 } else if !self.wanted.filter.holds(row.operation, record) {

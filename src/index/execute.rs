@@ -30,13 +30,14 @@ const BREATH: u32 = 15;
 pub struct Budget {
     left: Cell<u64>,
     most: u64,
+    missed: Cell<bool>,
 }
 
 impl Budget {
     /// A budget of `most` steps.
     #[must_use]
     pub fn new(most: u64) -> Self {
-        Self { left: Cell::new(most), most }
+        Self { left: Cell::new(most), most, missed: Cell::new(false) }
     }
 
     /// Takes steps off it; `false` if they are more than is left. What was found until then is not all.
@@ -60,6 +61,17 @@ impl Budget {
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.left.get() == 0
+    }
+
+    /// Notes that a stored resource that had to be looked at could not be read: what is found is not all.
+    pub fn miss(&self) {
+        self.missed.set(true);
+    }
+
+    /// Whether one could not be read.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        self.missed.get()
     }
 
     /// How much it was.

@@ -2,15 +2,16 @@
 //! folder by one rename.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::bodies::Body;
 use super::dispose;
 use super::faults::Counts;
 use super::feed::Feed;
+use super::held::Keeping;
 use super::lifecycle::Flusher;
 use super::log::RequestLog;
 use super::order::InOrder;
@@ -73,10 +74,8 @@ pub struct Sim {
     pub(super) past: Past,
     /// When it was last looked whether something is to be forgotten.
     pub(super) retained_ms: AtomicI64,
-    /// Held by who removes some of it, for as long as that takes.
-    pub(super) forgetting: RwLock<()>,
-    /// How many write it out: what they are of is not removed.
-    pub(super) kept: AtomicUsize,
+    /// Who writes it out, and who removes some of it.
+    pub(super) keeping: Arc<Keeping>,
     /// How often its faults could have befallen a request.
     pub faults: Counts,
 }
@@ -419,12 +418,15 @@ impl Sim {
         files.push(File { name: DATE, bytes: &date });
         let written = self.undisturbed(|| {
             // Emptied or deleted meanwhile: its directory is another's now.
-            if self.gone.load(Ordering::Acquire) { Ok(false) } else { event_folder(&self.store.dir, Operation::Get, event, &files).map(|_| true) }
+            let written =
+                if self.gone.load(Ordering::Acquire) { Ok(false) } else { event_folder(&self.store.dir, Operation::Get, event, &files).map(|_| true) };
+            // Whoever ends it finds the folder and the row, or neither.
+            match written {
+                Ok(true) => self.took_place(event, Operation::Get, record),
+                Ok(false) | Err(_) => self.order.end(event, None, &self.feed),
+            }
+            written
         });
-        match written {
-            Ok(true) => self.took_place(event, Operation::Get, record),
-            Ok(false) | Err(_) => self.order.end(event, None, &self.feed),
-        }
         written.map(drop)
     }
 

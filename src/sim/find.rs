@@ -75,7 +75,7 @@ impl Snapshot {
         }
         let after = from.after.map(|text| Position::from_text(text, sort.len()).ok_or_else(bad_cursor)).transpose()?;
         let offset = if after.is_some() { 0 } else { from.offset };
-        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let body = |type_name: &'static str, version: &Version| self.body_for(type_name, version, budget);
         let find = Find { query: &compiled.query, sort: &sort, offset, after: after.as_ref(), count, body: &body, budget };
         let found = self.view.find(&find).map_err(|e| unreadable(&e)).and_then(|found| within(budget, found))?;
         let hits = found.hits.into_iter().map(|hit| self.matched(self.stored(&hit)?, search, &compiled));
@@ -84,7 +84,7 @@ impl Snapshot {
 
     /// A page of the resources inside others, each for itself; which and how many they are, only the others' content tells.
     fn contained(&self, search: &Search, compiled: &Compiled, sort: &[SortKey], offset: usize, count: usize, budget: &Budget) -> Result<Page, Failure> {
-        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let body = |type_name: &'static str, version: &Version| self.body_for(type_name, version, budget);
         let find = Find { query: &compiled.query, sort, offset: 0, after: None, count: usize::MAX, body: &body, budget };
         let found = self.view.find(&find).map_err(|e| unreadable(&e)).and_then(|found| within(budget, found))?;
         let mut all = Vec::new();
@@ -111,6 +111,11 @@ impl Snapshot {
         Compiled::new(search, self.origin(), now, &Looking { snapshot: self, budget })
     }
 
+    /// A resource that a search has to look at. One that cannot be read is noted: it neither matches nor does it not.
+    pub(super) fn body_for(&self, type_name: &str, version: &Version, budget: &Budget) -> Option<Body> {
+        self.body(type_name, version).inspect_err(|_| budget.miss()).ok()
+    }
+
     /// What a search may look up in this snapshot.
     #[must_use]
     pub fn looking<'a>(&'a self, budget: &'a Budget) -> impl Lookup + 'a {
@@ -122,7 +127,7 @@ impl Snapshot {
     /// # Errors
     /// The index or a file cannot be read; more work than `budget` allows.
     pub fn matching(&self, query: &Query, count: usize, budget: &Budget) -> Result<(usize, Vec<Stored>), Failure> {
-        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let body = |type_name: &'static str, version: &Version| self.body_for(type_name, version, budget);
         let find = Find { query, sort: &[], offset: 0, after: None, count, body: &body, budget };
         let found = self.view.find(&find).map_err(|e| unreadable(&e)).and_then(|found| within(budget, found))?;
         Ok((found.total, found.hits.iter().map(|hit| self.stored(hit)).collect::<Result<_, _>>()?))
@@ -154,7 +159,7 @@ struct Looking<'a> {
 
 impl Looking<'_> {
     fn body(&self, type_name: &'static str, version: &Version) -> Option<Body> {
-        self.snapshot.body(type_name, version).ok()
+        self.snapshot.body_for(type_name, version, self.budget)
     }
 }
 
@@ -204,6 +209,9 @@ impl Lookup for Looking<'_> {
 /// # Errors
 /// It did not.
 pub fn within<T>(budget: &Budget, found: T) -> Result<T, Failure> {
+    if budget.has_missed() {
+        return Err(Failure::new(Kind::Damaged, "a stored resource that the search has to look at cannot be read, so what it finds would not be all"));
+    }
     if !budget.is_spent() {
         return Ok(found);
     }

@@ -8,14 +8,19 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::RwLock;
+
 use super::commit::Sim;
 use super::registry::Registry;
 use crate::clock::EventId;
-use crate::fhir::Failure;
+use crate::fhir::{Failure, Kind};
 use crate::simdb::{SimDir, SimId};
 
 /// How many are held; what was thrown away is removed when none is.
 pub(super) type Holders = Arc<AtomicUsize>;
+
+/// How often what moves away is read again.
+const MOST_READS: usize = 32;
 
 /// The directories of a simulator, held.
 pub struct Held {
@@ -35,21 +40,30 @@ impl Drop for Holder {
     }
 }
 
+/// Who writes a simulator out, and who removes some of it; also when it is opened anew meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Held by who removes some of it, for as long as that takes.
+    pub(super) forgetting: RwLock<()>,
+    /// How many write it out: what they are of is not removed.
+    pub(super) kept: AtomicUsize,
+}
+
 /// Keeps what somebody writes out from being forgotten, from the beginning of that on.
 pub(super) struct Kept(Arc<Sim>);
 
 impl Kept {
     pub(super) fn begin(sim: &Arc<Sim>) -> Self {
         // Not while something is being forgotten.
-        let _none = sim.forgetting.read();
-        sim.kept.fetch_add(1, Ordering::AcqRel);
+        let _none = sim.keeping.forgetting.read();
+        sim.keeping.kept.fetch_add(1, Ordering::AcqRel);
         Self(sim.clone())
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.0.kept.fetch_sub(1, Ordering::AcqRel);
+        self.0.keeping.kept.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -82,13 +96,15 @@ impl Registry {
     /// # Errors
     /// There is none; those of `read`.
     pub fn read<T>(&self, id: &SimId, read: impl Fn(&Arc<Sim>) -> Result<T, Failure>) -> Result<T, Failure> {
-        loop {
+        for _ in 0..MOST_READS {
             let sim = self.get(id)?;
             let found = read(&sim);
             if !sim.is_over() {
                 return found;
             }
         }
+        let message = format!("simulator {id} was sealed or emptied {MOST_READS} times while this was read; send it again when that is over");
+        Err(Failure::new(Kind::TooMany, message))
     }
 }
 

@@ -195,11 +195,13 @@ impl Registry {
         let id = &slot.id;
         let failed = |e: io::Error| super::storage_failure(&format!("simulator {id} cannot be sealed"), &e);
         let profile = self.read_profile(id).map_err(failed)?;
-        let sim = match slot.open.load_full() {
-            Some(sim) => sim,
-            None => Sim::open(&self.shared, id, profile.clone(), slot).map_err(failed)?,
+        let sim = if let Some(sim) = slot.open.load_full() {
+            sim
+        } else {
+            let sim = Sim::open(&self.shared, id, profile.clone(), slot).map_err(failed)?;
+            slot.open.store(Some(sim.clone()));
+            sim
         };
-        slot.open.store(Some(sim.clone()));
         if let Some(base) = &profile.base
             && sim.is_as_its_base()
         {
@@ -218,6 +220,8 @@ impl Registry {
     fn seal_away(&self, slot: &Slot, sim: &Arc<Sim>, profile: Profile) -> io::Result<(BaseId, Saved)> {
         let (id, dir) = (&slot.id, self.dir(&slot.id));
         let base = BaseId::random();
+        // What is shown of it until its successor is there.
+        sim.save();
         slot.open.store(None);
         sim.seal(&self.shared.boot).inspect_err(|_| {
             // Two writers must never be: this one goes on, unless it has ended.

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -242,8 +242,7 @@ impl Sim {
             past: Past::default(),
             // Not at once: who opens it to look is not to find less.
             retained_ms: AtomicI64::new(shared.clock.now_ms()),
-            forgetting: RwLock::default(),
-            kept: AtomicUsize::new(0),
+            keeping: slot.keeping.clone(),
             faults: slot.faults.clone(),
         });
         if sim.finish_forgetting(&shared.boot)? {

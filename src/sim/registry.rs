@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -68,6 +68,8 @@ pub struct Registry {
     flush_queue: Arc<Mutex<Receiver<Weak<Sim>>>>,
     sessions: Sessions,
     pub(super) templates: Templates,
+    /// Set when all are closed: none is opened any more.
+    stopping: AtomicBool,
     /// Held as long as this server owns the directory.
     _lock: File,
 }
@@ -186,7 +188,15 @@ impl Registry {
             }
         }
         let (flush_queue, sessions) = (Arc::new(Mutex::new(queue)), Sessions::open(root)?);
-        let registry = Arc::new(Self { shared, sims: RwLock::new(sims), flush_queue, sessions, templates: Templates::default(), _lock: lock });
+        let registry = Arc::new(Self {
+            shared,
+            sims: RwLock::new(sims),
+            flush_queue,
+            sessions,
+            templates: Templates::default(),
+            stopping: AtomicBool::new(false),
+            _lock: lock,
+        });
         registry.start_threads()?;
         Ok((registry, recovered))
     }
@@ -272,6 +282,7 @@ impl Registry {
             if !self.is_current(&slot) {
                 continue;
             }
+            self.refuse_if_stopping()?;
             let started = std::time::Instant::now();
             let opened = self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, &slot));
             let sim = opened.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be opened"), &e))?;
@@ -289,6 +300,10 @@ impl Registry {
         slot.open.load_full()
     }
 
+    fn refuse_if_stopping(&self) -> Result<(), Failure> {
+        if self.stopping.load(Ordering::Acquire) { Err(Failure::new(Kind::Internal, "the server stops")) } else { Ok(()) }
+    }
+
     fn is_current(&self, slot: &Arc<Slot>) -> bool {
         self.sims.read().get(&slot.id.key()).is_some_and(|current| Arc::ptr_eq(current, slot))
     }
@@ -299,6 +314,7 @@ impl Registry {
             let slot = self.slot(id)?;
             let _gate = slot.gate.lock();
             if self.is_current(&slot) {
+                self.refuse_if_stopping()?;
                 return work(&slot);
             }
         }
@@ -476,30 +492,6 @@ impl Registry {
         Ok(self.slot(id)?.feed.clone())
     }
 
-    /// Builds the index of a simulator anew from its events; returns how many events there are.
-    ///
-    /// # Errors
-    /// [`Kind::UnknownSimulator`]; the disk's refusal.
-    pub fn reindex(&self, id: &SimId) -> Result<u64, Failure> {
-        self.gated(id, |slot| {
-            if let Some(sim) = slot.open.swap(None) {
-                sim.end_writes();
-                sim.undisturbed(|| ());
-            }
-            let dir = SimDir::new(&self.shared.root, id);
-            let _ = fs::remove_file(dir.event_index());
-            let rebuilt = match fs::remove_dir_all(dir.index()) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, slot)),
-            };
-            let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
-            let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
-            let events = sim.snapshot().event_count();
-            slot.open.store(Some(sim));
-            Ok(events)
-        })
-    }
-
     /// Moves a simulator's recent writes into its index now, which else happens in the background.
     ///
     /// # Errors
@@ -589,13 +581,11 @@ impl Registry {
 
     /// Closes every simulator; recent writes are replayed by the next server, not flushed by this one.
     pub fn close(&self) {
-        for slot in self.sims.read().values() {
-            if let Some(sim) = slot.open.swap(None)
-                && sim.end_writes()
-            {
-                // A flush that goes on is not waited for: the next open sees that the tail is older than the index.
-                sim.leave_tail();
-            }
+        self.stopping.store(true, Ordering::Release);
+        // Not under the lock: who holds a gate may wait for that.
+        let slots: Vec<Arc<Slot>> = self.sims.read().values().cloned().collect();
+        for slot in slots {
+            slot.close();
         }
         self.shared.journal.close();
     }

@@ -1,9 +1,10 @@
-//! Search parameters of a simulator's own come and go: what is stored is indexed anew for them, in the background.
+//! Search parameters of a simulator's own come and go: what is stored is indexed anew for them, in the background. Or all of it, when asked.
 //!
 //! New parameters are extracted from every write at once, and from what is there already piece by piece; they can be
 //! searched by when all of it is done. Each piece pushes the resources' current versions once more, with their new keys,
 //! over what the index holds. What a commit was indexed under, its payload tells: after a crash the work is done again.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::commit::Sim;
 use super::lifecycle::Flusher;
+use super::registry::Registry;
 use super::snapshot::{Snapshot, Stored};
 use crate::fhir::{Failure, Kind};
 use crate::index::{Budget, Entry};
@@ -21,6 +23,7 @@ use crate::query::Query;
 use crate::search::custom::{self, Known, OfType};
 use crate::search::extract::type_term;
 use crate::search::params::Params;
+use crate::simdb::{SimDir, SimId};
 
 /// Resources that are indexed anew between two looks at the lock.
 const PIECE: usize = 256;
@@ -242,5 +245,31 @@ impl Sim {
             });
         }
         self.flush(boot)
+    }
+}
+
+impl Registry {
+    /// Builds the index of a simulator anew from its events; returns how many events there are.
+    ///
+    /// # Errors
+    /// [`Kind::UnknownSimulator`]; the disk's refusal.
+    pub fn reindex(&self, id: &SimId) -> Result<u64, Failure> {
+        self.gated(id, |slot| {
+            if let Some(sim) = slot.open.swap(None) {
+                sim.end_writes();
+                sim.undisturbed(|| ());
+            }
+            let dir = SimDir::new(&self.shared.root, id);
+            let _ = fs::remove_file(dir.event_index());
+            let rebuilt = match fs::remove_dir_all(dir.index()) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => self.read_profile(id).and_then(|profile| Sim::open(&self.shared, id, profile, slot)),
+            };
+            let sim = rebuilt.and_then(|sim| sim.flush(&self.shared.boot).map(|()| sim));
+            let sim = sim.map_err(|e| super::storage_failure(&format!("simulator {id} cannot be indexed"), &e))?;
+            let events = sim.snapshot().event_count();
+            slot.open.store(Some(sim));
+            Ok(events)
+        })
     }
 }

@@ -204,8 +204,8 @@ impl Sim {
     fn forget(&self, boot: &str, dry: bool, adopt: impl FnOnce(EventId) -> io::Result<()>) -> io::Result<Going> {
         let _running = self.flusher.running.lock();
         // Who writes all of it out must not have it taken away, and who is to forget must not be waited for that long.
-        let alone = self.forgetting.try_write();
-        if self.is_closed() || (alone.is_none() || self.kept.load(Ordering::Acquire) > 0) && !dry {
+        let alone = self.keeping.forgetting.try_write();
+        if self.is_closed() || (alone.is_none() || self.keeping.kept.load(Ordering::Acquire) > 0) && !dry {
             return Ok(Going::default());
         }
         if !dry {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -9,9 +10,15 @@ use parking_lot::Mutex;
 use super::commit::Sim;
 use super::faults::Counts;
 use super::feed::Feed;
+use super::held::Keeping;
 use super::log::RequestLog;
 use super::usage::Usage;
 use crate::simdb::SimId;
+
+/// How long a stop waits for what is being done with a simulator.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long it waits for a read that is being recorded.
+const RECORD_WITHIN: Duration = Duration::from_millis(100);
 
 /// The place of a simulator.
 pub struct Slot {
@@ -25,6 +32,7 @@ pub struct Slot {
     pub(super) usage: Usage,
     pub(super) log: RequestLog,
     pub(super) faults: Counts,
+    pub(super) keeping: Arc<Keeping>,
 }
 
 impl Slot {
@@ -39,6 +47,21 @@ impl Slot {
             usage: Usage::default(),
             log: RequestLog::default(),
             faults: Counts::default(),
+            keeping: Arc::default(),
+        }
+    }
+
+    /// Closes the simulator at the end of the server.
+    pub(super) fn close(&self) {
+        // Not while another directory is put into the place of its, unless that takes for ever.
+        let gate = self.gate.try_lock_for(CLOSE_WITHIN);
+        if let Some(sim) = self.open.swap(None)
+            && sim.end_writes()
+            && gate.is_some()
+        {
+            // A flush that goes on is not waited for: the next open sees that the tail is older than the index.
+            let _running = sim.flusher.running.try_lock_for(RECORD_WITHIN);
+            sim.leave_tail();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Snapshots, resets to them, clones: in an instant, whatever the simulator holds.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -486,41 +487,61 @@ fn snapshots_that_cannot_be_read_are_not_taken_for_none() {
     assert_eq!(told(state(&fhir)), "1 One 1; 1");
 }
 
-/// What reads the folders meets them moved away by a snapshot or a reset again and again, and always finds all of them.
+/// Sets it however its scope ends, so that nobody goes on for ever.
+struct Done<'d>(&'d AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What reads event folders meets them moved away by a snapshot again and again, and always finds all that was acknowledged.
 #[test]
 fn what_reads_events_misses_none_while_they_are_moved() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");
-    (0..300).for_each(|n| put(&fhir, &n.to_string(), "All"));
-    api(&server, "/api/sims/a__b/snapshots", &json!({"name": "s"}));
-    let listed = server.client().get("/api/sims/a__b/events?order=asc&limit=1").expect(200).json();
-    let first = listed["events"][0]["event"].as_str().unwrap();
-    let done = AtomicBool::new(false);
+    put(&fhir, "0", "Needle");
+    let (known, newest, done) = (AtomicUsize::new(1), Mutex::new("0".to_owned()), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for reader in 0..3 {
-            let (api, done) = (server.client(), &done);
-            let whole = |count: usize, of: &str| assert!((300..=301).contains(&count), "{of}: {count}");
-            let read = move |round: usize| match (round + reader) % 6 {
-                0 => whole(api.get("/api/sims/a__b/events?limit=400").expect(200).json()["events"].as_array().unwrap().len(), "list"),
-                1 => whole(api.get("/api/sims/a__b/har?limit=400").expect(200).json()["log"]["entries"].as_array().unwrap().len(), "HAR"),
-                2 => assert!(
-                    api.get(&format!("/api/sims/a__b/events/{first}?include=bodies")).expect(200).json()["request"]["text"].as_str().unwrap().contains("All")
-                ),
-                3 => assert_eq!(api.get(&format!("/api/sims/a__b/events/{first}/files/event.json")).expect(200).json()["event"], first),
-                4 => assert!(api.get(&format!("/sims/a__b/events/{first}")).expect(200).text().contains("All")),
-                _ => {
-                    let bytes = api.get("/api/sims/a__b/evidence").expect(200).bytes;
-                    let zip = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
-                    whole(zip.file_names().filter(|name| name.as_ref().is_ok_and(|name| name.ends_with("/event.json"))).count(), "evidence");
+            let (server, api, fhir, known, newest, done) = (&server, server.client(), server.fhir("a__b"), &known, &newest, &done);
+            let read = move |round: usize| {
+                let (least, event) = (known.load(Ordering::Acquire), newest.lock().unwrap().clone());
+                let of = |what: &str, count: usize| assert!(count >= least, "{what}: {count} of {least}");
+                let length = |path: &str, pointer: &str| api.get(path).expect(200).json().pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);
+                match (round + reader) % 8 {
+                    0 => of("list", length("/api/sims/a__b/events?limit=1000", "/events")),
+                    1 => of("HAR", length("/api/sims/a__b/har?limit=1000", "/log/entries")),
+                    2 => of("search", fhir.get("/Patient?family:contains=eedl&_summary=count").expect(200).json()["total"].as_u64().unwrap() as usize),
+                    3 => of("history", length("/sim/a__b/fhir/_history?_count=1000", "/entry")),
+                    4 => {
+                        let bytes = api.get("/api/sims/a__b/evidence").expect(200).bytes;
+                        let zip = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+                        of("evidence", zip.file_names().filter(|name| name.as_ref().is_ok_and(|name| name.ends_with("/event.json"))).count());
+                    }
+                    5 => {
+                        let archive = api.get("/api/sims/a__b/archive").expect(200).bytes;
+                        let copy = format!("/api/sims/copy__{reader}-{round}/archive");
+                        let made = server.client().send("PUT", &copy, &[("content-type", "application/zstd")], &archive).expect(201).json();
+                        of("archive", made["events"].as_u64().unwrap() as usize);
+                    }
+                    _ if event == "0" => {}
+                    6 => assert_eq!(api.get(&format!("/api/sims/a__b/events/{event}/files/event.json")).expect(200).json()["event"], event.as_str()),
+                    _ => assert!(api.get(&format!("/sims/a__b/events/{event}")).expect(200).text().contains("Needle")),
                 }
             };
             scope.spawn(move || (0..usize::MAX).take_while(|_| !done.load(Ordering::Relaxed)).for_each(read));
         }
-        for n in 0..60 {
-            put(&fhir, "more", &n.to_string());
-            api(&server, "/api/sims/a__b/snapshots", &json!({"name": "t"}));
-            api(&server, "/api/sims/a__b/reset", &json!({"snapshot": "s"}));
+        let _done = Done(&done);
+        for round in 0..30 {
+            for n in 0..10 {
+                let id = format!("{round}-{n}");
+                let stored = fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "name": [{"family": "Needle"}]})).expect(201);
+                stored.header("x-fhirsim-event").clone_into(&mut newest.lock().unwrap());
+                known.fetch_add(1, Ordering::Release);
+            }
+            api(&server, "/api/sims/a__b/snapshots", &json!({"name": format!("s{round}")}));
         }
-        done.store(true, Ordering::Relaxed);
     });
 }

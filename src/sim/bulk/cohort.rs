@@ -40,7 +40,7 @@ impl Snapshot {
         let mut search = Search::parse(parameters, scope, self.params())?.strict()?;
         search.conditions.push((String::new(), Condition::Compartments("Patient")));
         let query = Query::and(vec![Query::term(&type_term(type_name)), self.compile(&search, now_ms, &budget)?.query]);
-        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).ok();
+        let body = |type_name: &'static str, version: &Version| self.body_for(type_name, version, &budget);
         let unreadable = |e| storage_failure("the index cannot be read", &e);
         let mut found = BTreeSet::new();
         if type_name == "Patient" {

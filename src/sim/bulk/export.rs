@@ -19,6 +19,7 @@ use rustc_hash::{FxHashSet, FxHasher};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::super::bodies::Body;
 use super::super::held::Kept;
 use super::{Job, Jobs, Output, State, Work};
 use crate::clock::EventId;
@@ -236,6 +237,11 @@ fn failed(error: io::Error) -> Failure {
     storage_failure("the export cannot be written", &error)
 }
 
+/// What was to be exported is not there any more.
+fn incomplete(type_name: &str) -> Failure {
+    Failure::new(Kind::Damaged, format!("a {type_name} was purged or the simulator reset meanwhile; begin it anew"))
+}
+
 /// `Type/id` of a stored resource.
 fn uid_of(type_name: &str, text: &str) -> String {
     let id = raw::member(text, 0, "id").map(|span| raw::string(&text[span]).into_owned()).unwrap_or_default();
@@ -374,9 +380,11 @@ impl Export<'_> {
     }
 
     fn found(&self, query: &Query, after: Option<&Position>, count: usize) -> Result<Found, Failure> {
-        let body = |type_name: &'static str, version: &Version| self.snapshot.body(type_name, version).ok();
-        let find = Find { query, sort: &[], offset: 0, after, count, body: &body, budget: &Budget::new(u64::MAX) };
-        self.snapshot.view.find(&find).map_err(|e| storage_failure("the index cannot be read", &e))
+        let budget = Budget::new(u64::MAX);
+        let body = |type_name: &'static str, version: &Version| self.body(type_name, version).inspect_err(|_| budget.miss()).ok();
+        let find = Find { query, sort: &[], offset: 0, after, count, body: &body, budget: &budget };
+        let found = self.snapshot.view.find(&find).map_err(|e| storage_failure("the index cannot be read", &e))?;
+        if budget.has_missed() { Err(incomplete("resource")) } else { Ok(found) }
     }
 
     fn is_wanted(&self, hit: &Hit) -> bool {
@@ -418,11 +426,19 @@ impl Export<'_> {
 
     /// A resource as it is stored.
     fn text(&self, type_name: &'static str, version: &Version) -> Result<String, Failure> {
-        // Sealed meanwhile, its folders lie elsewhere: who has them now knows.
-        let bytes = self.snapshot.read(type_name, version).or_else(|_| self.registry.get(self.sim.id())?.snapshot().read(type_name, version));
+        let bytes = self.snapshot.read(type_name, version).or_else(|_| self.successor()?.read(type_name, version));
         // What is not there any more would be missing in what is called whole.
-        let bytes = bytes.map_err(|_| Failure::new(Kind::Damaged, format!("a {type_name} was purged or the simulator reset meanwhile; begin it anew")))?;
-        String::from_utf8(bytes).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
+        String::from_utf8(bytes.map_err(|_| incomplete(type_name))?).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
+    }
+
+    /// The same, which may be looked at often.
+    fn body(&self, type_name: &'static str, version: &Version) -> Result<Body, Failure> {
+        self.snapshot.body(type_name, version).or_else(|_| self.successor()?.body(type_name, version))
+    }
+
+    /// Who has the folders now: of a simulator that was sealed meanwhile they lie elsewhere.
+    fn successor(&self) -> Result<Arc<Snapshot>, Failure> {
+        Ok(self.registry.get(self.sim.id())?.snapshot())
     }
 
     /// What is wanted of a resource, in one line.
