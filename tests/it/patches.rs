@@ -323,6 +323,38 @@ fn a_patch_leaves_the_neighbours_alone() {
 }
 
 /// Operations go through the whole resource: many on a large one would hold the simulator.
+/// What an operation empties stays where it is until the end: the next one counts on.
+#[test]
+fn a_fhirpath_patch_counts_on_after_it_emptied_something() {
+    let server = TestServer::start();
+    let two = json!([{"gender": "male"}, {"name": {"family": "Second"}, "gender": "female"}]);
+    let delete = |path: &str| operation(&json!({"type": "delete", "path": path}));
+    let add = |path: &str, name: &str, value: Value| operation(&json!({"type": "add", "path": path, "name": name, "value": value}));
+    let cases: [(&[Value], Value); 6] = [
+        (
+            &[delete("Patient.contact[0].gender"), add("Patient.contact[0]", "gender", json!({"valueCode": "other"}))],
+            json!([{"gender": "other"}, {"name": {"family": "Second"}, "gender": "female"}]),
+        ),
+        (&[delete("Patient.contact[0].gender"), delete("Patient.contact[1].gender")], json!([{"name": {"family": "Second"}}])),
+        (&[delete("Patient.contact[0].gender"), delete("Patient.contact[0]")], json!([{"name": {"family": "Second"}, "gender": "female"}])),
+        (
+            &[delete("Patient.contact[1].name.family"), add("Patient.contact[1].name", "text", json!({"valueString": "t"}))],
+            json!([{"gender": "male"}, {"name": {"text": "t"}, "gender": "female"}]),
+        ),
+        (&[delete("Patient.contact[1].name.family")], json!([{"gender": "male"}, {"gender": "female"}])),
+        (&[delete("Patient.contact[0].gender"), delete("Patient.contact[1].gender"), delete("Patient.contact[1].name.family")], Value::Null),
+    ];
+    for version in ["STU3", "R4", "R5"] {
+        server.client().post("/api/sims", &json!({"id": format!("a__{version}"), "fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&format!("a__{version}"));
+        for (n, (operations, expected)) in cases.iter().enumerate() {
+            fhir.put("/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true, "contact": two}));
+            let patched = send(&fhir, "application/fhir+json", &fhirpath(operations)).expect(200).json();
+            assert_eq!((&patched["contact"], &patched["active"]), (expected, &json!(true)), "{version} {n}");
+        }
+    }
+}
+
 #[test]
 fn a_fhirpath_patch_of_too_much_work_is_refused() {
     let server = TestServer::start();

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::json::prune_member;
 use crate::search::path::place::{Place, Step};
 
 /// A value to be stored: what the member holds, and what its sibling holds.
@@ -144,17 +145,15 @@ pub fn length(object: &Map<String, Value>, key: &str) -> usize {
     of(key).max(of(&sibling(key)))
 }
 
-/// Removes the element at a place, and what holds nothing without it.
+/// Removes the element at a place. What holds nothing without it stays where it is: something may be added to it yet.
 pub fn remove(resource: &mut Value, place: &Place) {
     let Some((parent, step)) = place.split() else { return };
-    // The object that the element, or the list it is in, is a member of.
-    let holder = match (step, parent.split()) {
+    match (step, parent.split()) {
         (Step::Key(key), _) => {
             if let Some(Value::Object(object)) = parent.get_mut(resource) {
                 object.shift_remove(key);
                 object.shift_remove(&sibling(key));
             }
-            parent
         }
         (Step::Index(n), Some((above, Step::Key(key)))) => {
             if let Some(Value::Object(object)) = above.get_mut(resource) {
@@ -163,12 +162,23 @@ pub fn remove(resource: &mut Value, place: &Place) {
                     None => _ = take(object, key, *n),
                 }
             }
-            above
         }
-        (Step::Index(_), _) => return,
-    };
-    let emptied = holder.get_mut(resource).is_some_and(|v| is_nothing(v));
-    if emptied && !holder.0.is_empty() {
-        remove(resource, &holder);
+        (Step::Index(_), _) => {}
+    }
+}
+
+/// The member of the resource that the element at a place is in.
+pub fn member_of(place: &Place) -> Option<String> {
+    match place.0.first()? {
+        Step::Key(key) => Some(key.trim_start_matches('_').to_owned()),
+        Step::Index(_) => None,
+    }
+}
+
+/// Takes what is empty out of a member of the resource, and its sibling.
+pub fn prune(resource: &mut Value, name: &str) {
+    if let Value::Object(members) = resource {
+        prune_member(members, &sibling(name));
+        prune_member(members, name);
     }
 }

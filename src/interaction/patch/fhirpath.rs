@@ -2,6 +2,7 @@
 //! names. The paths are those of [`Path`]: an engine that makes values of its own could not say where they are.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -157,9 +158,9 @@ impl From<&str> for Problem {
 /// # Errors
 /// [`Kind::Unprocessable`]: one cannot be carried out.
 pub fn apply(steps: &[Step], resource: &mut Value, type_name: &'static str, definitions: &'static Definitions) -> Result<(), Failure> {
-    let left = Cell::new(MAX_VALUES);
+    let (left, mut removed) = (Cell::new(MAX_VALUES), BTreeSet::new());
     for step in steps {
-        let mut target = Target { resource, left: &left, type_name, definitions };
+        let mut target = Target { resource, left: &left, removed: &mut removed, type_name, definitions };
         target.act(&step.path, &step.action).map_err(|problem| {
             let (kind, message) = match problem {
                 Problem::Unfit(message) => (Kind::Unprocessable, message),
@@ -169,6 +170,10 @@ pub fn apply(steps: &[Step], resource: &mut Value, type_name: &'static str, defi
             Failure::new(kind, message).at(format!("Parameters.parameter[{}]", step.at))
         })?;
     }
+    // What the patch leaves empty goes. Not before the end: something may be added, and places count.
+    for name in removed {
+        element::prune(resource, &name);
+    }
     Ok(())
 }
 
@@ -177,6 +182,8 @@ struct Target<'a> {
     resource: &'a mut Value,
     /// How many values the operations that are left may go through.
     left: &'a Cell<u64>,
+    /// The members in which something was removed.
+    removed: &'a mut BTreeSet<String>,
     type_name: &'static str,
     definitions: &'static Definitions,
 }
@@ -195,15 +202,19 @@ impl Target<'_> {
                 self.add(&found, name, value)
             }
             Action::Insert { index, value } => self.insert(path, *index, value),
-            Action::Delete => match &self.find(path)?[..] {
-                [] => Ok(()),
-                [one] if one.place.0.is_empty() => Err("a patch does not delete the resource itself; DELETE it".into()),
-                [one] => {
-                    element::remove(self.resource, &one.place);
-                    Ok(())
+            Action::Delete => {
+                let mut found = self.find(path)?;
+                match (found.pop(), found.len()) {
+                    (None, _) => Ok(()),
+                    (Some(one), 0) if one.place.0.is_empty() => Err("a patch does not delete the resource itself; DELETE it".into()),
+                    (Some(one), 0) => {
+                        element::remove(self.resource, &one.place);
+                        self.removed.extend(element::member_of(&one.place));
+                        Ok(())
+                    }
+                    (Some(_), others) => Err(format!("the path leads to {} elements; delete takes one", others + 1).into()),
                 }
-                several => Err(format!("the path leads to {} elements; delete takes one", several.len()).into()),
-            },
+            }
             Action::Replace { value } => {
                 let found = self.one(path)?;
                 self.replace(&found, value)

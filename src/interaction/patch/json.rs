@@ -178,7 +178,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Takes what is empty out of a member, and the member if nothing is left of it.
-fn prune_member(members: &mut Map<String, Value>, name: &str) {
+pub(super) fn prune_member(members: &mut Map<String, Value>, name: &str) {
     if let Some(value) = members.get_mut(name) {
         prune(value, name.starts_with('_'));
         if value.is_null() || is_empty(value) {
