@@ -47,7 +47,8 @@
 //! turned into JSON at the edge and back ([`fhir::xml`]); nothing below knows of it.
 //!
 //! **Invariant:** a version once stored is never changed. What rewrites a history ([`sim::Rewrites`]: meta operations, a Bundle
-//! of type history, a purge) stores all of it again in an event of its own, which masks what was. Files are removed by a purge,
+//! of type history, a purge) stores all of it again in an event of its own, which masks what was; each version
+//! keeps its place among all ([`version::Made`]), so that no list is in another order for it. Files are removed by a purge,
 //! after its event is committed, and by retention ([`sim::retention`]), after what is to go is written down.
 //!
 //! **Invariant:** a base, what a snapshot sealed ([`sim::instant`]), is never written again, whoever builds on it. A simulator's events

@@ -1,5 +1,8 @@
 //! What is known of a version of a resource: its number, the event that made it, the file it lies in.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::EventId;
@@ -18,6 +21,42 @@ pub struct Version {
     pub change: Change,
     /// Its last modification, in milliseconds since 1970: the event's instant, but for what a rewritten history holds.
     pub modified_ms: i64,
+    /// Its place among all versions: that of its file, but for what a rewritten history holds.
+    pub made: Made,
+}
+
+/// The place of a version among all: the event that made it first, and the number of its file there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Made {
+    /// The event.
+    pub event: EventId,
+    /// The number of the file.
+    pub number: u32,
+}
+
+impl Made {
+    /// Of a version that a rewritten history holds, and that was in none before: where its last modification places it. What is
+    /// ahead of the event that rewrites comes with that.
+    #[must_use]
+    pub fn by_time(modified_ms: i64, event: EventId, number: u32) -> Self {
+        let is_earlier = modified_ms < event.millis();
+        Self { event: if is_earlier { EventId::first_of(modified_ms) } else { event }, number }
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.event, self.number)
+    }
+}
+
+impl FromStr for Made {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (event, number) = text.split_once('/').ok_or(())?;
+        Ok(Self { event: event.parse()?, number: number.parse().map_err(drop)? })
+    }
 }
 
 impl Version {
@@ -31,8 +70,7 @@ impl Version {
     /// always been so.
     #[must_use]
     pub fn was_there(&self, event: EventId) -> bool {
-        let rewritten = self.modified_ms < self.event.millis();
-        self.event <= event || rewritten && self.modified_ms <= event.millis()
+        self.made.event <= event
     }
 
     /// Its last modification as FHIR writes it.

@@ -15,11 +15,12 @@ use tantivy::{DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter
 use super::directory::UnsyncedDirectory;
 use super::execute::{Bits, Budget};
 use super::flat::{Flat, Flats, with_prefix};
+use super::order::Time;
 use super::schema::{FORMAT, Fields, IS_VERSION, WORDS};
 use super::{Entry, Hit, Recent, hidden};
 use crate::clock::EventId;
 use crate::fhir::{Definitions, FhirVersion, VersionId};
-use crate::version::{Change, Place, Version};
+use crate::version::{Change, Made, Place, Version};
 
 /// Memory a flush may use before it writes a segment.
 const WRITER_BYTES: usize = 64 << 20;
@@ -98,6 +99,8 @@ pub(super) struct Segment {
     version: Column<u64>,
     type_number: Column<u64>,
     modified: Column<i64>,
+    pub(super) made_event: Column<u64>,
+    made_number: Column<u64>,
     flats: Flats,
 }
 
@@ -270,15 +273,17 @@ impl Committed {
         let segment = &self.inner.segments[address.segment_ord as usize];
         let of = |column: &Column<u64>| column.first(address.doc_id).unwrap_or(0);
         let version = of(&segment.version);
+        let (event, place) = (EventId::from_u64(of(&segment.event)), Place::from_u64(of(&segment.place)));
         let type_number = usize::try_from(of(&segment.type_number)).unwrap_or(usize::MAX);
         Hit {
             type_name: self.inner.definitions.resource_types().get(type_number).copied().unwrap_or(""),
             version: Version {
                 id: VersionId(version >> 4),
                 change: Change::from_code(version & 7),
-                event: EventId::from_u64(of(&segment.event)),
-                place: Place::from_u64(of(&segment.place)),
-                modified_ms: segment.modified.first(address.doc_id).unwrap_or_else(|| EventId::from_u64(of(&segment.event)).millis()),
+                event,
+                place,
+                modified_ms: segment.modified.first(address.doc_id).unwrap_or_else(|| event.millis()),
+                made: segment.made(address.doc_id),
             },
         }
     }
@@ -382,29 +387,43 @@ impl Segment {
             version: fast.u64("version")?,
             type_number: fast.u64("type_number")?,
             modified: fast.i64("modified")?,
+            made_event: fast.u64("made")?,
+            made_number: fast.u64("made_number")?,
             reader: reader.clone(),
             flats: Flats::default(),
         })
     }
 
-    /// Event and file number of a document.
-    pub(super) fn time(&self, doc: u32) -> (u64, u32) {
-        (self.event.first(doc).unwrap_or(0), Place::from_u64(self.place.first(doc).unwrap_or(0)).number)
+    /// Its place among all versions.
+    fn made(&self, doc: u32) -> Made {
+        match self.made_event.first(doc) {
+            Some(event) => Made { event: EventId::from_u64(event), number: u32::try_from(self.made_number.first(doc).unwrap_or(0)).unwrap_or(u32::MAX) },
+            None => Made { event: EventId::from_u64(self.event.first(doc).unwrap_or(0)), number: Place::from_u64(self.place.first(doc).unwrap_or(0)).number },
+        }
     }
 
-    /// Calls `found` with document, event and file number of every version that these events made of resources of a type.
-    pub(super) fn versions_between(&self, events: std::ops::RangeInclusive<u64>, type_number: Option<u64>, found: &mut dyn FnMut(u32, u64, u32)) {
-        if self.event.max_value() < *events.start() || self.event.min_value() > *events.end() {
-            return;
+    /// Where a document is in time.
+    pub(super) fn time(&self, doc: u32) -> Time {
+        (self.made(doc), EventId::from_u64(self.event.first(doc).unwrap_or(0)))
+    }
+
+    /// Calls `found` with every version that these events made first, of resources of a type, and where it is in time.
+    pub(super) fn versions_between(&self, events: std::ops::RangeInclusive<u64>, type_number: Option<u64>, found: &mut dyn FnMut(u32, Time)) {
+        let (mut documents, all) = (Vec::new(), 0..self.reader.max_doc());
+        if self.event.max_value() >= *events.start() && self.event.min_value() <= *events.end() {
+            self.event.get_docids_for_value_range(events.clone(), all.clone(), &mut documents);
         }
-        let mut documents = Vec::new();
-        self.event.get_docids_for_value_range(events, 0..self.reader.max_doc(), &mut documents);
+        if self.made_event.values.num_vals() > 0 {
+            documents.retain(|doc| self.made_event.first(*doc).is_none());
+            let mut moved = Vec::new();
+            self.made_event.get_docids_for_value_range(events, all, &mut moved);
+            documents.append(&mut moved);
+        }
         let alive = self.reader.alive_bitset();
         for doc in documents {
             let is_version = self.version.first(doc).unwrap_or(0) & IS_VERSION != 0 && alive.is_none_or(|alive| alive.is_alive(doc));
             if is_version && type_number.is_none_or(|number| self.type_number.first(doc) == Some(number)) {
-                let (event, file) = self.time(doc);
-                found(doc, event, file);
+                found(doc, self.time(doc));
             }
         }
     }

@@ -8,7 +8,7 @@ use tantivy::DocAddress;
 
 use super::committed::{Segment, packed};
 use super::execute::{Bits, Budget, Context, Node};
-use super::order::{Order, Position, Ranks, SortKey, compare, place_in_time, value_of};
+use super::order::{Order, Position, Ranks, SortKey, Time, compare, place_in_time, value_of};
 use super::{Entry, Hit, Recent, View};
 use crate::clock::EventId;
 use crate::fhir::raw;
@@ -188,7 +188,7 @@ impl View {
             let body = || (find.body)(entry.type_name, &entry.version);
             all.total += 1;
             if wanted > 0 {
-                let values = find.sort.iter().map(|k| value_of(&entry.keys, entry.version.event, k, &body)).collect();
+                let values = find.sort.iter().map(|k| value_of(&entry.keys, entry.version.made.event, k, &body)).collect();
                 let position = Position { values, time: place_in_time(&entry.version) };
                 if find.after.is_none_or(|after| compare(after, &position, find.sort).is_lt()) {
                     candidates.push(Candidate { position, hit: hit_of(entry) });
@@ -299,7 +299,7 @@ impl View {
             // Made at the first match: for a sort by terms it reads many postings.
             let (order, after) = order.get_or_insert_with(|| {
                 let order: Vec<Order> = find.sort.iter().map(|k| Order::open(segment, k, fields)).collect();
-                let after = find.after.map(|after| (after.ranks(&order), Reverse((after.time.0.to_u64(), after.time.1))));
+                let after = find.after.map(|after| (after.ranks(&order), Reverse(after.time)));
                 (order, after)
             });
             let ranks: Ranks = order.iter_mut().map(|o| o.rank(doc)).collect();
@@ -322,7 +322,7 @@ impl View {
 const FEW: usize = 16;
 
 /// A place in the order of a segment.
-type Place = (Ranks, Reverse<(u64, u32)>);
+type Place = (Ranks, Reverse<Time>);
 
 /// What looking at a recent write costs, in the budget's steps.
 const RECENT: u64 = 4;
@@ -334,7 +334,7 @@ fn hit_of(entry: &Arc<Entry>) -> Hit {
 }
 
 /// Ranks by the keys, then event and file number, then the document.
-type Ranking = (Ranks, Reverse<(u64, u32)>, u32);
+type Ranking = (Ranks, Reverse<Time>, u32);
 
 /// Keeps the first `wanted` documents by rank, in a buffer twice that size.
 struct Best {
@@ -343,7 +343,7 @@ struct Best {
 }
 
 impl Best {
-    fn push(&mut self, ranks: Ranks, time: (u64, u32), doc: u32) {
+    fn push(&mut self, ranks: Ranks, time: Time, doc: u32) {
         // Newest first.
         self.kept.push((ranks, Reverse(time), doc));
         if self.kept.len() >= self.wanted.saturating_mul(2).max(64) {

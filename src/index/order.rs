@@ -17,7 +17,7 @@ use super::text::Scores;
 use crate::clock::EventId;
 use crate::query::text::score_of;
 use crate::query::{Keys, Text, TextField};
-use crate::version::Version;
+use crate::version::{Made, Version};
 
 /// The ranks of a document by the keys of the order; less is first.
 pub type Ranks = smallvec::SmallVec<[u64; 2]>;
@@ -59,21 +59,25 @@ pub enum Value {
 pub struct Position {
     /// Its values by the keys of the order.
     pub(super) values: Vec<Option<Value>>,
-    /// Its event and file number.
+    /// Where it is in time.
     #[serde(with = "time")]
-    pub(super) time: (EventId, u32),
+    pub(super) time: Time,
 }
 
+/// What orders versions: the place among all, and the event that wrote the file.
+pub type Time = (Made, EventId);
+
 mod time {
-    use super::EventId;
+    use super::{EventId, Made, Time};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(time: &(EventId, u32), serializer: S) -> Result<S::Ok, S::Error> {
-        (time.0.to_u64(), time.1).serialize(serializer)
+    pub fn serialize<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
+        (time.0.event.to_u64(), time.0.number, time.1.to_u64()).serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(EventId, u32), D::Error> {
-        <(u64, u32)>::deserialize(deserializer).map(|(event, number)| (EventId::from_u64(event), number))
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+        let (made, number, event) = <(u64, u32, u64)>::deserialize(deserializer)?;
+        Ok((Made { event: EventId::from_u64(made), number }, EventId::from_u64(event)))
     }
 }
 
@@ -97,9 +101,9 @@ impl Position {
     }
 }
 
-/// What orders two versions: the event, and within one the number of the file.
-pub fn place_in_time(version: &Version) -> (EventId, u32) {
-    (version.event, version.place.number)
+/// Where a version is in time.
+pub fn place_in_time(version: &Version) -> Time {
+    (version.made, version.event)
 }
 
 /// Compares two places.
@@ -140,8 +144,8 @@ fn number(value: u64) -> Value {
 
 /// A sort key made ready for one segment: ranks compare within the segment, values across.
 pub enum Order {
-    /// By the last change.
-    Event(Column<u64>, bool),
+    /// By the last change: the event that made it first, where that is another, and the event.
+    Event([Column<u64>; 2], bool),
     /// By the least number of a document, or its greatest.
     Columns(Vec<Column<i64>>, bool),
     /// By the term that counts of each document.
@@ -158,7 +162,7 @@ impl Order {
     pub fn open(segment: &Segment, key: &SortKey, fields: &Fields) -> Self {
         let descending = key.descending;
         match &key.by {
-            SortBy::Event => Self::Event(segment.event.clone(), descending),
+            SortBy::Event => Self::Event([segment.made_event.clone(), segment.event.clone()], descending),
             SortBy::Columns(names) => Self::Columns(names.iter().filter_map(|n| segment.column(n)).collect(), descending),
             SortBy::Terms(prefixes) => Self::Terms(TermRanks::read(segment, prefixes, descending, fields).unwrap_or_default(), descending),
             SortBy::Score(field, text) => Self::Score(Scores::open(*field, text, segment, fields), descending),
@@ -174,7 +178,7 @@ impl Order {
     /// Ascending rank within the segment; what has none is last. Documents are asked for in ascending order.
     pub fn rank(&mut self, doc: u32) -> u64 {
         let rank = match self {
-            Self::Event(column, _) => column.first(doc),
+            Self::Event(columns, _) => columns.iter().find_map(|column| column.first(doc)),
             Self::Columns(columns, descending) => number_of(columns, doc, *descending).map(|v| v.cast_unsigned() ^ (1 << 63)),
             // Even numbers are those of terms; what is not among them has its place between.
             Self::Terms(ranks, _) => ranks.of.get(&doc).map(|rank| u64::from(*rank) * 2 + 2),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tantivy::DocAddress;
 
 use super::committed::packed;
+use super::order::{Time, place_in_time};
 use super::{Entry, View};
 use crate::clock::EventId;
 use crate::version::{Change, Version};
@@ -13,7 +14,7 @@ use crate::version::{Change, Version};
 /// Which versions.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Those that one of these events made.
+    /// Those that one of these events made first.
     pub events: RangeInclusive<EventId>,
     /// Those of resources of this type; none is all.
     pub type_name: Option<&'static str>,
@@ -21,8 +22,8 @@ pub struct Span {
     pub ascending: bool,
 }
 
-/// A version, in few bytes: event, the number of its file, and where more is known of it.
-type Moment = (u64, u32, At);
+/// A version, in few bytes: where it is in time, and where more is known of it.
+type Moment = (Time, At);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
@@ -38,27 +39,27 @@ impl View {
         let type_number = span.type_name.and_then(|name| self.committed.type_number(name));
         let (from, to) = (span.events.start().to_u64(), span.events.end().to_u64());
         for (number, segment) in (0..).zip(self.committed.segments()) {
-            segment.versions_between(from..=to, type_number, &mut |doc, event, file| {
+            segment.versions_between(from..=to, type_number, &mut |doc, time| {
                 if !self.masked.contains(&packed(DocAddress::new(number, doc))) {
-                    found.push((event, file, At::Committed(number, doc)));
+                    found.push((time, At::Committed(number, doc)));
                 }
             });
         }
         let recent: Vec<_> = self.recent.versions().collect();
-        let counts = |e: &Entry| !e.again && e.version.change != Change::Purge && span.events.contains(&e.version.event);
+        let counts = |e: &Entry| !e.again && e.version.change != Change::Purge && span.events.contains(&e.version.made.event);
         for (n, entry) in recent.iter().enumerate().filter(|(_, e)| counts(e)) {
             if span.type_name.is_none_or(|name| name == entry.type_name) {
-                found.push((entry.version.event.to_u64(), entry.version.place.number, At::Recent(n)));
+                found.push((place_in_time(&entry.version), At::Recent(n)));
             }
         }
         found.sort_unstable();
         // A flush that failed after its commit was done again: the same version may be there twice.
-        found.dedup_by_key(|(event, file, _)| (*event, *file));
+        found.dedup_by_key(|(time, _)| *time);
         let total = found.len();
         if !span.ascending {
             found.reverse();
         }
-        let page = found.into_iter().skip(offset).take(count).filter_map(|(_, _, at)| match at {
+        let page = found.into_iter().skip(offset).take(count).filter_map(|(_, at)| match at {
             At::Recent(n) => Some((recent[n].uid.clone(), recent[n].version)),
             At::Committed(segment, doc) => {
                 let address = DocAddress::new(segment, doc);

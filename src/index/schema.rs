@@ -12,7 +12,7 @@ use super::Entry;
 use crate::query::text::{self, TextField};
 
 /// Raised whenever what is stored or how keys are made changes: an index of another number is built anew.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 /// The name of the tokenizer that parts words as [`crate::query::text::words`] does.
 pub const WORDS: &str = "words";
 /// The bit of the `version` column that tells a version document from a current one.
@@ -39,6 +39,9 @@ pub struct Fields {
     pub type_number: Field,
     /// The last modification in milliseconds since 1970, where it is not the event's instant.
     pub modified: Field,
+    /// Where its place among all versions is another than its file's: the event, and the number.
+    pub made: Field,
+    pub made_number: Field,
 }
 
 impl Fields {
@@ -60,6 +63,8 @@ impl Fields {
             version: schema.add_u64_field("version", FAST),
             type_number: schema.add_u64_field("type_number", FAST),
             modified: schema.add_i64_field("modified", FAST),
+            made: schema.add_u64_field("made", FAST),
+            made_number: schema.add_u64_field("made_number", FAST),
             schema: schema.build(),
         }
     }
@@ -72,6 +77,11 @@ impl Fields {
         doc.add_u64(self.type_number, type_number);
         if entry.version.modified_ms != entry.version.event.millis() {
             doc.add_i64(self.modified, entry.version.modified_ms);
+        }
+        let made = entry.version.made;
+        if (made.event, made.number) != (entry.version.event, entry.version.place.number) {
+            doc.add_u64(self.made, made.event.to_u64());
+            doc.add_u64(self.made_number, u64::from(made.number));
         }
         doc
     }

@@ -114,7 +114,7 @@ fn page(of: &Of, wanted: &Wanted<'_>, cursor: &Cursor, snapshot: &Snapshot, env:
         }
     };
     versions.retain(|(_, _, v)| v.was_there(cursor.as_of));
-    versions.sort_by_key(|(_, _, v)| (v.event, v.place.number));
+    versions.sort_by_key(|(_, _, v)| (v.made, v.event));
     if let Some(at) = wanted.at {
         versions = current_at(versions, at);
     }

@@ -10,7 +10,7 @@ use crate::fhir::{Failure, Kind, ResourceId, VersionId};
 use crate::search::extract;
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Rewrites, Snapshot};
-use crate::version::{Change, Operation, Version};
+use crate::version::{Change, Made, Operation, Version};
 
 /// A version as it shall be.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Rewritten {
     pub change: Change,
     /// Its last modification, in milliseconds since 1970.
     pub modified_ms: i64,
+    /// Its place among all versions, where it had one before.
+    pub made: Option<Made>,
     /// Its content; none of a deletion.
     pub body: Option<Body>,
 }
@@ -32,7 +34,7 @@ impl Rewritten {
     /// Its file is damaged.
     pub fn of(type_name: &'static str, version: &Version, snapshot: &Snapshot) -> Result<Self, Failure> {
         let body = if version.is_deletion() { None } else { Some(snapshot.body(type_name, version)?) };
-        Ok(Self { version: version.id, change: version.change, modified_ms: version.modified_ms, body })
+        Ok(Self { version: version.id, change: version.change, modified_ms: version.modified_ms, made: Some(version.made), body })
     }
 }
 
@@ -68,6 +70,7 @@ pub fn changes(
             body: version.body,
             keys,
             modified_ms: Some(version.modified_ms),
+            made: version.made,
             rewrites: Rewrites::Nothing,
         });
     }

@@ -31,7 +31,7 @@ use crate::simdb::layout::file_name;
 use crate::simdb::scan::Damage;
 use crate::simdb::write::{File, event_folder};
 use crate::simdb::{EventRecord, SimDir, SimId, StoredResource};
-use crate::version::{Change, Operation, Place, Version};
+use crate::version::{Change, Made, Operation, Place, Version};
 
 /// An open simulator.
 pub struct Sim {
@@ -106,6 +106,8 @@ pub struct NewVersion {
     pub keys: Arc<Keys>,
     /// Its last modification in milliseconds since 1970, where that is not the event's instant.
     pub modified_ms: Option<i64>,
+    /// Its place among all versions, where that is not its file's.
+    pub made: Option<Made>,
     /// Whether the history of the resource begins anew with this version.
     pub rewrites: Rewrites,
 }
@@ -127,14 +129,22 @@ impl NewVersion {
     /// A version with content.
     #[must_use]
     pub fn content(type_name: &'static str, id: ResourceId, version: VersionId, change: Change, body: Body, keys: Keys) -> Self {
-        Self { type_name, id, version, change, body: Some(body), keys: Arc::new(keys), modified_ms: None, rewrites: Rewrites::Nothing }
+        Self { type_name, id, version, change, body: Some(body), keys: Arc::new(keys), modified_ms: None, made: None, rewrites: Rewrites::Nothing }
     }
 
     /// A deletion.
     #[must_use]
     pub fn deletion(type_name: &'static str, id: ResourceId, version: VersionId) -> Self {
         let change = Change::Delete;
-        Self { type_name, id, version, change, body: None, keys: Arc::default(), modified_ms: None, rewrites: Rewrites::Nothing }
+        Self { type_name, id, version, change, body: None, keys: Arc::default(), modified_ms: None, made: None, rewrites: Rewrites::Nothing }
+    }
+
+    /// What it is as the `number`th of an exchange.
+    pub(super) fn version_of(&self, stamp: Stamp, number: u32) -> Version {
+        let (event, bytes) = (stamp.event, self.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX)));
+        let modified_ms = self.modified_ms.unwrap_or(event.millis());
+        let made = self.made.unwrap_or_else(|| Made::by_time(modified_ms, event, number));
+        Version { id: self.version, event, place: Place { operation: stamp.operation, number, bytes }, change: self.change, modified_ms, made }
     }
 
     pub(super) fn uid(&self) -> Arc<str> {
@@ -367,8 +377,7 @@ impl Sim {
         for (number, new) in (1..).zip(changes) {
             after.apply(new, stamp, number);
             if let Some(body) = &new.body {
-                let place = Place { operation: stamp.operation, number, bytes: u32::try_from(body.len()).unwrap_or(u32::MAX) };
-                self.store.bodies.keep(self.store.serial, &Version { id: new.version, event: stamp.event, place, change: new.change, modified_ms: 0 }, body);
+                self.store.bodies.keep(self.store.serial, &new.version_of(stamp, number), body);
             }
         }
         after
@@ -445,6 +454,7 @@ fn stored(new: &NewVersion, number: u32) -> StoredResource {
         change: new.change,
         bytes: new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX)),
         last_updated: new.modified_ms.map(crate::clock::instant),
+        made: new.made.map(|made| made.to_string()),
         rewrites: match &new.rewrites {
             Rewrites::Nothing => None,
             Rewrites::History(before) | Rewrites::Purge(before) => {

@@ -32,7 +32,7 @@ use crate::simdb::event_index::EventIndex;
 use crate::simdb::scan::{self, Damage};
 use crate::simdb::write::{prepare, replace_file};
 use crate::simdb::{EventRecord, SimDir, SimId};
-use crate::version::{Operation, Place, Version};
+use crate::version::{Made, Operation, Place, Version};
 
 /// Recent versions that make a flush worth while.
 pub const FLUSH_AT: usize = 1_000;
@@ -544,7 +544,8 @@ fn replay_event(snapshot: &mut Snapshot, event: EventId, operation: Operation, r
         }
         let modified = stored.last_updated.as_deref().and_then(instant::parse).map(|i| i.low.div_euclid(1_000));
         let modified_ms = modified.unwrap_or(event.millis());
-        let version = Version { id: VersionId(stored.version_id), event, place, change: stored.change, modified_ms };
+        let made = stored.made.as_deref().and_then(|made| made.parse().ok()).unwrap_or_else(|| Made::by_time(modified_ms, event, number));
+        let version = Version { id: VersionId(stored.version_id), event, place, change: stored.change, modified_ms, made };
         let value = match &stored.file {
             None => Value::Null,
             Some(file) => {

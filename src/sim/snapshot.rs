@@ -17,7 +17,7 @@ use crate::search::extract;
 use crate::search::extract::Origin;
 use crate::search::params::Params;
 use crate::simdb::{SimDir, SimId};
-use crate::version::{Place, Version};
+use crate::version::Version;
 
 /// Most versions that may have been made since a moment that is looked back to.
 const MAX_CHANGED: usize = 50_000;
@@ -269,10 +269,7 @@ impl Snapshot {
 
     /// Takes a change in.
     pub(super) fn apply(&mut self, new: &NewVersion, stamp: Stamp, number: u32) {
-        let bytes = new.body.as_ref().map_or(0, |b| u32::try_from(b.len()).unwrap_or(u32::MAX));
-        let place = Place { operation: stamp.operation, number, bytes };
-        let modified_ms = new.modified_ms.unwrap_or(stamp.event.millis());
-        let version = Version { id: new.version, event: stamp.event, place, change: new.change, modified_ms };
+        let version = new.version_of(stamp, number);
         let (keys, rewrites) = (new.keys.clone(), new.rewrites != Rewrites::Nothing);
         self.push(Arc::new(Entry { uid: new.uid(), type_name: new.type_name, version, keys, again: false, rewrites }));
     }

@@ -104,6 +104,9 @@ pub struct StoredResource {
     /// Its last modification, where that is not the event's instant: in a rewritten history.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_updated: Option<String>,
+    /// The event that made it first and the number of its file there, `2026_.../1`: in a rewritten history, where it was in one before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub made: Option<String>,
     /// Whether the history of the resource begins anew with this version; the folders that held it before, `PUT/2026_...`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rewrites: Option<Vec<String>>,

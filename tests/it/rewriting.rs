@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestServer, events, patient};
+use crate::support::{Client, TestServer, events, link, patient};
 
 fn history(fhir: &Client, id: &str) -> Vec<String> {
     let bundle = fhir.get(&format!("/Patient/{id}/_history?_count=100")).expect(200).json();
@@ -232,4 +232,142 @@ fn a_history_bundle_brings_no_version_that_a_write_would_be_refused_for() {
     assert!(refused.contains("gender") && refused.contains("Bundle.entry[0]"), "{refused}");
     fhir.get("/Patient/h").expect(404);
     fhir.post("", &version("female")).expect(200);
+}
+
+fn tag(fhir: &Client, path: &str) {
+    let meta = json!({"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"tag": [{"system": "http://t", "code": "x"}]}}]});
+    fhir.post(&format!("{path}/$meta-add"), &meta).expect(200);
+}
+
+/// `id/version` of the entries of a Bundle.
+fn shown(bundle: &Value) -> String {
+    let one = |e: &Value| {
+        let location = e["response"]["location"].as_str().or(e["request"]["url"].as_str()).unwrap_or_default().to_owned();
+        e["resource"]["id"].as_str().map_or(location, |id| format!("{id}/{}", e["resource"]["meta"]["versionId"].as_str().unwrap()))
+    };
+    bundle["entry"].as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// All pages, as [`shown`]; after the first one, `meanwhile` happens.
+fn walk(fhir: &Client, path: &str, meanwhile: impl FnOnce()) -> String {
+    let mut page = fhir.get(path).expect(200).json();
+    let (mut all, total) = (vec![shown(&page)], page["total"].clone());
+    meanwhile();
+    while let Some(next) = link(&page, "next") {
+        page = fhir.get(next.strip_prefix(fhir.base()).unwrap()).expect(200).json();
+        assert_eq!(page["total"], total, "{path}");
+        all.push(shown(&page));
+    }
+    all.join(" ")
+}
+
+/// What rewrites a history (meta operations, a purge, a history Bundle) leaves each version in its place among all.
+#[test]
+fn a_rewritten_history_stays_in_its_place() {
+    let mut server = TestServer::start();
+    for flushed in [false, true] {
+        let sim = format!("a__{flushed}");
+        let fhir = server.fhir(&sim);
+        let put = |id: &str| drop(fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "active": true})));
+        let again = |id: &str| drop(fhir.put(&format!("/Patient/{id}"), &json!({"resourceType": "Patient", "id": id, "active": false})).expect(200));
+        // Some of one event, so that the number in it counts.
+        let entry = |id: &str| json!({"resource": {"resourceType": "Patient", "id": id}, "request": {"method": "PUT", "url": format!("Patient/{id}")}});
+        put("a");
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry("b"), entry("c"), entry("d")]})).expect(200);
+        put("e");
+        again("c");
+        let settle = || {
+            if flushed {
+                server.client().post(&format!("/api/sims/{sim}/reindex"), &json!({})).expect(200);
+            }
+        };
+        settle();
+        let then = server.client().get(&format!("/api/sims/{sim}/events?limit=1")).json()["events"][0]["event"].as_str().unwrap().to_owned();
+        let paths = [
+            "/_history?_count=2",
+            "/Patient/_history?_count=1",
+            "/_history?_count=2&_sort=_lastUpdated",
+            "/Patient?_count=2",
+            "/Patient?_count=1&_sort=-_lastUpdated",
+            "/Patient?_count=2&_sort=_lastUpdated",
+        ];
+        let before: Vec<String> = paths.iter().map(|path| walk(&fhir, path, || ())).collect();
+        for (n, path) in paths.iter().enumerate() {
+            let rewrites: [&dyn Fn(); 3] = [&|| tag(&fhir, "/Patient/c"), &|| tag(&fhir, "/Patient/a"), &|| tag(&fhir, "/Patient/e")];
+            assert_eq!(
+                walk(&fhir, path, || {
+                    rewrites[n % 3]();
+                    settle();
+                }),
+                before[n],
+                "{path} {flushed}"
+            );
+        }
+        tag(&fhir, "/Patient/b");
+        tag(&fhir, "/Patient/d");
+        settle();
+        for (path, before) in paths.iter().zip(&before) {
+            assert_eq!(&walk(&fhir, path, || ()), before, "{path} {flushed}");
+        }
+        // Whoever follows the changes is told of no version again.
+        let since = instant_after(&fhir);
+        assert_eq!(shown(&fhir.get(&format!("/_history?_since={since}")).json()), "", "{flushed}");
+        let past = server.fhir(&format!("{sim}@{then}"));
+        assert_eq!(shown(&past.get("/_history").expect(200).json()), "c/2 e/1 d/1 c/1 b/1 a/1", "{flushed}");
+        assert_eq!(shown(&past.get("/Patient").expect(200).json()), "c/2 e/1 d/1 b/1 a/1", "{flushed}");
+        // A purge takes the superseded version, and moves nothing.
+        assert_eq!(
+            walk(&fhir, "/Patient?_count=2&_sort=_lastUpdated", || drop(fhir.post("/Patient/c/$purge", &json!({"resourceType": "Parameters"})).expect(200))),
+            before[5]
+        );
+        settle();
+        assert_eq!(shown(&fhir.get("/_history").json()), "c/2 e/1 d/1 b/1 a/1", "{flushed}");
+    }
+    let before = shown(&server.fhir("a__true").get("/_history").json()) + &shown(&server.fhir("a__false").get("/_history").json());
+    for rebuilt in [false, true] {
+        server.kill();
+        if rebuilt {
+            for sim in ["a__true", "a__false"] {
+                std::fs::remove_dir_all(server.simdb().join(sim).join("simindex")).unwrap();
+            }
+        }
+        server.restart();
+        let after = shown(&server.fhir("a__true").get("/_history").json()) + &shown(&server.fhir("a__false").get("/_history").json());
+        assert_eq!(after, before, "{rebuilt}");
+    }
+}
+
+/// An instant after all that the simulator has.
+fn instant_after(fhir: &Client) -> String {
+    let newest = fhir.get("/_history?_count=1").json();
+    let at = newest["entry"][0]["resource"]["meta"]["lastUpdated"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    (at + chrono::Duration::milliseconds(1)).format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// A restored history is where its instants place it, among what happened here.
+#[test]
+fn a_restored_history_is_in_its_place() {
+    let server = TestServer::start();
+    server.client().post("/api/sims", &json!({"id": "a__b", "settings": {"historyModifications": true}})).expect(201);
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/now", &json!({"resourceType": "Patient", "id": "now"})).expect(201);
+    let version = |number: &str, year: u32| {
+        json!({"resource": {"resourceType": "Patient", "id": "a", "meta": {"versionId": number, "lastUpdated": format!("{year}-01-01T00:00:00Z")}},
+        "request": {"method": "PUT", "url": "Patient/a"}, "response": {"status": "200"}})
+    };
+    fhir.post("", &json!({"resourceType": "Bundle", "type": "history", "entry": [version("1", 2020), version("2", 2021)]})).expect(200);
+    fhir.put("/Patient/later", &json!({"resourceType": "Patient", "id": "later"})).expect(201);
+    for flushed in [false, true] {
+        if flushed {
+            server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
+        }
+        let ask = |path: &str| shown(&fhir.get(path).expect(200).json());
+        assert_eq!(ask("/Patient?_sort=-_lastUpdated"), "later/1 now/1 a/2");
+        assert_eq!(ask("/Patient?_sort=_lastUpdated"), "a/2 now/1 later/1");
+        assert_eq!(ask("/_history?_sort=_lastUpdated"), "a/1 a/2 now/1 later/1");
+        assert_eq!(ask("/_history"), "later/1 now/1 a/2 a/1");
+        assert_eq!(ask("/_history?_since=2025-01-01"), "later/1 now/1");
+        assert_eq!(ask("/_history?_at=2020-06-01"), "a/1");
+        assert_eq!(walk(&fhir, "/Patient?_count=1", || ()), "later/1 now/1 a/2");
+    }
 }

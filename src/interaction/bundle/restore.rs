@@ -10,7 +10,7 @@ use super::entry::{self, RawEntry};
 use crate::fhir::id::clip;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, VersionId, instant, raw};
 use crate::sim::{Rewrites, Snapshot, Validation, Versioning};
-use crate::version::Change;
+use crate::version::{Change, Version};
 
 /// Most entries of a Bundle of type history.
 const MAX_VERSIONS: usize = 100;
@@ -163,7 +163,10 @@ fn merged(type_name: &'static str, id: &ResourceId, given: Vec<Given>, snapshot:
     }
     for new in given {
         let version = new.version.unwrap_or_default();
-        all.push((Rewritten { version, change: new.change, modified_ms: new.modified_ms, body: None }, new.text));
+        // One that was there stays where it was.
+        let is_it = |v: &&Version| v.modified_ms == new.modified_ms && new.version.is_none_or(|number| number == v.id);
+        let made = versions.iter().find(is_it).map(|v| v.made);
+        all.push((Rewritten { version, change: new.change, modified_ms: new.modified_ms, made, body: None }, new.text));
     }
     all.sort_by_key(|(v, _)| (v.modified_ms, v.version));
     let ascending = all.windows(2).all(|w| w[0].0.version < w[1].0.version) && all.first().is_some_and(|(v, _)| v.version.0 > 0);

@@ -20,7 +20,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let versions = snapshot.versions(type_name, id);
     let current = versions.first().ok_or_else(|| not_found(type_name, id))?;
     let (kept, said) = if current.is_deletion() {
-        let nothing = Rewritten { version: VersionId(0), change: Change::Purge, modified_ms: env.stamp.event.millis(), body: None };
+        let nothing = Rewritten { version: VersionId(0), change: Change::Purge, modified_ms: env.stamp.event.millis(), made: None, body: None };
         (nothing, format!("{type_name}/{id} was deleted: all {} versions are removed", versions.len()))
     } else {
         let said = format!("{} superseded versions of {type_name}/{id} are removed; version {} stays", versions.len() - 1, current.id);
