@@ -99,8 +99,8 @@ pub(super) struct Segment {
     version: Column<u64>,
     type_number: Column<u64>,
     modified: Column<i64>,
-    pub(super) made_event: Column<u64>,
-    made_number: Column<u64>,
+    /// Event and number of the place among all versions, where a document of the segment has another than its file's.
+    made: Option<(Column<u64>, Column<u64>)>,
     flats: Flats,
 }
 
@@ -387,8 +387,7 @@ impl Segment {
             version: fast.u64("version")?,
             type_number: fast.u64("type_number")?,
             modified: fast.i64("modified")?,
-            made_event: fast.u64("made")?,
-            made_number: fast.u64("made_number")?,
+            made: Some((fast.u64("made")?, fast.u64("made_number")?)).filter(|(event, _)| event.values.num_vals() > 0),
             reader: reader.clone(),
             flats: Flats::default(),
         })
@@ -396,34 +395,43 @@ impl Segment {
 
     /// Its place among all versions.
     fn made(&self, doc: u32) -> Made {
-        match self.made_event.first(doc) {
-            Some(event) => Made { event: EventId::from_u64(event), number: u32::try_from(self.made_number.first(doc).unwrap_or(0)).unwrap_or(u32::MAX) },
-            None => Made { event: EventId::from_u64(self.event.first(doc).unwrap_or(0)), number: Place::from_u64(self.place.first(doc).unwrap_or(0)).number },
-        }
+        self.time(doc).0
     }
 
     /// Where a document is in time.
+    #[inline]
     pub(super) fn time(&self, doc: u32) -> Time {
-        (self.made(doc), EventId::from_u64(self.event.first(doc).unwrap_or(0)))
+        let event = EventId::from_u64(self.event.first(doc).unwrap_or(0));
+        let moved = self.made.as_ref().and_then(|(made, number)| Some((made.first(doc)?, number.first(doc)?)));
+        let made = match moved {
+            Some((made, number)) => Made { event: EventId::from_u64(made), number: u32::try_from(number).unwrap_or(u32::MAX) },
+            None => Made { event, number: Place::from_u64(self.place.first(doc).unwrap_or(0)).number },
+        };
+        (made, event)
     }
 
-    /// Calls `found` with every version that these events made first, of resources of a type, and where it is in time.
-    pub(super) fn versions_between(&self, events: std::ops::RangeInclusive<u64>, type_number: Option<u64>, found: &mut dyn FnMut(u32, Time)) {
+    /// The columns of the event that made a document first: the first that has one counts.
+    pub(super) fn made_columns(&self) -> Vec<Column<u64>> {
+        self.made.iter().map(|(made, _)| made).chain([&self.event]).cloned().collect()
+    }
+
+    /// Calls `found` with every version that these events made first, of resources of a type, and its place among all.
+    pub(super) fn versions_between(&self, events: std::ops::RangeInclusive<u64>, type_number: Option<u64>, found: &mut dyn FnMut(u32, Made)) {
         let (mut documents, all) = (Vec::new(), 0..self.reader.max_doc());
         if self.event.max_value() >= *events.start() && self.event.min_value() <= *events.end() {
             self.event.get_docids_for_value_range(events.clone(), all.clone(), &mut documents);
         }
-        if self.made_event.values.num_vals() > 0 {
-            documents.retain(|doc| self.made_event.first(*doc).is_none());
+        if let Some((made, _)) = &self.made {
+            documents.retain(|doc| made.first(*doc).is_none());
             let mut moved = Vec::new();
-            self.made_event.get_docids_for_value_range(events, all, &mut moved);
+            made.get_docids_for_value_range(events, all, &mut moved);
             documents.append(&mut moved);
         }
         let alive = self.reader.alive_bitset();
         for doc in documents {
             let is_version = self.version.first(doc).unwrap_or(0) & IS_VERSION != 0 && alive.is_none_or(|alive| alive.is_alive(doc));
             if is_version && type_number.is_none_or(|number| self.type_number.first(doc) == Some(number)) {
-                found(doc, self.time(doc));
+                found(doc, self.made(doc));
             }
         }
     }

@@ -144,8 +144,8 @@ fn number(value: u64) -> Value {
 
 /// A sort key made ready for one segment: ranks compare within the segment, values across.
 pub enum Order {
-    /// By the last change: the event that made it first, where that is another, and the event.
-    Event([Column<u64>; 2], bool),
+    /// By the last change: the event that made it first, in the first of these columns that has one.
+    Event(Vec<Column<u64>>, bool),
     /// By the least number of a document, or its greatest.
     Columns(Vec<Column<i64>>, bool),
     /// By the term that counts of each document.
@@ -162,7 +162,7 @@ impl Order {
     pub fn open(segment: &Segment, key: &SortKey, fields: &Fields) -> Self {
         let descending = key.descending;
         match &key.by {
-            SortBy::Event => Self::Event([segment.made_event.clone(), segment.event.clone()], descending),
+            SortBy::Event => Self::Event(segment.made_columns(), descending),
             SortBy::Columns(names) => Self::Columns(names.iter().filter_map(|n| segment.column(n)).collect(), descending),
             SortBy::Terms(prefixes) => Self::Terms(TermRanks::read(segment, prefixes, descending, fields).unwrap_or_default(), descending),
             SortBy::Score(field, text) => Self::Score(Scores::open(*field, text, segment, fields), descending),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use tantivy::DocAddress;
 
 use super::committed::packed;
-use super::order::{Time, place_in_time};
 use super::{Entry, View};
 use crate::clock::EventId;
-use crate::version::{Change, Version};
+use crate::version::{Change, Made, Version};
 
 /// Which versions.
 #[derive(Clone, Debug)]
@@ -22,8 +21,8 @@ pub struct Span {
     pub ascending: bool,
 }
 
-/// A version, in few bytes: where it is in time, and where more is known of it.
-type Moment = (Time, At);
+/// A version, in few bytes: its place among all, and where more is known of it.
+type Moment = (Made, At);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
@@ -39,9 +38,9 @@ impl View {
         let type_number = span.type_name.and_then(|name| self.committed.type_number(name));
         let (from, to) = (span.events.start().to_u64(), span.events.end().to_u64());
         for (number, segment) in (0..).zip(self.committed.segments()) {
-            segment.versions_between(from..=to, type_number, &mut |doc, time| {
+            segment.versions_between(from..=to, type_number, &mut |doc, made| {
                 if !self.masked.contains(&packed(DocAddress::new(number, doc))) {
-                    found.push((time, At::Committed(number, doc)));
+                    found.push((made, At::Committed(number, doc)));
                 }
             });
         }
@@ -49,12 +48,20 @@ impl View {
         let counts = |e: &Entry| !e.again && e.version.change != Change::Purge && span.events.contains(&e.version.made.event);
         for (n, entry) in recent.iter().enumerate().filter(|(_, e)| counts(e)) {
             if span.type_name.is_none_or(|name| name == entry.type_name) {
-                found.push((place_in_time(&entry.version), At::Recent(n)));
+                found.push((entry.version.made, At::Recent(n)));
             }
         }
         found.sort_unstable();
+        // Versions restored may have a place that others have.
+        let event_of = |at: At| match at {
+            At::Recent(n) => recent[n].version.event,
+            At::Committed(segment, doc) => self.committed.segments()[segment as usize].time(doc).1,
+        };
+        for shared in found.chunk_by_mut(|a, b| a.0 == b.0).filter(|shared| shared.len() > 1) {
+            shared.sort_by_key(|(_, at)| event_of(*at));
+        }
         // A flush that failed after its commit was done again: the same version may be there twice.
-        found.dedup_by_key(|(time, _)| *time);
+        found.dedup_by(|a, b| a.0 == b.0 && event_of(a.1) == event_of(b.1));
         let total = found.len();
         if !span.ascending {
             found.reverse();
