@@ -501,6 +501,8 @@ impl<'a> Plan<'a> {
 
     /// Makes what a reply wants part of the working snapshot.
     fn take(&mut self, mut reply: Reply) -> Reply {
+        // Without its changes it would say that there are none.
+        reply.notes = reply.said();
         for change in std::mem::take(&mut reply.changes) {
             let number = u32::try_from(self.changes.len() + 1).unwrap_or(u32::MAX);
             self.working.plan(&change, self.env.stamp, number);

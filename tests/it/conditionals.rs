@@ -225,6 +225,31 @@ fn prefer_says_what_the_entries_of_an_answer_carry() {
 }
 
 #[test]
+fn the_outcome_of_an_entry_says_what_happened() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let put = |id: &str| json!({"resource": with_id(patient(id, "A"), id), "request": {"method": "PUT", "url": format!("Patient/{id}")}});
+    let patch = json!({"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [{"name": "type", "valueCode": "add"},
+        {"name": "path", "valueString": "Patient"}, {"name": "name", "valueString": "gender"}, {"name": "value", "valueCode": "other"}]}]});
+    for kind in ["transaction", "batch"] {
+        for id in ["updated", "patched", "found"] {
+            fhir.put(&format!("/Patient/{id}"), &with_id(patient(id, "Old"), id));
+        }
+        let bundle = json!({"resourceType": "Bundle", "type": kind, "entry": [
+            put("updated"),
+            {"resource": patch, "request": {"method": "PATCH", "url": "Patient/patched"}},
+            {"resource": patient("found", "B"), "request": {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=urn:mrn|found"}},
+            {"request": {"method": "DELETE", "url": "Patient/never"}},
+            put(&format!("new-{kind}"))]});
+        let answer = fhir.send("POST", "", &[("prefer", "return=OperationOutcome")], bundle.to_string().as_bytes()).expect(200).json();
+        let said = |entry: &Value| entry["response"]["outcome"]["issue"][0]["diagnostics"].as_str().unwrap().to_owned();
+        let all: Vec<String> = answer["entry"].as_array().unwrap().iter().map(said).collect();
+        assert_eq!(all, ["stored", "stored", "nothing was changed", "there was no Patient/never; nothing was deleted", "created"], "{kind}");
+        fhir.send("PATCH", "/Patient/patched", &[("content-type", "application/json-patch+json")], br#"[{"op":"remove","path":"/gender"}]"#).expect(200);
+    }
+}
+
+#[test]
 fn references_lead_to_something_where_the_setting_says_so() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");
