@@ -236,19 +236,19 @@ fn is_new(type_name: &'static str, id: &ResourceId, version: &Version, snapshot:
 
 fn parse<'a>(request: &'a Request, snapshot: &Snapshot, env: &Env<'_>) -> Result<Wanted<'a>, Failure> {
     let (parameters, definitions) = (&request.parameters, snapshot.definitions());
+    refuse_twice(parameters)?;
     let types = match &request.of {
         Of::System => definitions.resource_types(),
         Of::Type(type_name) | Of::Instance(type_name, _) => std::slice::from_ref(type_name),
     };
     let subset = Subset::of_read(parameters, types, env.strict, definitions)?;
-    let mut wanted = Wanted { count: DEFAULT_COUNT, since: EventId::ZERO, at: None, list: None, ascending: false, subset, cursor: None };
+    let mut wanted = Wanted { count: DEFAULT_COUNT, since: EventId::ZERO, at: at(parameters, env)?, list: None, ascending: false, subset, cursor: None };
     for (name, value) in parameters {
         let bad = |expected: &str| Failure::new(Kind::BadValue, format!("{name} '{}' is not {expected}", clip(value)));
         let date = |expected: &str| instant::parse(&value.replace(' ', "+")).ok_or_else(|| bad(expected));
         match name.as_str() {
             "_count" => wanted.count = value.parse::<usize>().map_err(|_| bad("a number from 0 on"))?.min(MAX_COUNT),
             "_since" => wanted.since = EventId::first_of(date("an instant such as 2026-02-28T10:30:00Z")?.low.div_euclid(1_000)),
-            "_at" => wanted.at = Some(moment(value, env).ok_or_else(|| bad("a date or an instant such as 2026-02 or 2026-02-28T10:30:00Z"))?),
             "_list" => wanted.list = Some(value),
             "_sort" => {
                 wanted.ascending = match value.as_str() {
@@ -258,7 +258,7 @@ fn parse<'a>(request: &'a Request, snapshot: &Snapshot, env: &Env<'_>) -> Result
                 }
             }
             "_cursor" => wanted.cursor = Some(value.parse()?),
-            "_format" | "_pretty" | "_elements" | "_summary" => {}
+            "_at" | "_format" | "_pretty" | "_elements" | "_summary" => {}
             _ => {
                 let known = "_count, _since, _at, _list, _sort, _elements, _summary";
                 return Err(Failure::new(Kind::NotSupported, format!("history parameter '{}' is not supported; known: {known}", clip(name))));
@@ -266,6 +266,42 @@ fn parse<'a>(request: &'a Request, snapshot: &Snapshot, env: &Env<'_>) -> Result
         }
     }
     Ok(wanted)
+}
+
+/// Refuses a parameter that is given twice, where one of them would be passed over.
+fn refuse_twice(parameters: &[(String, String)]) -> Result<(), Failure> {
+    let counted = parameters.iter().enumerate().filter(|(_, (name, _))| !matches!(name.as_str(), "_at" | "_format" | "_pretty"));
+    for (at, (name, value)) in counted {
+        if let Some((_, before)) = parameters[..at].iter().find(|(other, _)| other == name) {
+            let message = format!("{} is given twice, as '{}' and as '{}'; a history takes one", clip(name), clip(before), clip(value));
+            return Err(Failure::new(Kind::BadValue, message));
+        }
+    }
+    Ok(())
+}
+
+/// The time that `_at` asks for; two of them bound it from both sides.
+fn at(parameters: &[(String, String)], env: &Env<'_>) -> Result<Option<Interval>, Failure> {
+    let mut given = Vec::new();
+    for (_, value) in parameters.iter().filter(|(name, _)| name == "_at") {
+        let bad = || Failure::new(Kind::BadValue, format!("_at '{}' is not a date or an instant such as 2026-02 or 2026-02-28T10:30:00Z", clip(value)));
+        given.push((Prefix::split(value).0, moment(value, env).ok_or_else(bad)?));
+    }
+    match given[..] {
+        [] => Ok(None),
+        [(_, one)] => Ok(Some(one)),
+        [(Prefix::Ge | Prefix::Gt | Prefix::Sa, from), (Prefix::Le | Prefix::Lt | Prefix::Eb, to)]
+        | [(Prefix::Le | Prefix::Lt | Prefix::Eb, to), (Prefix::Ge | Prefix::Gt | Prefix::Sa, from)]
+            if from.low < to.high =>
+        {
+            Ok(Some(Interval { low: from.low, high: to.high }))
+        }
+        _ => {
+            let message =
+                format!("_at is given {} times; it may be one time, or a beginning and a later end, such as _at=ge2026-02&_at=lt2026-03", given.len());
+            Err(Failure::new(Kind::BadValue, message))
+        }
+    }
 }
 
 /// `_at`: a date with its precision; prefixes open it to one side.

@@ -150,6 +150,35 @@ fn a_history_may_be_of_a_time_or_of_a_list() {
 }
 
 #[test]
+fn a_history_passes_over_no_parameter_that_is_given_twice() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let all = fill(&fhir);
+    let patients: Vec<String> = all.iter().filter(|e| e.contains("Patient")).cloned().collect();
+    for twice in
+        ["_count=1&_count=2", "_since=2020&_since=2021", "_sort=_lastUpdated&_sort=-_lastUpdated", "_summary=true&_summary=text", "_elements=name&_elements=id"]
+    {
+        let name = twice.split('=').next().unwrap();
+        for path in ["/_history", "/Patient/_history", "/Patient/a/_history"] {
+            let refused = fhir.get(&format!("{path}?{twice}")).expect(400).refusal();
+            assert!(refused.contains(&format!("{name} is given twice")), "{refused}");
+        }
+    }
+    // A beginning and an end are one time.
+    for between in ["_at=ge2001&_at=le2999", "_at=lt2999&_at=gt2001"] {
+        let mut expected = patients.clone();
+        expected.sort();
+        let mut found = walk(&fhir, &format!("/Patient/_history?{between}&_count=2"), || ());
+        found.sort();
+        assert_eq!(found, expected, "{between}");
+    }
+    assert_eq!(walk(&fhir, "/Patient/_history?_at=ge2001&_at=lt2002", || ()), Vec::<String>::new());
+    for bad in ["_at=2020&_at=2021", "_at=ge2020&_at=ge2021", "_at=ge2021&_at=lt2020", "_at=ge2020&_at=le2021&_at=le2022"] {
+        assert!(fhir.get(&format!("/_history?{bad}")).expect(400).refusal().contains("_at is given "), "{bad}");
+    }
+}
+
+#[test]
 fn histories_are_as_their_version_has_them() {
     let server = TestServer::start();
     for (version, method) in [("STU3", "PUT"), ("R4", "PATCH")] {
