@@ -214,18 +214,23 @@ fn entry((type_name, id, version): &Past, subset: &Subset, snapshot: &Snapshot, 
         let text = if subset.is_partial() { subset.of(text, type_name, snapshot.definitions()).into() } else { std::borrow::Cow::from(text) };
         (format!(",\"resource\":{text}"), if is_new(type_name, id, version, snapshot) { 201 } else { 200 })
     };
-    // STU3 has no code for it, <https://hl7.org/fhir/STU3/valueset-http-verb.html>.
-    let is_known = version.change != Change::Patch || snapshot.version() != FhirVersion::Stu3;
-    let method = if is_known { version.change.method() } else { Change::Update.method() };
-    Ok(format!(
-        "{{\"fullUrl\":{}{resource},\"request\":{{\"method\":\"{}\",\"url\":{}}},\"response\":{{\"status\":{},\"etag\":{},\"lastModified\":\"{}\"}}}}",
-        quote(&format!("{}/{type_name}/{id}", env.base)),
-        method,
-        quote(&url),
-        quote(&status::line(code)),
-        quote(&subject.etag().unwrap_or_default()),
-        version.modified(),
-    ))
+    let mut parts = vec![format!("\"fullUrl\":{}{resource}", quote(&format!("{}/{type_name}/{id}", env.base)))];
+    parts.push(format!("\"request\":{{\"method\":\"{}\",\"url\":{}}}", method(version.change, snapshot.version()), quote(&url)));
+    // STU3 has responses in answers to Bundles only. A deletion has no other place for its number and its time.
+    if snapshot.version() != FhirVersion::Stu3 || version.is_deletion() {
+        let etag = quote(&subject.etag().unwrap_or_default());
+        parts.push(format!("\"response\":{{\"status\":{},\"etag\":{etag},\"lastModified\":\"{}\"}}", quote(&status::line(code)), version.modified()));
+    }
+    Ok(format!("{{{}}}", parts.join(",")))
+}
+
+/// The method that a history shows. STU3 has no code for PATCH, <https://hl7.org/fhir/STU3/valueset-http-verb.html>, and R5
+/// forbids it here, <https://hl7.org/fhir/R5/bundle.html#invs>.
+fn method(change: Change, version: FhirVersion) -> &'static str {
+    match (change, version) {
+        (Change::Patch, FhirVersion::Stu3 | FhirVersion::R5) => Change::Update.method(),
+        (change, _) => change.method(),
+    }
 }
 
 /// Whether a version was answered with 201: there was none before, or a deletion, <https://hl7.org/fhir/R4/http.html#update>.

@@ -369,5 +369,32 @@ fn a_restored_history_is_in_its_place() {
         assert_eq!(ask("/_history?_since=2025-01-01"), "later/1 now/1");
         assert_eq!(ask("/_history?_at=2020-06-01"), "a/1");
         assert_eq!(walk(&fhir, "/Patient?_count=1", || ()), "later/1 now/1 a/2");
+
+#[test]
+fn a_history_of_any_version_can_be_brought_to_another_simulator() {
+    let server = TestServer::start();
+    for version in ["STU3", "R4", "R4B", "R5"] {
+        let sims = ["from", "to"].map(|name| format!("{}__{name}", version.to_lowercase()));
+        for sim in &sims {
+            server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version, "settings": {"historyModifications": true}})).expect(201);
+        }
+        let [from, to] = sims.map(|sim| server.fhir(&sim));
+        from.put("/Patient/p", &patient("p", "One")).expect(201);
+        from.send("PATCH", "/Patient/p", &[("content-type", "application/merge-patch+json")], br#"{"active":true}"#).expect(200);
+        from.delete("/Patient/p").expect(204);
+        from.put("/Patient/p", &patient("p", "Two")).expect(201);
+        let mut sent = from.get("/Patient/p/_history").expect(200).json();
+        to.post("", &sent).expect(200);
+        let mut found = to.get("/Patient/p/_history").expect(200).json();
+        for bundle in [&mut sent, &mut found] {
+            let entries = bundle["entry"].as_array_mut().unwrap();
+            assert_eq!(entries.len(), 4, "{version}");
+            for entry in entries {
+                entry["fullUrl"] = Value::Null;
+                // A patch is not told from an update.
+                entry["request"]["method"] = if entry["request"]["method"] == "PATCH" { json!("PUT") } else { entry["request"]["method"].clone() };
+            }
+        }
+        assert_eq!(found["entry"], sent["entry"], "{version}");
     }
 }
