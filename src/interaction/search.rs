@@ -120,7 +120,7 @@ pub(super) fn whole(
 }
 
 /// The first `most` resources that a condition in the form of a search matches, and how many do; what is unknown in it is
-/// refused, for a condition that is left out would match everything.
+/// refused, for a condition that is left out would match everything, and so is what no resource can have.
 pub(super) fn matching(
     type_name: Option<&'static str>,
     query: &str,
@@ -138,8 +138,22 @@ pub(super) fn matching(
         let message = format!("{what} '{}' has no search parameter; a condition must name at least one", crate::fhir::id::clip(query));
         return Err(Failure::new(Kind::BadValue, message));
     }
+    // A search reports it; a condition would create because of it.
+    if let Some(doubt) = doubts(&search, snapshot).into_iter().next() {
+        return Err(named(Failure::new(Kind::BadValue, doubt)));
+    }
     let page = snapshot.search(&search, From::default(), most, env.now_ms, &snapshot.budget()).map_err(named)?;
     Ok((page.total, page.hits.into_iter().map(|hit| hit.stored).collect()))
+}
+
+/// What is asked for that nothing can be.
+fn doubts(search: &Search, snapshot: &Snapshot) -> Vec<String> {
+    let plain = search.conditions.iter().filter_map(|(_, condition)| {
+        let Condition::Param { code, modifier: Modifier::None | Modifier::Not, values } = condition else { return None };
+        Some((code, values))
+    });
+    let of = |code: &str| search.types.first().filter(|_| search.types.len() == 1).and_then(|t| snapshot.params().of(t).get(code));
+    plain.filter_map(|(code, values)| Some((of(code)?, values))).flat_map(|(param, values)| values.iter().filter_map(|v| token::doubt(param, v))).collect()
 }
 
 /// The id that a stored resource says it has.
@@ -188,7 +202,7 @@ impl Answer<'_> {
             entries.push(entry(&format!("{}/SearchParameter/{id}", env.base), &resource.to_string(), "match", None));
         }
         let mut notes: Vec<String> = search.ignored.iter().map(|f| f.diagnostics.clone()).collect();
-        notes.extend(self.doubts(search));
+        notes.extend(doubts(search, self.snapshot));
         notes.extend(self.versioned(search)?);
         if search.contained != Contained::False && !search.sort.is_empty() {
             notes.push("_sort: what is inside another resource comes where that one comes, by its own values".to_owned());
@@ -217,16 +231,6 @@ impl Answer<'_> {
         }
         out.push('}');
         Ok(out)
-    }
-
-    /// What is asked for that nothing can be.
-    fn doubts(&self, search: &Search) -> Vec<String> {
-        let plain = search.conditions.iter().filter_map(|(_, condition)| {
-            let Condition::Param { code, modifier: Modifier::None | Modifier::Not, values } = condition else { return None };
-            Some((code, values))
-        });
-        let of = |code: &str| search.types.first().filter(|_| search.types.len() == 1).and_then(|t| self.snapshot.params().of(t).get(code));
-        plain.filter_map(|(code, values)| Some((of(code)?, values))).flat_map(|(param, values)| values.iter().filter_map(|v| token::doubt(param, v))).collect()
     }
 
     /// What was followed as it is now, though some of the references name a version:

@@ -432,3 +432,27 @@ fn a_condition_that_is_not_one_readable_header_creates_nothing() {
     let refused = fhir.send("PUT", "/Patient?identifier=nobody", &stale, br#"{"resourceType":"Patient"}"#).expect(412).refusal();
     assert!(refused.contains("there is no Patient that the condition matches; leave If-Match out where there may be none"), "{refused}");
 }
+
+#[test]
+fn a_condition_with_a_value_that_its_parameter_cannot_have_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    let create = |query: &str| fhir.send("POST", "/Patient", &[("if-none-exist", query)], br#"{"resourceType":"Patient"}"#);
+    let update = |query: &str| fhir.put(&format!("/Patient?{query}"), &json!({"resourceType": "Patient"}));
+    let entry = |query: &str| {
+        let entry = json!({"resource": {"resourceType": "Patient"}, "request": {"method": "POST", "url": "Patient", "ifNoneExist": query}});
+        fhir.post("", &json!({"resourceType": "Bundle", "type": "transaction", "entry": [entry]}))
+    };
+    let delete = |query: &str| fhir.delete(&format!("/Patient?{query}"));
+    for query in ["active=maybe", "active=true,maybe", "active:not=maybe", "active=urn:x|true"] {
+        for reply in [create(query), update(query), entry(query), delete(query)] {
+            let refused = reply.expect(400).refusal();
+            assert!(refused.contains("search parameter 'active' is true or false; nothing is "), "{query}: {refused}");
+        }
+    }
+    assert_eq!(fhir.ids("/Patient").len(), 0);
+    create("active=false").expect(201);
+    update("active=true").expect(201);
+    // A search reports it and finds nothing.
+    assert_eq!(fhir.get("/Patient?active=maybe").expect(200).json()["total"], 0);
+}
