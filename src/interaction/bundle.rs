@@ -106,17 +106,20 @@ fn named(at: usize) -> String {
     format!("Bundle.entry[{at}]")
 }
 
-/// Refuses if the condition of an update or a patch matches what another entry has created: an identity would be written twice.
+/// Refuses if the condition of an update or a patch matches what another entry has created, or, where it created, what another
+/// has written: an identity would be written twice.
 fn refuse_created(entries: &[Entry], plan: &Plan<'_>, before: &Snapshot) -> Result<(), Failure> {
-    let is_new = |c: &NewVersion| c.body.is_some() && before.latest(c.type_name, &c.id).is_none_or(|v| v.is_deletion());
-    let created = plan.changes.iter().zip(&plan.made_by).filter(|(change, _)| is_new(change));
-    let created: FxHashMap<(&str, &ResourceId), usize> = created.map(|(c, by)| ((c.type_name, &c.id), *by)).collect();
-    for (at, entry) in entries.iter().enumerate().filter(|_| !created.is_empty()) {
+    let is_new = |c: &NewVersion| before.latest(c.type_name, &c.id).is_none_or(|v| v.is_deletion());
+    let written = plan.changes.iter().zip(&plan.made_by).filter(|(change, _)| change.body.is_some());
+    let written: FxHashMap<(&str, &ResourceId), (usize, bool)> = written.map(|(c, by)| ((c.type_name, &c.id), (*by, is_new(c)))).collect();
+    let creating: FxHashSet<usize> = written.values().filter(|(_, is_new)| *is_new).map(|(by, _)| *by).collect();
+    for (at, entry) in entries.iter().enumerate().filter(|_| !creating.is_empty()) {
         let (Method::Put | Method::Patch, Target::Type(type_name)) = (entry.method, &entry.target) else { continue };
         // It matched one at most before: whatever else it matches, an entry has written.
         let found = search::matching(Some(type_name), &entry.query, "the condition", entries.len() + 1, &plan.working, plan.env);
         for stored in found.map_err(|f| f.within(&named(at)))?.1 {
-            if created.get(&(*type_name, &search::id_of(&stored)?)).is_some_and(|by| *by != at) {
+            let is_refused = |(by, is_new): &(usize, bool)| *by != at && (*is_new || creating.contains(&at));
+            if written.get(&(*type_name, &search::id_of(&stored)?)).is_some_and(is_refused) {
                 return Err(same_condition(type_name, &entry.query).within(&named(at)));
             }
         }

@@ -563,6 +563,16 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
         assert!(refused.contains("another entry writes what Patient?"), "{refused}");
         assert_eq!(fhir.ids("/Patient?identifier=urn:x|tz").len(), 0);
     }
+    // What is there and comes to match, where the condition creates.
+    fhir.put("/Patient/old", &json!({"resourceType": "Patient", "id": "old"})).expect(201);
+    let mut old = holder("tz");
+    old["id"] = "old".into();
+    let becomes = entry("PUT", "Patient/old", old);
+    for entries in [vec![becomes.clone(), update("Patient?identifier=urn:x|tz")], vec![update("Patient?identifier=urn:x|tz"), becomes]] {
+        let refused = fhir.post("", &bundle("transaction", entries)).expect(400).refusal();
+        assert!(refused.contains("another entry writes what Patient?identifier=urn:x|tz matches"), "{refused}");
+        assert_eq!(fhir.ids("/Patient?identifier=urn:x|tz").len(), 0);
+    }
     let same = ["identifier=urn:x|tx", "?identifier=urn:x|tx", "Patient?identifier=urn%3Ax%7Ctx"].map(|query| {
         let mut one = create(query);
         one["resource"] = holder("tx");

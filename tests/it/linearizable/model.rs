@@ -246,9 +246,9 @@ impl Model {
                     [one] => Some(one.clone()),
                     _ => return status(412),
                 };
-                // Neither may the condition find what the other entry writes, nor match what it creates.
-                let creates_it = ident == wanted && self.current(id).is_none();
-                if target.as_ref() == Some(id) || creates_it {
+                // Neither may the condition find what the other entry writes, nor match it where one of them creates.
+                let is_met = ident == wanted && (self.current(id).is_none() || target.is_none());
+                if target.as_ref() == Some(id) || is_met {
                     return status(400);
                 }
                 let target = target.unwrap_or_else(|| new(self, 1));
