@@ -200,6 +200,11 @@ fn elements_out_of_order_are_judged_as_the_setting_says() {
             "Patient.contained[0]",
             "each resource has a 'contained' of its own",
         ),
+        (
+            r#"<extension url="u"><valueDecimal value="+1.0"/></extension>"#,
+            "Patient.extension[0].value",
+            "'+1.0' is a string, but a value of type decimal is a number",
+        ),
     ] {
         let wrong = format!(r#"<Patient xmlns="http://hl7.org/fhir">{inner}</Patient>"#);
         let refused = send("POST", "/Patient", &wrong).expect(422).json();

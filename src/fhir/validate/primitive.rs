@@ -214,10 +214,11 @@ fn id(text: &str) -> Option<String> {
 }
 
 fn code(text: &str) -> Option<String> {
-    // As if a space came before: one at the beginning is the second in a row.
-    let mut after_space = true;
-    let doubled = text.chars().any(|c| std::mem::replace(&mut after_space, is_space(c)) && is_space(c));
-    (doubled || after_space).then(|| "it has white space at its beginning or end, or twice in a row".to_owned())
+    if let Some(space) = text.chars().find(|c| matches!(c, '\t'..='\r')) {
+        return Some(format!("it has the white space U+{:04X}; within a code there may be single blanks only", u32::from(space)));
+    }
+    let is_wrong = text.starts_with(' ') || text.ends_with(' ') || text.contains("  ");
+    is_wrong.then(|| "it has white space at its beginning or end, or twice in a row".to_owned())
 }
 
 /// A check instead of a decoding: attachments are long, and their bytes are not needed.
@@ -297,6 +298,8 @@ mod tests {
             ("code", json!(" a"), "' a' is no code: it has white space at its beginning or end, or twice in a row"),
             ("code", json!("a  b"), "'a  b' is no code: it has white space at its beginning or end, or twice in a row"),
             ("code", json!("a "), "'a ' is no code: it has white space at its beginning or end, or twice in a row"),
+            ("code", json!("a\tb"), "'a\tb' is no code: it has the white space U+0009; within a code there may be single blanks only"),
+            ("code", json!("a\n"), "'a\n' is no code: it has the white space U+000A; within a code there may be single blanks only"),
             ("base64Binary", json!("QUJ"), "'QUJ' is no base64Binary: 3 digits and 0 '=' are no whole groups of four"),
             ("base64Binary", json!("QU-D"), "'QU-D' is no base64Binary: '-' is not of its alphabet A-Z a-z 0-9 + /"),
             ("base64Binary", json!("QQ==QQ=="), "'QQ==QQ==' is no base64Binary: it goes on after the padding '='"),

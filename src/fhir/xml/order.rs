@@ -55,7 +55,7 @@ impl<'x> Walk<'x> {
                 _ => last = Some((child.name, member.order)),
             }
             match member.form {
-                Form::Text | Form::Number | Form::Boolean => self.members(child, self.shapes.unknown()),
+                Form::Text | Form::Number | Form::SignedNumber | Form::Boolean => self.members(child, self.shapes.unknown()),
                 Form::Narrative => {}
                 Form::Complex(inner) => self.members(child, inner),
                 Form::Resource => match child.children.as_slice() {

@@ -129,8 +129,10 @@ impl<'x> Reader<'x> {
             return Ok(Value { own: Some(literal(text, form)), sibling });
         }
         match form {
-            None | Some(Form::Text | Form::Number | Form::Boolean) if is_bare => Ok(Value::default()),
-            Some(Form::Text | Form::Number | Form::Boolean) => Ok(Value { own: None, sibling: Some(self.object(element, self.shapes.unknown(), depth)?) }),
+            None | Some(Form::Text | Form::Number | Form::SignedNumber | Form::Boolean) if is_bare => Ok(Value::default()),
+            Some(Form::Text | Form::Number | Form::SignedNumber | Form::Boolean) => {
+                Ok(Value { own: None, sibling: Some(self.object(element, self.shapes.unknown(), depth)?) })
+            }
             None | Some(Form::Narrative) => Ok(Value { own: Some(self.object(element, self.shapes.unknown(), depth)?), sibling: None }),
             Some(Form::Complex(shape)) => Ok(Value { own: Some(self.object(element, shape, depth)?), sibling: None }),
             Some(Form::Resource) => Ok(Value { own: Some(self.nested(element, depth)?), sibling: None }),
@@ -176,13 +178,14 @@ fn push<'a>(has_members: &mut bool, name: &str, prefix: &str, is_array: bool, va
 /// A value in JSON.
 fn literal(text: &str, form: Option<Form>) -> String {
     let is_literal = match form {
-        Some(Form::Number) => is_number(text),
+        Some(Form::Number | Form::SignedNumber) => is_number(text),
         // Of what nobody knows, these two words are booleans far more often than strings.
         Some(Form::Boolean) | None => matches!(text, "true" | "false"),
         Some(Form::Text | Form::Narrative | Form::Complex(_) | Form::Resource) => false,
     };
-    // A plus, which R5's integers may have, JSON does not know.
-    let plain = text.strip_prefix('+').filter(|plain| form == Some(Form::Number) && is_number(plain));
+    // A plus that its type allows is of no consequence. Any other stays, so that it can be found.
+    let is_signed = |digits: &&str| form == Some(Form::SignedNumber) && digits.starts_with(|c: char| matches!(c, '1'..='9')) && is_number(digits);
+    let plain = text.strip_prefix('+').filter(is_signed);
     if is_literal { text.to_owned() } else { plain.map_or_else(|| quote(text), str::to_owned) }
 }
 

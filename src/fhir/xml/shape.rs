@@ -15,6 +15,8 @@ pub enum Form {
     Text,
     /// A primitive that is a number in JSON.
     Number,
+    /// The same, before which XML may have a plus, which JSON does not know.
+    SignedNumber,
     /// A primitive that is a boolean in JSON.
     Boolean,
     /// The XHTML of a narrative.
@@ -30,7 +32,7 @@ impl Form {
     #[must_use]
     pub fn is_primitive(self) -> bool {
         match self {
-            Self::Text | Self::Number | Self::Boolean => true,
+            Self::Text | Self::Number | Self::SignedNumber | Self::Boolean => true,
             Self::Narrative | Self::Complex(_) | Self::Resource => false,
         }
     }
@@ -188,6 +190,8 @@ fn literal(def: &TypeDef, definitions: &Definitions) -> Form {
         Form::Narrative
     } else if definitions.is_a(def.name, "boolean") {
         Form::Boolean
+    } else if matches!(def.name, "integer" | "positiveInt") {
+        Form::SignedNumber
     } else if definitions.is_a(def.name, "decimal") || definitions.is_a(def.name, "integer") {
         Form::Number
     } else {

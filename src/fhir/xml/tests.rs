@@ -118,6 +118,20 @@ fn unknown_content_is_kept() {
 }
 
 #[test]
+fn only_a_plus_that_its_type_allows_is_left_out() {
+    for (inner, expected) in [
+        (r#"<multipleBirthInteger value="+5"/>"#, r#""multipleBirthInteger":5"#),
+        (r#"<multipleBirthInteger value="+0"/>"#, r#""multipleBirthInteger":"+0""#),
+        (r#"<multipleBirthInteger value="+-5"/>"#, r#""multipleBirthInteger":"+-5""#),
+        (r#"<telecom><rank value="+1"/></telecom>"#, r#""telecom":[{"rank":1}]"#),
+        (r#"<extension url="u"><valueDecimal value="+1.0"/></extension>"#, r#""extension":[{"url":"u","valueDecimal":"+1.0"}]"#),
+        (r#"<extension url="u"><valueUnsignedInt value="+5"/></extension>"#, r#""extension":[{"url":"u","valueUnsignedInt":"+5"}]"#),
+    ] {
+        assert_eq!(elements(inner), format!("{{\"resourceType\":\"Patient\",{expected}}}"));
+    }
+}
+
+#[test]
 fn what_xml_cannot_say_is_refused_by_name() {
     let refused = |members: &str| {
         to_xml(&format!("{{\"resourceType\":\"Patient\",{members}}}"), Definitions::of(FhirVersion::R4)).map_err(|f| f.diagnostics).unwrap_err()

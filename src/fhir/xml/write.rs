@@ -176,7 +176,7 @@ impl Writer {
         self.out.extend(["<", name]);
         let shape = match form {
             Some(Form::Complex(shape)) => shape,
-            Some(Form::Text | Form::Number | Form::Boolean | Form::Narrative | Form::Resource) | None => self.shapes.unknown(),
+            Some(Form::Text | Form::Number | Form::SignedNumber | Form::Boolean | Form::Narrative | Form::Resource) | None => self.shapes.unknown(),
         };
         let value = match value {
             Some(node) if form == Some(Form::Resource) => match node.into_resource() {
