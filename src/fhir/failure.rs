@@ -153,22 +153,37 @@ impl Failure {
         self
     }
 
-    /// The same, inside the element `parent` of a Bundle: `Bundle.entry[7]`.
+    /// The same, inside the element `parent` of a Bundle, `Bundle.entry[7]`, which the sentence names, too.
     #[must_use]
     pub fn within(mut self, parent: &str) -> Self {
         self.diagnostics = format!("{parent}: {}", self.diagnostics);
+        self.moved_into(parent)
+    }
+
+    /// The same, inside the element `parent` of a Bundle, where the sentence is said of that alone.
+    #[must_use]
+    pub fn moved_into(mut self, parent: &str) -> Self {
         for issue in &mut self.issues {
             issue.move_into(&format!("{parent}.resource"));
         }
-        self.expression = Some(match self.expression {
-            Some(inner) if inner.starts_with("http.") => parent.to_owned(),
-            Some(inner) => match inner.split_once('.') {
-                Some((_, rest)) => format!("{parent}.resource.{rest}"),
-                None => format!("{parent}.resource"),
-            },
-            None => parent.to_owned(),
-        });
+        self.expression = Some(self.expression.map_or_else(|| parent.to_owned(), |inner| in_entry(parent, &inner)));
         self
+    }
+}
+
+/// Where in an entry of a Bundle is what a request by itself has at `inner`: in a header, or in its resource.
+fn in_entry(parent: &str, inner: &str) -> String {
+    match inner {
+        "http.If-Match" => format!("{parent}.request.ifMatch"),
+        "http.If-None-Match" => format!("{parent}.request.ifNoneMatch"),
+        "http.If-None-Exist" => format!("{parent}.request.ifNoneExist"),
+        _ if inner.starts_with("http.") => parent.to_owned(),
+        // Of the entry itself.
+        "fullUrl" => format!("{parent}.fullUrl"),
+        _ if inner.starts_with("request.") => format!("{parent}.{inner}"),
+        // An element that its type is not named with, such as resourceType.
+        _ if inner.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{parent}.resource.{inner}"),
+        _ => inner.split_once('.').map_or_else(|| format!("{parent}.resource"), |(_, rest)| format!("{parent}.resource.{rest}")),
     }
 }
 
@@ -179,3 +194,29 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_what_a_request_has_in_headers_and_body() {
+        for (inner, expected) in [
+            ("Patient.name[0].given", "Bundle.entry[7].resource.name[0].given"),
+            ("Patient", "Bundle.entry[7].resource"),
+            ("resourceType", "Bundle.entry[7].resource.resourceType"),
+            ("meta.versionId", "Bundle.entry[7].resource.meta.versionId"),
+            ("http.If-Match", "Bundle.entry[7].request.ifMatch"),
+            ("http.If-None-Match", "Bundle.entry[7].request.ifNoneMatch"),
+            ("http.If-None-Exist", "Bundle.entry[7].request.ifNoneExist"),
+            ("http.Prefer", "Bundle.entry[7]"),
+            ("request.url", "Bundle.entry[7].request.url"),
+            ("fullUrl", "Bundle.entry[7].fullUrl"),
+        ] {
+            let failure = Failure::new(Kind::Invalid, "wrong").at(inner).within("Bundle.entry[7]");
+            assert_eq!((failure.expression.as_deref(), &*failure.diagnostics), (Some(expected), "Bundle.entry[7]: wrong"));
+        }
+        let moved = Failure::new(Kind::Invalid, "wrong").moved_into("Bundle.entry[7]");
+        assert_eq!((moved.expression.as_deref(), &*moved.diagnostics), (Some("Bundle.entry[7]"), "wrong"));
+    }
+}

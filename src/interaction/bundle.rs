@@ -54,7 +54,7 @@ pub fn batch(content: &Content, snapshot: &Snapshot, env: &Env<'_>) -> Result<Re
                 Ok(entry) if methods.contains(&entry.method) => {
                     let known = if env.strict { entry.refuse_unknown() } else { Ok(()) };
                     let reply = known.and_then(|()| entry.interaction(env.strict, snapshot.definitions())).and_then(|interaction| plan.perform(&interaction));
-                    plan.answer(at, entry.is_answered(), reply.map(|reply| entry.shown(reply)));
+                    plan.answer(at, entry.is_answered(), reply.map(|reply| entry.shown(reply)).map_err(|f| entry.blamed(f)));
                 }
                 Err(failure) if methods.contains(&Method::Get) => plan.answer(at, true, Err(failure.clone())),
                 Ok(_) | Err(_) => {}
@@ -120,7 +120,7 @@ fn refuse_created(entries: &[Entry], plan: &Plan<'_>, before: &Snapshot) -> Resu
         for stored in found.map_err(|f| f.within(&named(at)))?.1 {
             let is_refused = |(by, is_new): &(usize, bool)| *by != at && (*is_new || creating.contains(&at));
             if written.get(&(*type_name, &search::id_of(&stored)?)).is_some_and(is_refused) {
-                return Err(same_condition(type_name, &entry.query).within(&named(at)));
+                return Err(same_condition(type_name, &entry.query).at("request.url").within(&named(at)));
             }
         }
     }
@@ -171,7 +171,7 @@ fn refuse_twice_written(entries: &mut [Entry], snapshot: &Snapshot, env: &Env<'_
         let subjects = match (entry.method, &entry.target) {
             (Method::Put | Method::Patch | Method::Delete, Target::Instance(type_name, id)) => vec![(*type_name, id.clone())],
             (Method::Delete, Target::Type(_)) => match entry.interaction(env.strict, snapshot.definitions()) {
-                Ok(Interaction::Delete(request)) => delete::subjects(&request, snapshot, env).map_err(|f| f.within(&named(at)))?,
+                Ok(Interaction::Delete(request)) => delete::subjects(&request, snapshot, env).map_err(|f| entry.blamed(f).within(&named(at)))?,
                 // It is refused when its turn comes.
                 Ok(_) | Err(_) => Vec::new(),
             },
@@ -211,7 +211,7 @@ fn spelled(type_name: &str, query: &str) -> String {
 
 fn identities(entries: &[Entry], snapshot: &Snapshot, env: &Env<'_>) -> Result<Vec<Option<Identity>>, Failure> {
     let mut identifying = Identifying { snapshot, env, conditional: FxHashMap::default() };
-    entries.iter().enumerate().map(|(at, entry)| identifying.identity(entry).map_err(|f| f.within(&named(at)))).collect()
+    entries.iter().enumerate().map(|(at, entry)| identifying.identity(entry).map_err(|f| entry.blamed(f).within(&named(at)))).collect()
 }
 
 impl Identifying<'_> {
@@ -239,7 +239,7 @@ impl Identifying<'_> {
         let condition = spelled(type_name, query);
         match self.conditional.get(&condition) {
             Some((Method::Post, id)) => return Ok(Identity::Same(type_name, id.clone())),
-            Some(_) => return Err(same_condition(type_name, query)),
+            Some(_) => return Err(same_condition(type_name, query).at("request.ifNoneExist")),
             None => {}
         }
         let id = ResourceId::random();
@@ -255,7 +255,7 @@ impl Identifying<'_> {
         }
         let id = ResourceId::random();
         match self.conditional.insert(spelled(type_name, &entry.query), (Method::Put, id.clone())) {
-            Some(_) => Err(same_condition(type_name, &entry.query)),
+            Some(_) => Err(same_condition(type_name, &entry.query).at("request.url")),
             None => Ok(Identity::New(type_name, id)),
         }
     }
@@ -432,7 +432,8 @@ impl<'a> Plan<'a> {
                 None => entry.interaction(self.env.strict, self.working.definitions()).and_then(|i| self.planned(&i)),
             };
             // Conditions may lead to what another entry writes, too.
-            let reply = reply.and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
+            let reply =
+                reply.map_err(|f| entry.blamed(f)).and_then(|reply| self.refuse_written_again(known).map(|()| reply)).map_err(|f| f.within(&named(at)))?;
             self.made_by.resize(self.changes.len(), at);
             self.answer(at, entry.is_answered(), Ok(entry.shown(reply)));
         }
@@ -516,14 +517,14 @@ impl<'a> Plan<'a> {
 
     fn answer(&mut self, at: usize, is_read: bool, reply: Result<Reply, Failure>) {
         self.answers[at] = match reply {
-            Ok(reply) => {
-                self.issues.extend(reply.issues.iter().cloned().map(|mut issue| {
+            Ok(mut reply) => {
+                for issue in &mut reply.issues {
                     issue.move_into(&format!("{}.resource", named(at)));
-                    issue
-                }));
+                }
+                self.issues.extend_from_slice(&reply.issues);
                 success(&reply, is_read, self.env)
             }
-            Err(failure) => refusal(&failure, &self.working),
+            Err(failure) => refusal(&failure.moved_into(&named(at)), &self.working),
         };
     }
 

@@ -47,7 +47,7 @@ fn bodies_that_cannot_be_stored() {
     400 value bad-value: id 'a_b' holds '_'; an id is 1-64 of A-Z a-z 0-9 - .
     405 not-supported method-not-allowed: PUT is not allowed here; allowed: GET, HEAD, POST; to update, patch or delete, name the resource, [type]/[id], or a condition, [type]?identifier=…
     400 invalid invalid-content [Bundle.entry[0]]: Bundle.entry[0]: resource is missing; POST needs one
-    400 not-supported not-supported [Bundle.entry[0]]: Bundle.entry[0]: request.method 'BREW' is not supported in a Bundle of FHIR R4; use GET, HEAD, POST, PUT, PATCH or DELETE
+    400 not-supported not-supported [Bundle.entry[0].request.method]: Bundle.entry[0]: request.method 'BREW' is not supported in a Bundle of FHIR R4; use GET, HEAD, POST, PUT, PATCH or DELETE
     "#);
     assert_eq!(fhir.get("/Patient").json()["total"], 0);
     let events = server.client().get("/api/sims/a__b").json()["eventCount"].as_u64();

@@ -315,7 +315,7 @@ fn the_entries_of_a_batch_are_independent() {
         .json();
     assert_eq!(answer["type"], "batch-response");
     assert_eq!(statuses(&answer), ["404 Not Found", "201 Created", "400 Bad Request", "400 Bad Request", "200 OK", "400 Bad Request"]);
-    assert_eq!(answer["entry"][2]["response"]["outcome"]["issue"][0]["expression"][0], "resourceType");
+    assert_eq!(answer["entry"][2]["response"]["outcome"]["issue"][0]["expression"][0], "Bundle.entry[2].resource.resourceType");
     assert_eq!(answer["entry"][4]["resource"]["total"], 1);
     assert_eq!(events(&server.simdb(), "a__b", "BATCH").len(), 1);
 }
@@ -725,4 +725,56 @@ fn references_to_versions_stay_so() {
     assert_eq!((made.as_str(), current.as_str()), ("Patient/p/_history/1", "Patient/p/_history/3"), "one that there was stays");
     let (made, _, current) = bundle("Patient/p/_history/4");
     assert_eq!(made, current, "one that is made is made");
+}
+
+#[test]
+fn a_refusal_names_the_element_of_the_entry_in_a_batch_as_in_a_transaction() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    server.client().put("/api/sims/a__b", &json!({"settings": {"validation": "strict"}})).expect(201);
+    let named = |id: &str| json!({"resourceType": "Patient", "id": id, "name": [{"family": "Same"}]});
+    for id in ["p", "q"] {
+        fhir.put(&format!("/Patient/{id}"), &named(id)).expect(201);
+    }
+    let with = |mut entry: Value, name: &str, value: &str| {
+        entry["request"][name] = value.into();
+        entry
+    };
+    let patch = json!({"resourceType": "Parameters", "parameter": []});
+    for (status, entry, expected) in [
+        (400, entry("POST", "Patient", json!({"resourceType": "Nonsense"})), "resource.resourceType"),
+        (400, entry("POST", "Patient", json!({"id": "1"})), "resource.resourceType"),
+        (400, entry("PUT", "Patient/p", named("q")), "resource.id"),
+        (422, entry("PUT", "Patient/p", json!({"resourceType": "Patient", "id": "p", "gender": "blue"})), "resource.gender"),
+        (412, with(entry("PUT", "Patient/p", named("p")), "ifMatch", "W/\"7\""), "request.ifMatch"),
+        (412, with(entry("PUT", "Patient/p", named("p")), "ifNoneMatch", "*"), "request.ifNoneMatch"),
+        (412, with(entry("POST", "Patient", json!({"resourceType": "Patient"})), "ifNoneExist", "family=same"), "request.ifNoneExist"),
+        (400, with(entry("PUT", "Patient/p", named("p")), "ifMatch", "a b"), "request.ifMatch"),
+        (412, entry("PUT", "Patient?family=same", json!({"resourceType": "Patient"})), "request.url"),
+        (400, entry("PUT", "Patient?birthdate=x", json!({"resourceType": "Patient"})), "request.url"),
+        (404, entry("PATCH", "Patient?family=nobody", patch.clone()), "request.url"),
+        (404, entry("PATCH", "Patient/none", patch), "request.url"),
+        (412, json!({"request": {"method": "DELETE", "url": "Patient?family=same"}}), "request.url"),
+        (404, json!({"request": {"method": "GET", "url": "Patient/none"}}), "request.url"),
+        (400, json!({"request": {"method": "GET", "url": "Patient?birthdate=x"}}), "request.url"),
+        (400, json!({"request": {"method": "GET", "url": "Nonsense/1"}}), "request.url"),
+    ] {
+        let said = |outcome: &Value| outcome["issue"][0]["expression"].clone();
+        let expected = json!([format!("Bundle.entry[1].{expected}")]);
+        let entries = vec![json!({"request": {"method": "GET", "url": "Patient/p"}}), entry.clone()];
+        let refused = fhir.post("", &bundle("transaction", entries.clone())).expect(status).json();
+        assert_eq!(said(&refused), expected, "{entry} {refused}");
+        let answer = fhir.post("", &bundle("batch", entries)).expect(200).json()["entry"][1]["response"].clone();
+        assert_eq!((said(&answer["outcome"]), answer["status"].as_str().unwrap().starts_with(&status.to_string())), (expected, true), "{entry} {answer}");
+    }
+    // Conditional references are of transactions only.
+    let observation = |performer: Value| json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/p"}, "performer": performer});
+    for (status, reference) in [(412, "Patient?family=same"), (412, "Practitioner?family=nobody"), (400, "Patient?birthdate=x"), (400, "Pateint?family=same")] {
+        let sent = observation(json!([{"display": "x"}, {"reference": reference}]));
+        let refused = fhir.post("", &bundle("transaction", vec![entry("POST", "Observation", sent)])).expect(status).json();
+        assert_eq!(refused["issue"][0]["expression"], json!(["Bundle.entry[0].resource.performer[1].reference"]), "{refused}");
+    }
+    server.client().send("PATCH", "/api/sims/a__b", &[], br#"{"settings":{"versioning":"versioned-update"}}"#).expect(200);
+    let refused = fhir.post("", &bundle("transaction", vec![entry("PUT", "Patient/p", named("p"))])).expect(428).json();
+    assert_eq!(refused["issue"][0]["expression"], json!(["Bundle.entry[0].request.ifMatch"]), "{refused}");
 }

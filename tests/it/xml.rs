@@ -179,7 +179,7 @@ fn elements_out_of_order_are_judged_as_the_setting_says() {
         (&answer["entry"][0]["response"]["status"], &answer["entry"][1]["response"]["status"]),
         (&json!("201 Created"), &json!("422 Unprocessable Entity"))
     );
-    assert_eq!(answer["entry"][1]["response"]["outcome"]["issue"][0]["expression"], json!(["Patient.name[0]"]), "{answer}");
+    assert_eq!(answer["entry"][1]["response"]["outcome"]["issue"][0]["expression"], json!(["Bundle.entry[1].resource.name[0]"]), "{answer}");
     validation("warn");
     send("POST", "/Patient", wrong).expect(201);
     assert_eq!(send("POST", "/", &batch).expect(200).json()["entry"][1]["response"]["status"], "201 Created");

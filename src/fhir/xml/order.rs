@@ -29,8 +29,8 @@ impl<'x> Walk<'x> {
         let mut last: Option<(&str, u32)> = None;
         let mut seen: FxHashMap<&str, usize> = FxHashMap::default();
         for (name, _) in &element.attributes {
-            if self.shapes.member(shape, name).is_some_and(|member| !member.is_attribute) {
-                self.wrong_kind(name, format!("'{0}' is an element in XML and no attribute; write <{0} value=\"…\"/>", clip(name)));
+            if let Some(member) = self.shapes.member(shape, name).filter(|member| !member.is_attribute) {
+                self.wrong_kind(member.name, format!("'{0}' is an element in XML and no attribute; write <{0} value=\"…\"/>", clip(name)));
             }
         }
         for child in &element.children {
@@ -48,7 +48,7 @@ impl<'x> Walk<'x> {
                 continue;
             }
             let count = seen.entry(child.name).or_default();
-            self.at.push((child.name, member.repeats.then_some(*count)));
+            self.at.push((member.name, member.repeats.then_some(*count)));
             *count += 1;
             match last {
                 Some((before, order)) if member.order < order => self.misplaced(child.name, before),

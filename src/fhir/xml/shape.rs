@@ -41,6 +41,8 @@ impl Form {
 /// What is known of a member.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
+    /// Its name in an expression: that of a choice is without the type.
+    pub name: &'static str,
     /// Its place among the members of its object.
     pub order: u32,
     /// Whether it is an array in JSON.
@@ -104,7 +106,7 @@ impl Shapes {
     fn other_choice(&self, shape: &Shape, name: &str) -> Option<Member> {
         shape.choices.iter().find_map(|(stem, order)| {
             let form = *self.forms.get(name.strip_prefix(stem)?)?;
-            Some(Member { order: *order, repeats: false, is_attribute: false, form })
+            Some(Member { name: stem, order: *order, repeats: false, is_attribute: false, form })
         })
     }
 
@@ -164,7 +166,7 @@ impl Shapes {
                 "url" => def.name == "Extension",
                 _ => false,
             };
-            let member = |form| Member { order, repeats: element.max != Some(1), is_attribute, form };
+            let member = |form| Member { name: name.trim_end_matches("[x]"), order, repeats: element.max != Some(1), is_attribute, form };
             if let Some(stem) = name.strip_suffix("[x]") {
                 for type_name in element.types.split('|').map(capitalised) {
                     let member = member(self.form(&type_name));

@@ -48,6 +48,8 @@ fn elements_out_of_order_are_found() {
         (r#"<name/><telecom/><name/><gender value="male"/>"#, "Patient.name[1]"),
         (r#"<name><given value="a"/></name><name><given value="a"/><family value="f"/></name>"#, "Patient.name[1].family"),
         (r#"<deceasedBoolean value="true"/><birthDate value="2000"/>"#, "Patient.birthDate"),
+        (r#"<multipleBirthInteger value="1"/><deceasedDateTime value="2000"/><birthDate value="2000"/>"#, "Patient.deceased Patient.birthDate"),
+        ("<photo/><deceasedQuantity/>", "Patient.deceased"),
         (r#"<contained><Basic><subject/><id value="c"/></Basic></contained>"#, "Patient.contained[0].id"),
         (r#"<zz value="1"/><id value="1"/><zz value="2"/><active value="true"/>"#, ""),
         (

@@ -112,19 +112,19 @@ impl Entry {
         let text = |name: &str| match request.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(Failure::new(Kind::Invalid, format!("request.{name} must be a string"))),
+            Some(_) => Err(Failure::new(Kind::Invalid, format!("request.{name} must be a string")).at(format!("request.{name}"))),
         };
-        let method = method(text("method")?, version)?;
-        let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing"))?;
+        let method = method(text("method")?, version).map_err(|f| f.at("request.method"))?;
+        let url = text("url")?.ok_or_else(|| Failure::new(Kind::Invalid, "request.url is missing").at("request.url"))?;
         if url.contains("://") && !url.contains('?') {
             let message = format!("request.url '{}' is absolute; it is relative to this endpoint, such as Patient/123", clip(url));
-            return Err(Failure::new(Kind::Invalid, message));
+            return Err(Failure::new(Kind::Invalid, message).at("request.url"));
         }
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let in_url = |f: Failure| Failure {
             kind: if f.kind == Kind::UnknownType { Kind::Invalid } else { f.kind },
             diagnostics: format!("request.url '{}': {}", clip(url), f.diagnostics),
-            ..f
+            ..f.at("request.url")
         };
         let target = Target::parse(path, definitions).map_err(in_url)?;
         readable(query).map_err(in_url)?;
@@ -160,6 +160,19 @@ impl Entry {
     /// What is shown of what it came to.
     pub fn shown(&self, reply: Reply) -> Reply {
         if self.is_head { Reply { body: None, ..reply } } else { reply }
+    }
+
+    /// A failure of this entry, with the URL named where what that says is refused: what is read or deleted, and conditions.
+    pub fn blamed(&self, failure: Failure) -> Failure {
+        let is_of_url = match self.method {
+            Method::Get | Method::Delete => true,
+            Method::Put | Method::Patch => {
+                matches!(failure.kind, Kind::NotFound | Kind::Deleted)
+                    || !self.query.is_empty() && matches!(failure.kind, Kind::MultipleMatches | Kind::BadValue | Kind::NotSupported | Kind::TooCostly)
+            }
+            Method::Post => false,
+        };
+        if is_of_url && failure.expression.is_none() && failure.issues.is_empty() { failure.at("request.url") } else { failure }
     }
 
     /// Refuses the parameters that would be passed over.

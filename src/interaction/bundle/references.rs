@@ -53,8 +53,7 @@ impl Renames {
         }
         match self.full.insert(plain(full_url), renamed.clone()) {
             Some(other) if other.uid != renamed.uid => {
-                Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url)))
-                    .at("http.fullUrl"))
+                Err(Failure::new(Kind::Invalid, format!("fullUrl '{}' is that of another entry too; each entry needs its own", clip(full_url))).at("fullUrl"))
             }
             _ => Ok(()),
         }
@@ -89,18 +88,18 @@ impl Renames {
                 Reference::Conditional { type_name, query } => {
                     let type_name = self.definitions.find_resource_type(type_name)?;
                     find(type_name, query).unwrap_or_else(|f| {
-                        failed = Some(f);
+                        failed = Some((text.to_owned(), f));
                         None
                     })
                 }
                 // A misspelled type.
                 Reference::Other(text) if text.split_once('?').is_some_and(|(head, _)| !head.is_empty() && head.bytes().all(|b| b.is_ascii_alphabetic())) => {
                     let head = text.split('?').next().unwrap_or_default();
-                    failed = self.definitions.resource_type(head).err().map(|f| Failure {
-                        kind: Kind::Invalid,
-                        diagnostics: format!("the conditional reference '{}': {}", clip(text), f.diagnostics),
-                        ..f
-                    });
+                    let refused = |f: Failure| {
+                        let diagnostics = format!("the conditional reference '{}': {}", clip(text), f.diagnostics);
+                        (text.to_owned(), Failure { kind: Kind::Invalid, diagnostics, ..f })
+                    };
+                    failed = self.definitions.resource_type(head).err().map(refused);
                     None
                 }
                 Reference::Local { .. } | Reference::Contained(_) | Reference::Other(_) => None,
@@ -142,8 +141,9 @@ impl Renames {
             }
             None => raw::string_edits(&content.text, &mut |path, text| rewritten(type_name, path, text)),
         };
-        if let Some(failure) = failed {
-            return Err(failure);
+        if let Some((text, failure)) = failed {
+            let mut place = type_name.to_owned();
+            return Err(if find_text(content.resource.value(), &text, &mut place) { failure.at(place) } else { failure });
         }
         if !edits.is_empty() || is_given {
             content.text = raw::apply(&content.text, edits);
@@ -236,6 +236,22 @@ fn rewrite_text(part: &mut Value, refers: &mut impl FnMut(&str) -> Option<String
 
 fn list_of<'v>(value: &'v mut Value, name: &str) -> &'v mut [Value] {
     value.get_mut(name).and_then(Value::as_array_mut).map(Vec::as_mut_slice).unwrap_or_default()
+}
+
+/// Goes on to the first place below `place` that says `text`, if there is one.
+fn find_text(value: &Value, text: &str, place: &mut String) -> bool {
+    let before = place.len();
+    let mut is_below = |step: &str, inner: &Value| {
+        place.truncate(before);
+        place.push_str(step);
+        find_text(inner, text, place)
+    };
+    match value {
+        Value::String(own) => own == text,
+        Value::Array(items) => items.iter().enumerate().any(|(at, item)| is_below(&format!("[{at}]"), item)),
+        Value::Object(members) => members.iter().any(|(key, inner)| is_below(&format!(".{key}"), inner)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 fn text_in(part: &Value) -> Option<String> {
