@@ -45,7 +45,11 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Failure> {
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Seed { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    value.map_err(|e| Failure::new(Kind::Malformed, format!("malformed JSON: {e}")))
+    value.map_err(|e| Failure::new(Kind::Malformed, if text.trim_start().starts_with('<') { looks_like_xml() } else { format!("malformed JSON: {e}") }))
+}
+
+fn looks_like_xml() -> String {
+    "malformed JSON: it begins with '<' and looks like XML, which is sent with Content-Type application/fhir+xml".to_owned()
 }
 
 /// Line and column, from 1, of a byte offset.
@@ -155,6 +159,9 @@ mod tests {
     #[test]
     fn names_the_place() {
         assert_eq!(error("{\"a\":1,\n \"a\":2}"), "malformed JSON: duplicate key \"a\" at line 2 column 7");
+        for xml in ["<Patient xmlns=\"http://hl7.org/fhir\"/>", "\u{feff}\n <a/>"] {
+            assert_eq!(error(xml), "malformed JSON: it begins with '<' and looks like XML, which is sent with Content-Type application/fhir+xml");
+        }
         assert_eq!(error("{\"a\":}"), "malformed JSON: expected value at line 1 column 6");
         assert!(error("{} x").contains("trailing characters"));
         assert!(error("").contains("empty"));

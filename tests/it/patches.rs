@@ -79,6 +79,17 @@ fn json_patches_change_what_they_name_and_nothing_else() {
     assert_eq!(fhir.get("/Patient/p").header("etag"), "W/\"2\"");
     fhir.send("PATCH", "/Patient/none", &[("content-type", "application/json-patch+json")], b"[]").expect(404);
     fhir.send("PATCH", "/Patient/p", &[("content-type", "application/xml-patch+xml")], b"<diff/>").expect(415);
+    // What is no resource is told what patches are sent as, and a misspelled one is not.
+    for (media, patch) in [("application/json", json!({"active": null})), ("application/fhir+json", json!({})), ("application/json", json!([]))] {
+        let refused = send(&fhir, media, &patch).expect(415).refusal();
+        let known = "a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json";
+        assert!(
+            refused.contains("[http.Content-Type]") && refused.contains(&format!("'{media}' is not supported here for an ")) && refused.contains(known),
+            "{refused}"
+        );
+    }
+    assert!(send(&fhir, "application/json", &json!({"resourceType": "Parameter"})).expect(400).refusal().contains("did you mean 'Parameters'?"));
+    assert!(send(&fhir, "application/json", &json!({"resourceType": 1})).expect(400).refusal().contains("resourceType must be a string"));
 }
 
 #[test]

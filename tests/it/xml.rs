@@ -134,6 +134,10 @@ fn xml_that_cannot_be_taken_is_refused_with_its_place() {
         let reply = xml(&fhir, "POST", "/Patient", body).expect(400);
         assert!(reply.text().contains("<OperationOutcome") && reply.text().contains(said), "{body}: {}", reply.text());
     }
+    for media in ["application/json", "application/fhir+json"] {
+        let reply = fhir.send("POST", "/Patient", &[("content-type", media)], b"<Patient xmlns=\"http://hl7.org/fhir\"/>").expect(400);
+        assert!(reply.refusal().contains("looks like XML, which is sent with Content-Type application/fhir+xml"), "{}", reply.text());
+    }
     assert_eq!(fhir.get("/Patient").json()["total"], 0);
     // What JSON can say and XML cannot is kept, and refused in XML only.
     fhir.send("PUT", "/Patient/c", &[], br#"{"resourceType":"Patient","id":"c","name":[{"family":"a\u0001b"}]}"#).expect(201);
