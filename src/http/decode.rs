@@ -154,19 +154,28 @@ impl Parts<'_> {
         if headers.is_empty() {
             return Ok(Conditions::default());
         }
-        let tags = |name: &str| {
-            let values = headers.get_all(name).filter_map(|v| v.to_str().ok());
-            values.flat_map(|v| v.split(',')).map(|tag| Tag::parse(tag, name)).collect::<Result<Vec<_>, _>>()
+        let tags = |name: &'static str| {
+            let values = self.preconditions(name)?;
+            values.iter().flat_map(|v| v.split(',')).map(|tag| Tag::parse(tag, name)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Conditions {
-            if_match: if headers.contains_key(header::IF_MATCH) { tags("If-Match")? } else { Vec::new() },
-            if_none_match: if headers.contains_key(header::IF_NONE_MATCH) { tags("If-None-Match")? } else { Vec::new() },
-            if_modified_since_ms: text(self.request, header::IF_MODIFIED_SINCE).and_then(|t| t.parse::<header::HttpDate>().ok()).map(|date| {
+            if_match: tags("If-Match")?,
+            if_none_match: tags("If-None-Match")?,
+            if_modified_since_ms: self.preconditions("If-Modified-Since")?.first().and_then(|t| t.parse::<header::HttpDate>().ok()).map(|date| {
                 let time = std::time::SystemTime::from(date);
                 time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
             }),
             if_none_exist: self.if_none_exist()?,
         })
+    }
+
+    /// The values of a precondition. One that cannot be read must not be passed over.
+    fn preconditions(&self, name: &'static str) -> Result<Vec<&str>, Failure> {
+        let refused = |_| {
+            let send = if name == "If-Modified-Since" { "a date as Last-Modified shows it" } else { "an entity tag as ETag shows it, for example W/\"3\"" };
+            Failure::new(Kind::BadValue, format!("{name} has characters that are not ASCII; send one readable header, {send}")).at(format!("http.{name}"))
+        };
+        self.request.headers().get_all(name).map(|value| value.to_str().map_err(refused)).collect()
     }
 
     /// The one condition that a create may have. What cannot be read must not create.

@@ -98,6 +98,9 @@ pub fn format(request: &HttpRequest, query: &[(String, String)], version: FhirVe
         format.is_explicit = true;
         return Ok(format);
     }
+    if let Some(value) = unreadable(request, header::ACCEPT) {
+        return Err(not_acceptable("Accept", &value));
+    }
     let accept = Accept::of(request);
     if accept.ranges.is_empty() {
         return Ok(format);
@@ -231,11 +234,20 @@ pub enum Sent {
     Other(String),
 }
 
+/// The value of a header that has something else than ASCII in it: it must not count as one that is missing.
+fn unreadable(request: &HttpRequest, name: header::HeaderName) -> Option<String> {
+    let value = request.headers().get_all(name).find(|value| value.to_str().is_err())?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
 /// What `Content-Type` says.
 ///
 /// # Errors
-/// [`Kind::NotAcceptable`]: the body is of another FHIR version.
+/// [`Kind::NotAcceptable`]: the body is of another FHIR version; [`Kind::UnsupportedMediaType`]: it cannot be read.
 pub fn sent(request: &HttpRequest, version: FhirVersion) -> Result<Sent, Failure> {
+    if let Some(value) = unreadable(request, header::CONTENT_TYPE) {
+        return Err(unsupported(&value));
+    }
     let Some(content_type) = text(request, header::CONTENT_TYPE) else { return Ok(Sent::Json) };
     let mut parts = content_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();

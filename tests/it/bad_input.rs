@@ -123,6 +123,27 @@ fn an_unknown_parameter_is_reported_or_refused() {
 }
 
 #[test]
+fn headers_that_cannot_be_read_are_not_passed_over() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let body = patient("p", "B").to_string();
+    for (name, value) in [("If-Match", "W/\"ü\""), ("If-Match", "W/\"1\", ü"), ("If-None-Match", "\"ü\""), ("If-Modified-Since", "März")] {
+        for (method, body) in [("PUT", body.as_bytes()), ("DELETE", b"".as_slice()), ("GET", b"".as_slice())] {
+            let refused = fhir.send(method, "/Patient/p", &[(name, value)], body).expect(400).refusal();
+            assert!(refused.contains(&format!("[http.{name}]: {name} has characters that are not ASCII; send one readable header")), "{refused}");
+        }
+    }
+    for (method, path) in [("PUT", "/Patient/p"), ("PATCH", "/Patient/p"), ("POST", "/Patient/$validate"), ("POST", "/Patient/_search"), ("POST", "/Binary")] {
+        let refused = fhir.send(method, path, &[("content-type", "application/fhir+json; x=ü")], body.as_bytes()).expect(415).refusal();
+        assert!(refused.contains("[http.Content-Type]: Content-Type 'application/fhir+json; x=ü' is not supported here"), "{refused}");
+    }
+    let refused = fhir.send("PUT", "/Patient/p", &[("accept", "application/fhir+xml; x=ü")], body.as_bytes()).expect(406).refusal();
+    assert!(refused.contains("[http.Accept]: Accept 'application/fhir+xml; x=ü' asks for a format that is not supported"), "{refused}");
+    assert_eq!(fhir.get("/Patient/p").expect(200).json()["meta"]["versionId"], "1", "none of them went ahead");
+}
+
+#[test]
 fn methods_that_are_not_allowed_say_which_are() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");
