@@ -479,3 +479,14 @@ fn differences_are_told_of_all_that_is_valid() {
         }
     }
 }
+
+#[test]
+fn a_fhirpath_patch_that_is_no_array_is_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &crate::support::patient("p", "A")).expect(201);
+    let patch = json!({"resourceType": "Parameters", "parameter": {"name": "operation", "part": [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": "Patient.name"}]}});
+    let refused = fhir.patch("/Patient/p", &patch).expect(400).refusal();
+    assert!(refused.contains("[Parameters.parameter]: Parameters.parameter must be an array of operations, but is an object"), "{refused}");
+    assert_eq!(fhir.get("/Patient/p").json()["meta"]["versionId"], "1");
+}

@@ -51,7 +51,14 @@ pub fn read(parameters: &Resource) -> Result<Vec<Step>, Failure> {
         let message = format!("a FHIRPath Patch is a Parameters resource, but resourceType is '{}'", parameters.type_name());
         return Err(Failure::new(Kind::Invalid, message).at("resourceType"));
     }
-    let all = parameters.value().get("parameter").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let all = match parameters.value().get("parameter") {
+        None => &[],
+        Some(Value::Array(all)) => all.as_slice(),
+        Some(other) => {
+            let message = format!("Parameters.parameter must be an array of operations, but is {}; put [ and ] around it", kind_of(other));
+            return Err(Failure::new(Kind::Invalid, message).at("Parameters.parameter"));
+        }
+    };
     if all.len() > MAX_OPERATIONS {
         return Err(Failure::new(Kind::TooCostly, format!("the patch has {} operations; at most {MAX_OPERATIONS} are accepted", all.len())));
     }
