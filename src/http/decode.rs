@@ -92,7 +92,8 @@ impl Parts<'_> {
                     return Err(self.not_allowed(&Target::Operation(level, name)));
                 }
                 let input = if self.body.is_empty() { None } else { Some(self.input()?) };
-                Ok(Interaction::Operation(operation::Call::new(definition, level, self.query, input)))
+                let definitions = Definitions::of(self.version);
+                operation::Call::new(definition, level, self.query, input, conditions, definitions).map(Interaction::Operation)
             }
             other => Err(self.not_allowed(&other)),
         }

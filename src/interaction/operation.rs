@@ -4,15 +4,16 @@ pub mod diff;
 pub mod everything;
 pub mod lastn;
 pub mod meta;
+mod parameters;
 pub mod purge;
 pub mod validate;
 
 use serde_json::{Value, json};
 
-use super::{Content, Done, Env, Reply};
+use super::{Conditions, Content, Done, Env, Reply};
 use crate::fhir::definitions::nearest;
 use crate::fhir::id::clip;
-use crate::fhir::{Failure, FhirVersion, Kind, ResourceId};
+use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId};
 use crate::sim::Snapshot;
 use crate::version::Operation;
 
@@ -203,25 +204,25 @@ pub struct Call {
     pub parameters: Vec<(String, String)>,
     /// The resource that was sent.
     pub input: Option<Content>,
+    /// What must hold for it to go on.
+    pub conditions: Conditions,
 }
 
 impl Call {
     /// Takes the single values of a Parameters resource for parameters.
-    #[must_use]
-    pub fn new(definition: &'static Definition, level: Level, mut parameters: Vec<(String, String)>, input: Option<Content>) -> Self {
-        let sent = input.as_ref().filter(|c| c.resource.type_name() == "Parameters").and_then(|c| c.resource.value().get("parameter"));
-        for parameter in sent.and_then(Value::as_array).into_iter().flatten() {
-            let name = parameter.get("name").and_then(Value::as_str);
-            let value = parameter.as_object().and_then(|members| members.iter().find(|(key, _)| key.starts_with("value")));
-            if let (Some(name), Some((_, value))) = (name, value) {
-                match value {
-                    Value::String(text) => parameters.push((name.to_owned(), text.clone())),
-                    Value::Number(_) | Value::Bool(_) => parameters.push((name.to_owned(), value.to_string())),
-                    Value::Null | Value::Array(_) | Value::Object(_) => {}
-                }
-            }
-        }
-        Self { definition, level, parameters, input }
+    ///
+    /// # Errors
+    /// The operation has no such parameter, or not in this form.
+    pub fn new(
+        definition: &'static Definition,
+        level: Level,
+        url: Vec<(String, String)>,
+        input: Option<Content>,
+        conditions: Conditions,
+        definitions: &Definitions,
+    ) -> Result<Self, Failure> {
+        let parameters = parameters::read(definition, &level, url, input.as_ref().map(|c| &c.resource), definitions)?;
+        Ok(Self { definition, level, parameters, input, conditions })
     }
 
     /// The value of a parameter.
@@ -236,14 +237,10 @@ impl Call {
         if self.definition.affects_state { Operation::Post } else { Operation::Get }
     }
 
-    fn refuse_unknown(&self, known: &[&str]) -> Result<(), Failure> {
-        match self.parameters.iter().find(|(name, _)| !known.contains(&name.as_str()) && !matches!(name.as_str(), "_format" | "_pretty")) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let message = format!("parameter '{}' of {} is not supported; known: {}", clip(name), self.definition.code, known.join(", "));
-                Err(Failure::new(Kind::NotSupported, message))
-            }
-        }
+    /// What the Parameters that were sent hold under a name, as `member`.
+    fn sent<'c>(&'c self, name: &'c str, member: &'c str) -> impl Iterator<Item = &'c Value> {
+        let all = self.input.as_ref().and_then(|c| c.resource.value().get("parameter")?.as_array());
+        all.into_iter().flatten().filter(move |p| p.get("name").is_some_and(|n| n == name)).filter_map(move |p| p.get(member))
     }
 }
 
@@ -269,9 +266,8 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
 /// asked for. The one parameter, `input`, may be sent as such or by itself.
 fn convert(call: &Call) -> Result<Reply, Failure> {
     let sent = call.input.as_ref().ok_or_else(|| Failure::new(Kind::Invalid, "$convert needs a resource as its body"))?;
-    let input = sent.resource.value()["parameter"].as_array().filter(|all| sent.type_name == "Parameters" && all.len() == 1);
-    let input = input.and_then(|all| all[0].get("resource").filter(|_| all[0]["name"] == "input"));
-    let text = input.map_or_else(|| sent.text.clone(), serde_json::Value::to_string);
+    let input = call.sent("input", "resource").next().filter(|_| sent.type_name == "Parameters");
+    let text = input.map_or_else(|| sent.text.clone(), Value::to_string);
     Ok(Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) })
 }
 

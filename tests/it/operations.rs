@@ -240,3 +240,87 @@ fn what_is_converted_may_be_sent_as_the_parameter_input() {
     let other = json!({"resourceType": "Parameters", "parameter": [{"name": "other", "resource": crate::support::patient("p", "A")}]});
     assert_eq!(fhir.post("/$convert", &other).expect(200).json(), other);
 }
+
+#[test]
+fn parameters_that_would_be_passed_over_are_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    for path in ["/Patient/a/$everything", "/Patient/a/$meta", "/Observation/$lastn", "/Patient/a/$diff", "/Patient/a/$purge", "/Patient/a/$meta-add"] {
+        let refused = fhir.post(path, &crate::support::patient("a", "A")).expect(400).refusal();
+        assert!(refused.contains("[resourceType]: $") && refused.contains("takes Parameters, but resourceType is 'Patient'"), "{path}: {refused}");
+        let one = json!({"resourceType": "Parameters", "parameter": {"name": "_type", "valueString": "Observation"}});
+        let refused = fhir.post(path, &one).expect(400).refusal();
+        assert!(refused.contains("[Parameters.parameter]: Parameters.parameter must be an array, but is an object"), "{path}: {refused}");
+    }
+    let ask = |entry: Value| fhir.post("/Patient/a/$everything", &json!({"resourceType": "Parameters", "parameter": [entry]})).expect(400).refusal();
+    for (entry, said) in [
+        (json!({"valueString": "Observation"}), "[Parameters.parameter[0].name]: Parameters.parameter[0].name is missing"),
+        (json!("x"), "[Parameters.parameter[0]]: Parameters.parameter[0] must be an object, but is a string"),
+        (json!({"name": "_type"}), "Parameters.parameter[0] ('_type') has no value; give it as valueString"),
+        (json!({"name": "_type", "valueString": "Patient", "valueCode": "Patient"}), "has several values, valueString, valueCode; give one"),
+        (json!({"name": "_type", "valueCoding": {"code": "Patient"}}), "('_type') cannot be given as valueCoding; give it as valueString"),
+        (json!({"name": "_type", "valuePatient": "Patient"}), "cannot be given as valuePatient"),
+        (json!({"name": "_type", "valueString": ["Patient"]}), "('_type') has a valueString that cannot be"),
+        (json!({"name": "_count", "valueBoolean": true}), "('_count') cannot be given as valueBoolean; give it as valueInteger"),
+        (json!({"name": "_type", "resource": {"resourceType": "Patient"}}), "cannot be given as resource"),
+        (json!({"name": "other", "part": []}), "[Parameters.parameter[0].name]: parameter 'other' of $everything is not supported; known: _type"),
+    ] {
+        let refused = ask(entry);
+        assert!(refused.contains(said), "{said}: {refused}");
+    }
+    let coded = json!({"resourceType": "Parameters", "parameter": [{"name": "_type", "valueCode": "Encounter"}, {"name": "_type", "valueCode": "Patient"}]});
+    assert_eq!(found(&fhir.post("/Patient/a/$everything", &coded).expect(200).json()), "Encounter/e Patient/a");
+    let within = json!({"resourceType": "Bundle", "type": "batch", "entry": [{"resource": crate::support::patient("a", "A"), "request": {"method": "POST", "url": "Patient/a/$purge"}}]});
+    assert_eq!(fhir.post("", &within).expect(200).json()["entry"][0]["response"]["status"], "400 Bad Request");
+    // A resource may itself be Parameters.
+    let itself = json!({"resourceType": "Parameters", "parameter": [{"name": "x", "valueCoding": {"code": "y"}}]});
+    assert!(fhir.post("/Parameters/$validate", &itself).expect(200).text().contains("no problem found"));
+    assert_eq!(fhir.post("/$convert", &itself).expect(200).json(), itself);
+}
+
+#[test]
+fn a_purge_that_is_given_something_else_removes_nothing() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    for family in ["A", "B"] {
+        fhir.put("/Patient/p", &crate::support::patient("p", family));
+    }
+    fhir.post("/Patient/p/$purge", &crate::support::patient("p", "B")).expect(400);
+    assert_eq!(fhir.get("/Patient/p/_history").expect(200).json()["total"], 2);
+    let refused = fhir.post("/Patient/p/$purge", &json!({"resourceType": "Parameters", "parameter": [{"name": "all", "valueBoolean": true}]})).expect(400);
+    assert!(refused.refusal().contains("parameter 'all' of $purge is not supported; it has none"));
+    fhir.get("/Patient/p/_history/1").expect(200);
+}
+
+#[test]
+fn what_is_meant_once_is_not_given_twice() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fill(&fhir);
+    for (path, name) in [
+        ("/Patient/a/$everything?start=2020&start=2021", "start"),
+        ("/Patient/a/$everything?end=2020&end=2021", "end"),
+        ("/Patient/a/$everything?_since=2020&_since=2021", "_since"),
+        ("/Patient/a/$everything?_count=1&_count=2", "_count"),
+        ("/Patient/a/$validate?mode=update&mode=delete", "mode"),
+        ("/Patient/a/$diff?from=1&to=1&to=2", "to"),
+        ("/Observation/$lastn?patient=a&max=1&max=1", "max"),
+    ] {
+        let refused = fhir.get(path).expect(400).refusal();
+        assert!(refused.contains(&format!("parameter '{name}' of $")) && refused.contains("is given more than once"), "{path}: {refused}");
+    }
+    let resource = |name: &str| json!({"name": name, "resource": crate::support::patient("p", "A")});
+    let twice = |name: &str| json!({"resourceType": "Parameters", "parameter": [resource(name), resource(name)]});
+    for (path, name) in [("/Patient/$validate", "resource"), ("/$convert", "input")] {
+        let refused = fhir.post(path, &twice(name)).expect(400).refusal();
+        assert!(refused.contains(&format!("[Parameters.parameter[1]]: parameter '{name}' of")), "{refused}");
+    }
+    let posted = json!({"resourceType": "Parameters", "parameter": [{"name": "max", "valuePositiveInt": 2}]});
+    assert!(fhir.post("/Observation/$lastn?patient=a&max=1", &posted).expect(400).refusal().contains("'max' of $lastn is given more than once"));
+    assert!(fhir.post("/$convert?to=xml", &crate::support::patient("p", "A")).expect(400).refusal().contains("parameter 'to' of $convert is not supported"));
+    let more = json!({"resourceType": "Parameters", "parameter": [resource("input"), resource("other")]});
+    assert!(fhir.post("/$convert", &more).expect(400).refusal().contains("parameter 'other' of $convert is not supported; known: input"));
+    let part = json!({"resourceType": "Parameters", "parameter": [{"name": "input", "part": [resource("x")]}]});
+    assert!(fhir.post("/$convert", &part).expect(400).refusal().contains("('input') cannot be given as part; give it as resource"));
+}

@@ -146,7 +146,8 @@ fn a_token_allows_what_its_scopes_say_and_no_more() {
     s.fhir(&all, "PUT", "/Patient/p", &json!({"resourceType": "Patient", "id": "p", "active": true, "gender": "male"})).expect(201);
     s.fhir(&all, "PUT", "/Patient/q", &json!({"resourceType": "Patient", "id": "q", "active": true, "gender": "female"})).expect(201);
     s.fhir(&all, "PUT", "/Observation/o", &json!({"resourceType": "Observation", "id": "o", "subject": {"reference": "Patient/p"}})).expect(201);
-    let bundle = |method: &str, url: &str| json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": method, "url": url}, "resource": {"resourceType": "Patient"}}]});
+    let sent = |url: &str| if url.contains('$') { "Parameters" } else { "Patient" };
+    let bundle = |method: &str, url: &str| json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": method, "url": url}, "resource": {"resourceType": sent(url)}}]});
     let cases = [
         ("system/Patient.rs", "GET", "/Patient/p", Value::Null, 200),
         ("system/Patient.read", "GET", "/Patient/p/_history", Value::Null, 200),

@@ -190,7 +190,7 @@ impl Entry {
             if definition.affects_state && self.method == Method::Get {
                 return Err(Failure::new(Kind::MethodNotAllowed, format!("{} changes something; POST it", definition.code)));
             }
-            return Ok(Interaction::Operation(operation::Call::new(definition, level.clone(), pairs(&self.query), taken)));
+            return operation::Call::new(definition, level.clone(), pairs(&self.query), taken, conditions, definitions).map(Interaction::Operation);
         }
         let content = || taken.ok_or_else(|| Failure::new(Kind::Invalid, "resource is missing"));
         let search = |type_name, compartment| Interaction::Search(search::Request { type_name, compartment, parameters: pairs(&self.query), strict });

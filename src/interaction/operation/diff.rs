@@ -16,7 +16,6 @@ use crate::sim::Snapshot;
 /// # Errors
 /// A version is not there; an element that a patch cannot name.
 pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    call.refuse_unknown(&["from", "to"])?;
     let Level::Instance(type_name, id) = &call.level else {
         return Err(Failure::new(Kind::NotSupported, "$diff is of a resource: [type]/[id]/$diff?from=1&to=2"));
     };

@@ -18,7 +18,6 @@ use crate::sim::Snapshot;
 /// # Errors
 /// There is no such resource; a parameter that cannot be read.
 pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    call.refuse_unknown(&["_type", "_since", "_typeFilter", "start", "end", "_count", "_cursor", "_elements", "_summary"])?;
     let type_name = call.level.type_name().unwrap_or("Patient");
     let mut parameters = vec![("_include".to_owned(), "*".to_owned())];
     for (name, value) in &call.parameters {
@@ -29,7 +28,11 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
                 return Err(Failure::new(Kind::NotSupported, message));
             }
             "start" | "end" => {}
-            _ => parameters.push((name.clone(), value.clone())),
+            _ => match parameters.iter_mut().find(|(n, _)| n == name) {
+                // A list, or one by one.
+                Some((_, values)) => values.extend([",", value]),
+                None => parameters.push((name.clone(), value.clone())),
+            },
         }
     }
     if call.get("_count").is_none() {

@@ -37,9 +37,6 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
         );
         return Err(Failure::new(Kind::NotSupported, message));
     }
-    if call.parameters.iter().filter(|(n, _)| n == "max").count() > 1 {
-        return Err(Failure::new(Kind::BadValue, "max is given more than once"));
-    }
     let mut parameters: Vec<(String, String)> = call.parameters.iter().filter(|(n, _)| n != "max").cloned().collect();
     parameters.push(("_sort".to_owned(), "-date".to_owned()));
     let request = Request { type_name: Some("Observation"), compartment: None, parameters, strict: true };

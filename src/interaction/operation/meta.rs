@@ -20,7 +20,6 @@ use crate::sim::{Rewrites, Snapshot};
 /// # Errors
 /// The resource or the version is not there.
 pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    call.refuse_unknown(&[])?;
     let none = Conditions::default();
     let stored = match &call.level {
         Level::System => return Ok(answer(&used(None, snapshot)?)),
@@ -41,7 +40,6 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
 /// # Errors
 /// There is no such version; no meta is given.
 pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    call.refuse_unknown(&["meta"])?;
     let (type_name, id, wanted) = match &call.level {
         Level::Instance(type_name, id) => (*type_name, id, None),
         Level::Version(type_name, id, version) => (*type_name, id, Some(version.parse()?)),
@@ -74,10 +72,7 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
 
 /// The Meta that was sent.
 fn given(call: &Call) -> Result<Value, Failure> {
-    let sent = call.input.as_ref().map(|c| c.resource.value());
-    let parameters = sent.and_then(|p| p.get("parameter")?.as_array());
-    let meta = parameters.and_then(|all| all.iter().find(|p| p.get("name").and_then(Value::as_str) == Some("meta"))?.get("valueMeta"));
-    meta.filter(|m| m.is_object()).cloned().ok_or_else(|| {
+    call.sent("meta", "valueMeta").next().cloned().ok_or_else(|| {
         Failure::new(Kind::Invalid, format!("{} needs Parameters with a parameter 'meta' and its valueMeta", call.definition.code)).at("Parameters.parameter")
     })
 }

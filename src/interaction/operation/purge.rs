@@ -13,7 +13,6 @@ use crate::version::Change;
 /// # Errors
 /// There is no such resource.
 pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
-    call.refuse_unknown(&[])?;
     let Level::Instance(type_name, id) = &call.level else {
         return Err(Failure::new(Kind::NotSupported, "a purge is of one resource: [type]/[id]/$purge"));
     };

@@ -16,7 +16,6 @@ use crate::sim::{NewVersion, Snapshot};
 /// # Errors
 /// There is nothing to validate; `mode` is unknown.
 pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
-    call.refuse_unknown(&["mode", "profile", "usageContext"])?;
     let mode = call.get("mode").unwrap_or("");
     if !matches!(mode, "" | "create" | "update" | "delete" | "profile") {
         return Err(Failure::new(Kind::BadValue, format!("mode '{}' is not create, update, delete or profile", clip(mode))));
@@ -82,9 +81,7 @@ fn resource(call: &Call, snapshot: &Snapshot) -> Result<Value, Failure> {
         if input.resource.type_name() != "Parameters" || call.level.type_name() == Some("Parameters") {
             return Ok(input.resource.value().clone());
         }
-        let parameters = input.resource.value().get("parameter").and_then(Value::as_array).into_iter().flatten();
-        let sent = parameters.filter(|p| p.get("name").and_then(Value::as_str) == Some("resource")).find_map(|p| p.get("resource"));
-        if let Some(sent) = sent {
+        if let Some(sent) = call.sent("resource", "resource").next() {
             return Ok(sent.clone());
         }
     }
