@@ -121,7 +121,7 @@ fn meta_is_of_a_resource_a_version_a_type_or_all() {
         assert_eq!(ask("/Patient/a/$meta")["tag"], json!([{"system": "s", "code": "t1"}]));
         assert_eq!(ask("/Patient/a/_history/1/$meta")["versionId"], "1");
         assert_eq!(ask("/Patient/$meta"), json!({"profile": ["http://x/p"], "tag": [{"system": "s", "code": "t1"}, {"code": "t2"}]}));
-        assert_eq!(ask("/Observation/$meta"), json!({}));
+        assert_eq!(fhir.get("/Observation/$meta").expect(200).json(), json!({"resourceType": "Parameters"}));
         assert_eq!(ask("/$meta")["tag"].as_array().unwrap().len(), 2);
         server.client().post("/api/sims/a__b/reindex", &json!({})).expect(200);
     }
@@ -323,4 +323,21 @@ fn what_is_meant_once_is_not_given_twice() {
     assert!(fhir.post("/$convert", &more).expect(400).refusal().contains("parameter 'other' of $convert is not supported; known: input"));
     let part = json!({"resourceType": "Parameters", "parameter": [{"name": "input", "part": [resource("x")]}]});
     assert!(fhir.post("/$convert", &part).expect(400).refusal().contains("('input') cannot be given as part; give it as resource"));
+}
+
+#[test]
+fn a_meta_that_has_nothing_is_valid_in_all_versions() {
+    let server = TestServer::start();
+    for version in ["STU3", "R4", "R4B", "R5"] {
+        let sim = format!("a__{}", version.to_lowercase());
+        server.client().put(&format!("/api/sims/{sim}"), &json!({"fhirVersion": version})).expect(201);
+        let fhir = server.fhir(&sim);
+        fhir.put("/Patient/p", &crate::support::patient("p", "A")).expect(201);
+        for path in ["/$meta", "/Patient/$meta", "/Patient/p/$meta"] {
+            let answer = fhir.get(path).expect(200).json();
+            assert_eq!(answer.get("parameter").is_some(), path == "/Patient/p/$meta", "{answer}");
+            let said = fhir.post("/Parameters/$validate", &answer).expect(200);
+            assert!(said.text().contains("no problem found"), "{version} {path}: {}", said.text());
+        }
+    }
 }

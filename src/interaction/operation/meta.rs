@@ -114,11 +114,14 @@ fn with_meta(text: &str, given: &Value, adds: bool) -> Result<(String, Value), F
     Ok((text, meta))
 }
 
-/// Parameters that return a Meta.
+/// Parameters that return a Meta. One that has nothing cannot be written in JSON, which has no empty objects: then there is none.
 #[must_use]
 pub fn answer(meta: &Value) -> Reply {
-    let text = json!({"resourceType": "Parameters", "parameter": [{"name": "return", "valueMeta": meta}]}).to_string();
-    Reply { body: Some(text.into_bytes().into()), ..Reply::new(Done::Ok) }
+    let mut parameters = json!({"resourceType": "Parameters"});
+    if meta.as_object().is_some_and(|members| !members.is_empty()) {
+        parameters["parameter"] = json!([{"name": "return", "valueMeta": meta}]);
+    }
+    Reply { body: Some(parameters.to_string().into_bytes().into()), ..Reply::new(Done::Ok) }
 }
 
 /// All that resources of a type, or of all, have: what the index holds of it.
