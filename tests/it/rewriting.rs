@@ -69,6 +69,53 @@ fn meta_is_changed_without_making_a_version() {
 }
 
 #[test]
+fn all_that_is_given_of_a_meta_is_changed_or_refused() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let metas = |all: &[Value]| {
+        let all: Vec<Value> = all.iter().map(|meta| json!({"name": "meta", "valueMeta": meta})).collect();
+        json!({"resourceType": "Parameters", "parameter": all})
+    };
+    let two = metas(&[json!({"tag": [{"code": "a"}, {"code": "a"}], "source": "urn:x:1"}), json!({"tag": [{"code": "b"}], "profile": ["http://x/p"]})]);
+    let meta = fhir.post("/Patient/p/$meta-add", &two).expect(200).json()["parameter"][0]["valueMeta"].clone();
+    assert_eq!((&meta["tag"], &meta["source"], &meta["profile"]), (&json!([{"code": "a"}, {"code": "b"}]), &json!("urn:x:1"), &json!(["http://x/p"])));
+    assert_eq!(fhir.get("/Patient/p").json()["meta"], meta);
+    assert_eq!(fhir.ids("/Patient?_source=urn:x:1"), ["p"]);
+    let other = fhir.post("/Patient/p/$meta-delete", &metas(&[json!({"source": "urn:x:2"})])).expect(200).json();
+    assert_eq!(other["parameter"][0]["valueMeta"], meta);
+    let meta = fhir.post("/Patient/p/$meta-delete", &two).expect(200).json()["parameter"][0]["valueMeta"].clone();
+    assert_eq!((meta.get("tag"), meta.get("source"), meta.get("profile")), (None, None, None), "{meta}");
+    for (name, value) in [("versionId", json!("7")), ("lastUpdated", json!("2020-01-01T00:00:00Z")), ("extension", json!([{"url": "u", "valueString": "x"}]))] {
+        let refused = fhir.post("/Patient/p/$meta-add", &metas(&[json!({"tag": [{"code": "c"}]}), json!({name: value})])).expect(400).refusal();
+        let said = format!("[Parameters.parameter[1].value]: valueMeta.{name} cannot be given to $meta-add, which takes profile, security, tag and source");
+        assert!(refused.contains(&said), "{refused}");
+    }
+    let tag = metas(&[json!({"tag": [{"code": "c"}]})]).to_string();
+    for path in ["/Patient/p/$meta-add", "/Patient/p/$meta-delete", "/Patient/p/$purge"] {
+        let body = if path.ends_with("purge") { b"".as_slice() } else { tag.as_bytes() };
+        let refused = fhir.send("POST", path, &[("if-match", "W/\"9\"")], body).expect(412).refusal();
+        assert!(refused.contains("Patient/p is at version 1"), "{refused}");
+    }
+    assert_eq!(fhir.get("/Patient/p").json()["meta"].get("tag"), None);
+    fhir.send("POST", "/Patient/p/$meta-add", &[("if-match", "W/\"1\"")], tag.as_bytes()).expect(200);
+    let odd = json!({"resourceType": "Patient", "id": "odd", "meta": {"tag": "x"}});
+    fhir.put("/Patient/odd", &odd).expect(201);
+    for operation in ["$meta-add", "$meta-delete"] {
+        let refused = fhir.send("POST", &format!("/Patient/odd/{operation}"), &[], tag.as_bytes()).expect(422).refusal();
+        assert!(refused.contains("[Patient.meta.tag]: the stored meta.tag is a string instead of an array"), "{refused}");
+    }
+    fhir.post("/Patient/odd/$meta-add", &metas(&[json!({"profile": ["http://x/p"]})])).expect(200);
+    let now = fhir.get("/Patient/odd").json()["meta"].clone();
+    assert_eq!((&now["tag"], &now["profile"]), (&json!("x"), &json!(["http://x/p"])));
+    server.client().put("/api/sims/a__stu3", &json!({"fhirVersion": "STU3"})).expect(201);
+    let fhir = server.fhir("a__stu3");
+    fhir.put("/Patient/p", &patient("p", "A")).expect(201);
+    let refused = fhir.post("/Patient/p/$meta-add", &metas(&[json!({"source": "urn:x:1"})])).expect(400).refusal();
+    assert!(refused.contains("valueMeta.source"), "{refused}");
+}
+
+#[test]
 fn versions_of_one_instant_keep_their_order_when_a_history_is_rewritten() {
     let server = TestServer::start();
     server.client().put("/api/sims/a__b", &json!({"settings": {"historyModifications": true}})).expect(201);

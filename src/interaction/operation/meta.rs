@@ -5,9 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Call, Level};
 use crate::fhir::definitions::ParamType;
+use crate::fhir::id::clip;
+use crate::fhir::json::kind_of;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::{self, Severity};
-use crate::fhir::{Failure, Kind, raw};
+use crate::fhir::{Failure, FhirVersion, Kind, raw};
 use crate::interaction::rewrite::{self, Rewritten};
 use crate::interaction::{Conditions, Done, Reply, read, vread};
 use crate::query::Query;
@@ -38,7 +40,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
 /// Adds to what a resource or a version has, or takes away from it; the version stays the one it is.
 ///
 /// # Errors
-/// There is no such version; no meta is given.
+/// There is no such version, or not the one that `If-Match` asks for; no meta is given, or one that cannot be changed so.
 pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Failure> {
     let (type_name, id, wanted) = match &call.level {
         Level::Instance(type_name, id) => (*type_name, id, None),
@@ -52,16 +54,22 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
         Some(version) => vread::perform(type_name, id, version, &none, &Subset::All, snapshot)?,
         None => read::perform(type_name, id, &none, &Subset::All, snapshot)?,
     };
-    well_formed(&given, type_name, snapshot)?;
+    for (at, meta) in given.iter().enumerate() {
+        well_formed(meta, type_name, snapshot)
+            .and_then(|()| changeable(call, meta, snapshot))
+            .map_err(|f| f.at(format!("Parameters.parameter[{at}].value")))?;
+    }
     let versions = snapshot.versions(type_name, id);
-    let changed = wanted.or_else(|| versions.first().map(|v| v.id));
+    let current = versions.iter().find(|v| wanted.is_none_or(|wanted| v.id == wanted));
+    call.conditions.require_match(&format!("{type_name}/{id}"), current)?;
+    let changed = current.map(|v| v.id);
     let mut meta = json!({});
     let mut history = Vec::with_capacity(versions.len());
     for version in versions.iter().rev() {
         let mut rewritten = Rewritten::of(type_name, version, snapshot)?;
         if let Some(body) = rewritten.body.as_ref().filter(|_| Some(version.id) == changed) {
             let text = std::str::from_utf8(body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-            let (text, now) = with_meta(text, &given, adds)?;
+            let (text, now) = with_meta(text, type_name, &given, adds)?;
             (meta, rewritten.body) = (now, Some(text.into_bytes().into()));
         }
         history.push(rewritten);
@@ -70,11 +78,14 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
     Ok(Reply { changes, ..answer(&meta) })
 }
 
-/// The Meta that was sent.
-fn given(call: &Call) -> Result<Value, Failure> {
-    call.sent("meta", "valueMeta").next().cloned().ok_or_else(|| {
-        Failure::new(Kind::Invalid, format!("{} needs Parameters with a parameter 'meta' and its valueMeta", call.definition.code)).at("Parameters.parameter")
-    })
+/// Each Meta that was sent.
+fn given(call: &Call) -> Result<Vec<&Value>, Failure> {
+    let all: Vec<&Value> = call.sent("meta", "valueMeta").collect();
+    if all.is_empty() {
+        let message = format!("{} needs Parameters with a parameter 'meta' and its valueMeta", call.definition.code);
+        return Err(Failure::new(Kind::Invalid, message).at("Parameters.parameter"));
+    }
+    Ok(all)
 }
 
 /// Refuses a Meta whose tags, labels or profiles would be passed over, or stored malformed.
@@ -84,8 +95,20 @@ fn well_formed(meta: &Value, type_name: &str, snapshot: &Snapshot) -> Result<(),
     let wrong = found.into_iter().find(|i| i.severity == Severity::Error && i.expression.starts_with(&of_meta));
     wrong.map_or(Ok(()), |wrong| {
         let message = format!("valueMeta{} {}", &wrong.expression[of_meta.len()..], wrong.message);
-        Err(Failure::new(Kind::Invalid, message).at("Parameters.parameter.where(name = 'meta').value"))
+        Err(Failure::new(Kind::Invalid, message))
     })
+}
+
+/// The lists of a Meta that can be added to and taken away from.
+const LISTS: [&str; 3] = ["profile", "security", "tag"];
+
+/// Refuses what a Meta has besides: the server sets it, or nothing says what to do with it.
+fn changeable(call: &Call, meta: &Value, snapshot: &Snapshot) -> Result<(), Failure> {
+    let has_source = snapshot.version() > FhirVersion::Stu3;
+    let fits = |name: &str| LISTS.contains(&name) || has_source && name == "source";
+    let Some(name) = meta.as_object().and_then(|members| members.keys().find(|name| !fits(name))) else { return Ok(()) };
+    let known = if has_source { "profile, security, tag and source" } else { "profile, security and tag" };
+    Err(Failure::new(Kind::Invalid, format!("valueMeta.{} cannot be given to {}, which takes {known}; leave it out", clip(name), call.definition.code)))
 }
 
 /// What makes two tags, labels or profiles one.
@@ -95,23 +118,53 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// A resource with another meta, and that meta; all else stays byte for byte.
-fn with_meta(text: &str, given: &Value, adds: bool) -> Result<(String, Value), Failure> {
+fn with_meta(text: &str, type_name: &str, given: &[&Value], adds: bool) -> Result<(String, Value), Failure> {
     let span = raw::member(text, 0, "meta").ok_or_else(|| Failure::new(Kind::Damaged, "the stored resource has no meta"))?;
     let mut meta: Map<String, Value> = serde_json::from_str(&text[span.clone()]).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))?;
-    for name in ["profile", "security", "tag"] {
-        let wanted = given.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        let mut there = meta.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        if adds {
-            let new: Vec<Value> = wanted.into_iter().filter(|w| !there.iter().any(|t| same(t, w))).collect();
-            there.extend(new);
-        } else {
-            there.retain(|t| !wanted.iter().any(|w| same(t, w)));
+    for name in LISTS {
+        let wanted: Vec<&Value> = given.iter().filter_map(|m| m.get(name)?.as_array()).flatten().collect();
+        if !wanted.is_empty() {
+            change_list(&mut meta, name, &wanted, adds).map_err(|f| f.at(format!("{type_name}.meta.{name}")))?;
         }
-        if there.is_empty() { _ = meta.shift_remove(name) } else { _ = meta.insert(name.to_owned(), there.into()) }
+    }
+    for source in given.iter().filter_map(|m| m.get("source")) {
+        if adds {
+            meta.insert("source".to_owned(), source.clone());
+        } else if meta.get("source") == Some(source) {
+            meta.shift_remove("source");
+        }
     }
     let meta = Value::Object(meta);
     let text = raw::apply(text, vec![(span, raw::write(&meta, &[text]))]);
     Ok((text, meta))
+}
+
+/// Adds to a list of a meta, or takes away from it.
+///
+/// # Errors
+/// What is stored there is no list: nothing was made sure of when it was stored, and it must not be lost.
+fn change_list(meta: &mut Map<String, Value>, name: &str, wanted: &[&Value], adds: bool) -> Result<(), Failure> {
+    let mut there = match meta.get(name) {
+        None => Vec::new(),
+        Some(Value::Array(there)) => there.clone(),
+        Some(other) => {
+            let message = format!("the stored meta.{name} is {} instead of an array; update the resource first", kind_of(other));
+            return Err(Failure::new(Kind::Unprocessable, message));
+        }
+    };
+    for w in wanted {
+        if !adds {
+            there.retain(|t| !same(t, w));
+        } else if !there.iter().any(|t| same(t, w)) {
+            there.push((*w).clone());
+        }
+    }
+    if there.is_empty() {
+        meta.shift_remove(name);
+    } else {
+        meta.insert(name.to_owned(), there.into());
+    }
+    Ok(())
 }
 
 /// Parameters that return a Meta. One that has nothing cannot be written in JSON, which has no empty objects: then there is none.

@@ -11,13 +11,14 @@ use crate::version::Change;
 /// Answers with an OperationOutcome that says what was removed.
 ///
 /// # Errors
-/// There is no such resource.
+/// There is no such resource, or it is not at the version that `If-Match` asks for.
 pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply, Failure> {
     let Level::Instance(type_name, id) = &call.level else {
         return Err(Failure::new(Kind::NotSupported, "a purge is of one resource: [type]/[id]/$purge"));
     };
     let versions = snapshot.versions(type_name, id);
     let current = versions.first().ok_or_else(|| not_found(type_name, id))?;
+    call.conditions.require_match(&format!("{type_name}/{id}"), Some(current))?;
     let (kept, said) = if current.is_deletion() {
         let nothing = Rewritten { version: VersionId(0), change: Change::Purge, modified_ms: env.stamp.event.millis(), made: None, body: None };
         (nothing, format!("{type_name}/{id} was deleted: all {} versions are removed", versions.len()))
