@@ -98,7 +98,10 @@ pub(super) fn require(uid: &str, current: Option<&Version>, conditions: &Conditi
 }
 
 /// Whether the client may create under this id.
-fn may_choose(type_name: &str, id: &ResourceId, snapshot: &Snapshot) -> Result<(), Failure> {
+///
+/// # Errors
+/// The settings say that it may not.
+pub(super) fn may_choose(type_name: &str, id: &ResourceId, snapshot: &Snapshot) -> Result<(), Failure> {
     let settings = snapshot.settings();
     if !settings.update_create || settings.client_ids == ClientIds::Off {
         let message = if settings.update_create {

@@ -103,6 +103,62 @@ fn validate_tells_and_stores_nothing() {
 }
 
 #[test]
+fn validate_says_that_profiles_are_not_looked_at() {
+    let (_server, fhir) = server("off");
+    let said = |query: &str, profiles: Value, gender: &str| {
+        let patient = json!({"resourceType": "Patient", "meta": {"profile": profiles}, "gender": gender});
+        let outcome = fhir.post(&format!("/Patient/$validate{query}"), &patient).expect(200).json();
+        let all = outcome["issue"].as_array().unwrap().clone();
+        all.iter()
+            .map(|i| format!("{} {} {}", i["severity"].as_str().unwrap(), i["code"].as_str().unwrap(), i["diagnostics"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let one = "information not-supported profile 'http://x/p' was not looked at: this server validates the structure that the specification defines";
+    let clean = said("", json!(["http://x/p"]), "male");
+    assert!(clean[0] == one && clean[1].starts_with("information informational no problem found") && clean.len() == 2, "{clean:?}");
+    let wrong = said("?profile=http://x/p", json!(["http://x/p"]), "mael");
+    assert!(wrong[0].starts_with("error code-invalid") && wrong[1] == one && wrong.len() == 2, "{wrong:?}");
+    let many: Vec<String> = (1..9).map(|n| format!("http://x/{n}")).collect();
+    let many = said("", json!(many), "male");
+    assert!(many[0].contains("profiles 'http://x/1', ") && many[0].contains("'http://x/5' and 3 more were not looked at"), "{many:?}");
+    let none = fhir.post("/Patient/$validate", &crate::support::patient("p", "A")).expect(200).json();
+    assert_eq!(none["issue"].as_array().unwrap().len(), 1, "{none}");
+}
+
+#[test]
+fn validate_tells_what_a_write_would_be_refused_for() {
+    let server = TestServer::start();
+    server.client().put("/api/sims/a__b", &json!({"settings": {"updateCreate": false, "referentialIntegrity": "on"}})).expect(201);
+    let fhir = server.fhir("a__b");
+    let dangling = |id: &str| json!({"resourceType": "Patient", "id": id, "managingOrganization": {"reference": "Organization/none"}});
+    let first = |outcome: &Value| (outcome["issue"][0]["code"].clone(), outcome["issue"][0]["expression"].clone(), outcome["issue"][0]["diagnostics"].clone());
+    let patient = crate::support::patient("new", "A");
+    let refused = fhir.put("/Patient/new", &patient).expect(405).json();
+    for path in ["/Patient/new/$validate?mode=update", "/Patient/$validate?mode=update"] {
+        let told = fhir.post(path, &patient).expect(200).json();
+        assert_eq!(
+            (&told["issue"][0]["code"], &told["issue"][0]["diagnostics"]),
+            (&refused["issue"][0]["code"], &refused["issue"][0]["diagnostics"]),
+            "{path}"
+        );
+        assert_eq!(told["issue"][0]["severity"], "error");
+    }
+    for path in ["/Patient/new/$validate", "/Patient/$validate?mode=create", "/Patient/$validate?mode=profile"] {
+        assert!(fhir.post(path, &patient).expect(200).text().contains("no problem found"), "{path}");
+    }
+    let refused = fhir.post("/Patient", &dangling("x")).expect(422).json();
+    assert_eq!(first(&fhir.post("/Patient/$validate?mode=create", &dangling("x")).expect(200).json()), first(&refused));
+    let there = fhir.post("/Patient", &json!({"resourceType": "Patient"})).expect(201).json();
+    let id = there["id"].as_str().unwrap();
+    let refused = fhir.put(&format!("/Patient/{id}"), &dangling(id)).expect(422).json();
+    assert_eq!(first(&fhir.post(&format!("/Patient/{id}/$validate?mode=update"), &dangling(id)).expect(200).json()), first(&refused));
+    // It may refer to itself, and nothing of this is stored.
+    let itself = json!({"resourceType": "Patient", "id": id, "link": [{"other": {"reference": format!("Patient/{id}")}, "type": "seealso"}]});
+    assert!(fhir.post(&format!("/Patient/{id}/$validate?mode=update"), &itself).expect(200).text().contains("no problem found"));
+    assert_eq!(fhir.get("/Patient").expect(200).json()["total"], 1);
+}
+
+#[test]
 fn a_bundle_of_requests_is_looked_at_itself() {
     let server = TestServer::start();
     let fhir = server.fhir("a__b");

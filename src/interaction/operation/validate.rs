@@ -1,15 +1,18 @@
 //! `$validate`, <https://hl7.org/fhir/R4/resource-operation-validate.html>: the structure, by the definition tables; profiles
-//! and invariants are not looked at, and the answer says so.
+//! and invariants are not looked at, and where profiles are named the answer says so.
 
+use rustc_hash::FxHashSet;
 use serde_json::{Value, json};
 
 use super::{Call, Level};
 use crate::fhir::id::clip;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::{Issue, Severity, validate};
-use crate::fhir::{Failure, Kind, outcome};
-use crate::interaction::{Conditions, Done, Reply, integrity, not_found, read};
+use crate::fhir::{Failure, Kind, ResourceId, VersionId, outcome};
+use crate::interaction::{Conditions, Done, Reply, integrity, not_found, read, update};
+use crate::query::Keys;
 use crate::sim::{NewVersion, Snapshot};
+use crate::version::Change;
 
 /// Answers with an OperationOutcome.
 ///
@@ -40,12 +43,11 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
     }
     issues.extend(validate(&resource, snapshot.definitions()));
     issues.extend(call.input.iter().flat_map(|input| input.disorder.iter().cloned()));
-    // What a write of it would be refused for.
-    if type_name == "SearchParameter"
-        && stated == type_name
-        && let Err(refused) = snapshot.params_of(&resource, id.filter(|_| mode != "create").unwrap_or_default())
-    {
-        issues.push(error("invalid", refused.expression.as_deref().unwrap_or(type_name), refused.diagnostics));
+    if stated == type_name {
+        issues.extend(refusals(call, mode, type_name, &resource, snapshot).into_iter().map(|refused| {
+            let place = refused.expression.unwrap_or_else(|| type_name.to_owned());
+            error(refused.kind.issue_code(), &place, refused.diagnostics)
+        }));
     }
     let clean = issues.is_empty();
     let mut answer = outcome::of_issues(&issues, None);
@@ -54,8 +56,8 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
             all.push(json!({"severity": "information", "code": code, "details": {"text": text}, "diagnostics": text}));
         }
     };
-    if let Some(profile) = call.get("profile") {
-        say("not-supported", format!("profile '{}' was not looked at: this server validates the structure that the specification defines", clip(profile)));
+    if let Some(text) = not_looked_at(call, &resource) {
+        say("not-supported", text);
     }
     if clean {
         say(
@@ -65,6 +67,54 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         );
     }
     Ok(answered(&answer))
+}
+
+/// What a write of it would be refused for, besides its structure.
+fn refusals(call: &Call, mode: &str, type_name: &'static str, resource: &Value, snapshot: &Snapshot) -> Vec<Failure> {
+    let sent = resource.get("id").and_then(Value::as_str);
+    let mut refused = Vec::new();
+    if type_name == "SearchParameter" {
+        refused.extend(snapshot.params_of(resource, sent.filter(|_| mode != "create").unwrap_or_default()).err());
+    }
+    let id = match (mode, &call.level) {
+        ("create", _) => Some(ResourceId::random()),
+        ("update", Level::Instance(_, id)) => Some(id.clone()),
+        ("update", _) => sent.and_then(|id| id.parse().ok()),
+        _ => None,
+    };
+    refused.extend(id.and_then(|id| may_be_written(type_name, id, mode, resource, snapshot).err()));
+    refused
+}
+
+/// Whether a version of a resource could be stored under an id.
+fn may_be_written(type_name: &'static str, id: ResourceId, mode: &str, resource: &Value, snapshot: &Snapshot) -> Result<(), Failure> {
+    let current = snapshot.latest(type_name, &id);
+    if mode == "update" && current.is_none() {
+        update::may_choose(type_name, &id, snapshot)?;
+    }
+    let version = current.map_or(VersionId(1), |v| v.id.next());
+    // What it would be found by does not matter here.
+    let planned = NewVersion::content(type_name, id, version, Change::Update, resource.to_string().into_bytes().into(), Keys::default());
+    integrity::check(&[planned], snapshot).map_err(|(_, failure)| failure)
+}
+
+/// Most profiles that the answer names.
+const MAX_NAMED: usize = 5;
+
+/// Says that profiles are not looked at, where the request or the resource names some.
+fn not_looked_at(call: &Call, resource: &Value) -> Option<String> {
+    let stated = resource.pointer("/meta/profile").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut profiles: Vec<&str> = call.get("profile").into_iter().chain(stated).collect();
+    let mut seen = FxHashSet::default();
+    profiles.retain(|profile| seen.insert(*profile));
+    let named = profiles.iter().take(MAX_NAMED).map(|profile| format!("'{}'", clip(profile))).collect::<Vec<_>>().join(", ");
+    let what = match profiles.len() {
+        0 => return None,
+        1 => format!("profile {named} was"),
+        count if count > MAX_NAMED => format!("profiles {named} and {} more were", count - MAX_NAMED),
+        _ => format!("profiles {named} were"),
+    };
+    Some(format!("{what} not looked at: this server validates the structure that the specification defines"))
 }
 
 fn answered(outcome: &Value) -> Reply {
