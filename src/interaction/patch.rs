@@ -39,6 +39,7 @@ impl Patch {
     /// # Errors
     /// It is none.
     pub fn json(text: &str) -> Result<Self, Failure> {
+        not_empty(text, "a JSON Patch, an array of operations,")?;
         let value = crate::fhir::json::parse(text.as_bytes())?;
         Ok(Self { edits: Edits::Json(json::read(&value)?), text: text.to_owned() })
     }
@@ -48,6 +49,7 @@ impl Patch {
     /// # Errors
     /// It is not an object.
     pub fn merge(text: &str) -> Result<Self, Failure> {
+        not_empty(text, "a JSON Merge Patch, an object with the members to change,")?;
         let value = crate::fhir::json::parse(text.as_bytes())?;
         let Value::Object(changes) = value else {
             return Err(Failure::new(Kind::Invalid, "a JSON Merge Patch is an object with the members to change; null takes one away"));
@@ -144,6 +146,14 @@ pub(super) fn subject(type_name: &'static str, whom: &Whom, snapshot: &Snapshot,
     found
         .map(|(id, _)| id)
         .ok_or_else(|| Failure::new(Kind::NotFound, format!("conditional patch: no {type_name} matches '{}'; a patch changes what is there", clip(query))))
+}
+
+/// Refuses an empty text, which a parser of resources would call an empty resource.
+fn not_empty(text: &str, expected: &str) -> Result<(), Failure> {
+    if text.trim().is_empty() {
+        return Err(Failure::new(Kind::Malformed, format!("the patch is empty; {expected} was expected")));
+    }
+    Ok(())
 }
 
 fn changed(what: &str, from: &str, to: &str) -> Failure {

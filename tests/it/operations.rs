@@ -73,6 +73,7 @@ fn everything_is_the_compartment_and_what_it_refers_to() {
     fhir.delete("/Patient/b").expect(204);
     fhir.get("/Patient/b/$everything").expect(410);
     assert!(fhir.get("/Patient/a/$everything?start=soon").expect(400).refusal().contains("start 'soon' is not a date"));
+    assert!(fhir.get("/Patient/a/$everything?_since=x").expect(400).refusal().contains("_since 'x' is not a date"));
     assert!(fhir.get("/Patient/a/$everything?since=2020").expect(400).refusal().contains("parameter 'since' of $everything is not supported"));
     assert!(fhir.get("/Group/a/$everything").expect(400).refusal().contains("it is at Patient/$everything, Patient/[id]/$everything"));
     let inside = json!({"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/a/$everything?_type=Encounter"}}]});
@@ -202,7 +203,9 @@ fn a_diff_is_the_patch_that_makes_one_version_the_other() {
     let explicit = fhir.get("/Patient/r1/$diff?from=2&to=1").expect(200).json();
     assert_eq!(explicit["resourceType"], "Parameters");
     fhir.get("/Patient/r1/$diff?from=9999").expect(404);
+    assert!(fhir.get("/Patient/r1/$diff?to=1").expect(404).refusal().contains("there is no version of Patient/r1 before 1; name another by from"));
     fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u"})).expect(201);
+    assert!(fhir.get("/Patient/u/$diff").expect(404).refusal().contains("Patient/u has only one version; there is none to compare it with"));
     fhir.put("/Patient/u", &json!({"resourceType": "Patient", "id": "u", "unknown": 1})).expect(200);
     assert!(fhir.get("/Patient/u/$diff").expect(422).refusal().contains("has 'unknown', which the definitions do not know"));
 }

@@ -490,3 +490,29 @@ fn a_fhirpath_patch_that_is_no_array_is_refused() {
     assert!(refused.contains("[Parameters.parameter]: Parameters.parameter must be an array of operations, but is an object"), "{refused}");
     assert_eq!(fhir.get("/Patient/p").json()["meta"]["versionId"], "1");
 }
+
+#[test]
+fn what_a_refused_patch_says_fits_the_patch_and_a_screen() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    put(&fhir);
+    for (media, said) in
+        [("application/json-patch+json", "a JSON Patch, an array of operations, was expected"), ("application/merge-patch+json", "a JSON Merge Patch")]
+    {
+        for body in [b"".as_slice(), b" \n "] {
+            let refused = fhir.send("PATCH", "/Patient/p", &[("content-type", media)], body).expect(400).refusal();
+            assert!(refused.contains("malformed-body: the patch is empty; ") && refused.contains(said), "{refused}");
+        }
+    }
+    let long = "x".repeat(10_000);
+    for operation in [
+        json!({"op": "test", "path": format!("/{long}"), "value": 1}),
+        json!({"op": "test", "path": "/active", "value": long}),
+        json!({"op": "remove", "path": format!("/{long}")}),
+        json!({"op": "replace", "path": format!("/name/{long}"), "value": long}),
+        json!({"op": "copy", "from": format!("/{long}"), "path": "/name/0"}),
+    ] {
+        let refused = send(&fhir, "application/json-patch+json", &json!([operation])).expect(422).refusal();
+        assert!(refused.contains("operation 0 of the patch, {\"op\":") && refused.contains("x...") && refused.len() < 500, "{refused}");
+    }
+}

@@ -21,7 +21,11 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
     };
     let newest = snapshot.versions(type_name, id).first().map(|v| v.id).ok_or_else(|| not_found(type_name, id))?;
     let to: VersionId = call.get("to").map_or(Ok(newest), str::parse)?;
-    let from: VersionId = call.get("from").map_or(Ok(VersionId(to.0.saturating_sub(1))), str::parse)?;
+    let from: VersionId = match call.get("from") {
+        Some(from) => from.parse()?,
+        None if to.0 > 1 => VersionId(to.0 - 1),
+        None => return Err(nothing_before(&format!("{type_name}/{id}"), newest)),
+    };
     let content = |version| {
         let body = vread::perform(type_name, id, version, &Conditions::default(), &Subset::All, snapshot)?.body.unwrap_or_default();
         serde_json::from_slice::<Value>(&body).map_err(|e| Failure::new(Kind::Damaged, e.to_string()))
@@ -38,6 +42,16 @@ pub fn perform(call: &Call, snapshot: &Snapshot) -> Result<Reply, Failure> {
         patch["parameter"] = operations.into();
     }
     Ok(Reply { body: Some(patch.to_string().into_bytes().into()), ..Reply::new(Done::Ok) })
+}
+
+/// The refusal of a difference between the first version and the one before.
+fn nothing_before(uid: &str, newest: VersionId) -> Failure {
+    let message = if newest == VersionId(1) {
+        format!("{uid} has only one version; there is none to compare it with")
+    } else {
+        format!("there is no version of {uid} before 1; name another by from, the newest is {newest}")
+    };
+    Failure::new(Kind::NotFound, message)
 }
 
 /// Whether the operations make of one content the other.

@@ -22,7 +22,7 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
     let mut parameters = vec![("_include".to_owned(), "*".to_owned())];
     for (name, value) in &call.parameters {
         match name.as_str() {
-            "_since" => parameters.push(("_lastUpdated".to_owned(), format!("ge{value}"))),
+            "_since" => parameters.push(("_lastUpdated".to_owned(), format!("ge{}", date(name, value)?))),
             "_typeFilter" => {
                 let message = "_typeFilter of $everything is not supported; use _type, or search the compartment, [type]/[id]/*?…";
                 return Err(Failure::new(Kind::NotSupported, message));
@@ -80,10 +80,13 @@ pub fn perform(call: &Call, snapshot: &Snapshot, env: &Env<'_>) -> Result<Reply,
 
 /// The time of care that is asked for.
 fn care_dates(call: &Call) -> Result<Option<Condition>, Failure> {
-    let read = |name: &str| {
-        let bad = |value: &str| Failure::new(Kind::BadValue, format!("{name} '{}' is not a date such as 2020, 2020-02 or 2020-02-28", clip(value)));
-        call.get(name).map(|value| instant::parse(value).map(|_| value.to_owned()).ok_or_else(|| bad(value))).transpose()
-    };
+    let read = |name: &str| call.get(name).map(|value| date(name, value)).transpose();
     let (start, end) = (read("start")?, read("end")?);
     Ok((start.is_some() || end.is_some()).then_some(Condition::CareDate { start, end }))
+}
+
+/// The value of a parameter that is a date.
+fn date(name: &str, value: &str) -> Result<String, Failure> {
+    let bad = || Failure::new(Kind::BadValue, format!("{name} '{}' is not a date such as 2020, 2020-02 or 2020-02-28", clip(value)));
+    instant::parse(value).map(|_| value.to_owned()).ok_or_else(bad)
 }

@@ -64,9 +64,9 @@ fn step(operation: &Value) -> Result<Step, String> {
 pub fn apply(steps: &[Step], resource: &mut Value) -> Result<(), Failure> {
     let mut copied = 0;
     for (at, step) in steps.iter().enumerate() {
-        let failed = |message: String| Failure::new(Kind::Unprocessable, format!("operation {at} of the patch, {step}: {message}"));
+        let failed = |message: String| Failure::new(Kind::Unprocessable, format!("operation {at} of the patch, {}: {message}", clip(&step.to_string())));
         if let PatchOperation::Test(test) = step {
-            let found = resource.pointer(test.path.as_str()).ok_or_else(|| failed(format!("there is nothing at '{}'", test.path)))?;
+            let found = resource.pointer(test.path.as_str()).ok_or_else(|| failed(format!("there is nothing at '{}'", clip(test.path.as_str()))))?;
             if !same(found, &test.value) {
                 return Err(failed(format!("the value there is {}", clip(&found.to_string()))));
             }
@@ -150,7 +150,7 @@ fn extent(value: &Value) -> (usize, usize) {
 
 fn reason(kind: &PatchErrorKind, step: &Step) -> String {
     match kind {
-        PatchErrorKind::InvalidPointer => format!("there is nothing at '{}'", step.path()),
+        PatchErrorKind::InvalidPointer => format!("there is nothing at '{}'", clip(step.path().as_str())),
         PatchErrorKind::InvalidFromPointer => "there is nothing to take from".to_owned(),
         PatchErrorKind::CannotMoveInsideItself => "an element cannot be moved into itself".to_owned(),
         _ => kind.to_string(),
