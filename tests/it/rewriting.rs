@@ -108,6 +108,17 @@ fn all_that_is_given_of_a_meta_is_changed_or_refused() {
     fhir.post("/Patient/odd/$meta-add", &metas(&[json!({"profile": ["http://x/p"]})])).expect(200);
     let now = fhir.get("/Patient/odd").json()["meta"].clone();
     assert_eq!((&now["tag"], &now["profile"]), (&json!("x"), &json!(["http://x/p"])));
+    let differing = metas(&[json!({"source": "urn:x:1"}), json!({"source": "urn:x:2"})]);
+    assert!(fhir.post("/Patient/p/$meta-add", &differing).expect(400).refusal().contains("valueMeta.source is given more than once, and differs"));
+    // Tags that have neither system nor code are not all one.
+    fhir.put("/Patient/d", &json!({"resourceType": "Patient", "id": "d", "meta": {"tag": [{"display": "x"}, {"display": "y"}]}})).expect(201);
+    let meta = fhir.post("/Patient/d/$meta-delete", &metas(&[json!({"tag": [{"display": "x"}]})])).expect(200).json();
+    assert_eq!(meta["parameter"][0]["valueMeta"]["tag"], json!([{"display": "y"}]));
+    let placed = json!({"profile": ["http://x/p", "http://x/q"], "_profile": [null, {"id": "of-q"}]});
+    fhir.put("/Patient/e", &json!({"resourceType": "Patient", "id": "e", "meta": placed})).expect(201);
+    let refused = fhir.post("/Patient/e/$meta-delete", &metas(&[json!({"profile": ["http://x/p"]})])).expect(422).refusal();
+    assert!(refused.contains("[Patient.meta.profile]: the stored meta._profile has extensions"), "{refused}");
+    fhir.post("/Patient/e/$meta-delete", &metas(&[json!({"profile": ["http://x/r"]})])).expect(200);
     server.client().put("/api/sims/a__stu3", &json!({"fhirVersion": "STU3"})).expect(201);
     let fhir = server.fhir("a__stu3");
     fhir.put("/Patient/p", &patient("p", "A")).expect(201);

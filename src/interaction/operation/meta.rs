@@ -59,6 +59,9 @@ pub fn change(call: &Call, adds: bool, snapshot: &Snapshot) -> Result<Reply, Fai
             .and_then(|()| changeable(call, meta, snapshot))
             .map_err(|f| f.at(format!("Parameters.parameter[{at}].value")))?;
     }
+    if adds {
+        one_source(&given)?;
+    }
     let versions = snapshot.versions(type_name, id);
     let current = versions.iter().find(|v| wanted.is_none_or(|wanted| v.id == wanted));
     call.conditions.require_match(&format!("{type_name}/{id}"), current)?;
@@ -99,6 +102,17 @@ fn well_formed(meta: &Value, type_name: &str, snapshot: &Snapshot) -> Result<(),
     })
 }
 
+/// Refuses two sources: there is one.
+fn one_source(given: &[&Value]) -> Result<(), Failure> {
+    let mut sources = given.iter().filter_map(|m| m.get("source"));
+    let first = sources.next();
+    if sources.any(|other| Some(other) != first) {
+        let message = "valueMeta.source is given more than once, and differs; a meta has one source";
+        return Err(Failure::new(Kind::BadValue, message).at("Parameters.parameter.value.source"));
+    }
+    Ok(())
+}
+
 /// The lists of a Meta that can be added to and taken away from.
 const LISTS: [&str; 3] = ["profile", "security", "tag"];
 
@@ -114,7 +128,9 @@ fn changeable(call: &Call, meta: &Value, snapshot: &Snapshot) -> Result<(), Fail
 /// What makes two tags, labels or profiles one.
 fn same(a: &Value, b: &Value) -> bool {
     let part = |v: &Value, name: &str| v.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if a.is_string() { a == b } else { part(a, "system") == part(b, "system") && part(a, "code") == part(b, "code") }
+    let named = |v: &Value| (part(v, "system"), part(v, "code"));
+    // What has neither system nor code is named by nothing that another could share.
+    if named(a) == (String::new(), String::new()) { a == b } else { named(a) == named(b) }
 }
 
 /// A resource with another meta, and that meta; all else stays byte for byte.
@@ -152,6 +168,11 @@ fn change_list(meta: &mut Map<String, Value>, name: &str, wanted: &[&Value], add
             return Err(Failure::new(Kind::Unprocessable, message));
         }
     };
+    let places = format!("_{name}");
+    if !adds && meta.contains_key(&places) && there.iter().any(|t| wanted.iter().any(|w| same(t, w))) {
+        let message = format!("the stored meta.{places} has extensions by their places in meta.{name}, which would move; update the resource instead");
+        return Err(Failure::new(Kind::Unprocessable, message));
+    }
     for w in wanted {
         if !adds {
             there.retain(|t| !same(t, w));
