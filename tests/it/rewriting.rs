@@ -427,6 +427,8 @@ fn a_restored_history_is_in_its_place() {
         assert_eq!(ask("/_history?_since=2025-01-01"), "later/1 now/1");
         assert_eq!(ask("/_history?_at=2020-06-01"), "a/1");
         assert_eq!(walk(&fhir, "/Patient?_count=1", || ()), "later/1 now/1 a/2");
+    }
+}
 
 #[test]
 fn a_history_of_any_version_can_be_brought_to_another_simulator() {
