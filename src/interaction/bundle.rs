@@ -20,6 +20,7 @@ use crate::fhir::raw::quote;
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, ResourceId, VersionId, outcome};
+use crate::search::param::split_unescaped;
 use crate::sim::bodies::Body;
 use crate::sim::{NewVersion, Snapshot, Versioning};
 
@@ -202,10 +203,18 @@ struct Identifying<'a> {
     conditional: FxHashMap<String, (Method, ResourceId)>,
 }
 
-/// A condition as all ways to write it: escaped or not, in any order of its parameters.
+/// A condition as all ways to write it: escaped or not, in any order of its parameters and of their values.
 fn spelled(type_name: &str, query: &str) -> String {
     let mut parameters = pairs(condition(Some(type_name), query));
+    // How the answer is written is no condition.
+    parameters.retain(|(name, _)| !matches!(name.as_str(), "_format" | "_pretty"));
+    for (_, value) in &mut parameters {
+        let mut any = split_unescaped(value, ',');
+        any.sort_unstable();
+        *value = any.join(",");
+    }
     parameters.sort_unstable();
+    parameters.dedup();
     format!("{type_name}?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish())
 }
 

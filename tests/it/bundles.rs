@@ -536,6 +536,12 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
     let search = bundle("batch", vec![json!({"request": {"method": "GET", "url": "Patient?bogus=1"}})]);
     assert_eq!(statuses(&strict(&search).expect(200).json()), ["400 Bad Request"]);
     assert_eq!(statuses(&fhir.post("", &search).expect(200).json()), ["200 OK"]);
+}
+
+#[test]
+fn a_condition_of_a_transaction_is_that_however_it_is_written() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
     // One condition may not update and create.
     let create = |query: &str| {
         let mut create = entry("POST", "Patient", json!({"resourceType": "Patient"}));
@@ -581,6 +587,13 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
     let answer = fhir.post("", &bundle("transaction", same.to_vec())).expect(200).json();
     assert_eq!(statuses(&answer), ["201 Created", "200 OK", "200 OK"]);
     assert_eq!(fhir.ids("/Patient?identifier=urn:x|tx").len(), 1);
+    let any = ["identifier=urn:x|tq,urn:x|tr", "identifier=urn:x|tr,urn:x|tq&_format=json", "_pretty=true&identifier=urn:x|tq,urn:x|tr"].map(|query| {
+        let mut one = create(query);
+        one["resource"] = holder("tq");
+        one
+    });
+    let answer = fhir.post("", &bundle("transaction", any.to_vec())).expect(200).json();
+    assert_eq!(statuses(&answer), ["201 Created", "200 OK", "200 OK"]);
     // Two that may be there side by side: both are known by their own conditions.
     let both = || ["tv", "tw"].map(|value| entry("PUT", &format!("Patient?identifier=urn:x|{value}"), holder(value))).to_vec();
     for status in ["201 Created", "200 OK"] {

@@ -145,6 +145,8 @@ fn what_xml_cannot_say_is_refused_by_name() {
         r#""text":{"div":5}"#,
         r#""contained":[{"resourceType":"a<b"}]"#,
         r#""_birthDate":{"id":"\uffff"}"#,
+        r#""name":[{"given":[["a"]]}]"#,
+        r#""photo":[]"#,
     ];
     insta::assert_snapshot!(refusals.map(refused).join("\n"), @"
     Patient.name[1].given[1] cannot be said in XML: it holds the character U+0000; ask for JSON
@@ -153,6 +155,8 @@ fn what_xml_cannot_say_is_refused_by_name() {
     Patient.text.div cannot be said in XML: it is no string; ask for JSON
     Patient.contained[0] cannot be said in XML: its resourceType is no name of XML; ask for JSON
     Patient.birthDate.id cannot be said in XML: it holds the character U+FFFF; ask for JSON
+    Patient.name[0].given cannot be said in XML: it has an array within an array; ask for JSON
+    Patient.photo cannot be said in XML: it is an empty array; ask for JSON
     ");
     assert_eq!(
         to_xml("[]", Definitions::of(FhirVersion::R4)).map_err(|f| f.diagnostics).unwrap_err(),

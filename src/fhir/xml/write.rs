@@ -158,7 +158,12 @@ impl Writer {
         if !matches!((&value, &sibling), (Some(Node::Array(_)), _) | (_, Some(Node::Array(_)))) {
             return self.element(name, form, value, sibling).map_err(|e| e.within(name));
         }
-        let (mut values, mut siblings) = (items(value).into_iter(), items(sibling).into_iter());
+        let of = |node| items(node, form.is_some()).map_err(|e| e.within(name));
+        let (values, siblings) = (of(value)?, of(sibling)?);
+        if form.is_some() && values.is_empty() && siblings.is_empty() {
+            return Err(Unsayable::new("it is an empty array").within(name));
+        }
+        let (mut values, mut siblings) = (values.into_iter(), siblings.into_iter());
         for at in 0.. {
             let (value, sibling) = (values.next(), siblings.next());
             if value.is_none() && sibling.is_none() {
@@ -212,16 +217,17 @@ fn scalar<'j>(node: Option<&Node<'j>>) -> Option<&'j str> {
     }
 }
 
-/// The value, or the values of an array and of the arrays in it.
-fn items(node: Option<Node<'_>>) -> Vec<Node<'_>> {
+/// The value, or the values of an array; of an element that nobody knows, of the arrays in it, too.
+fn items(node: Option<Node<'_>>, is_known: bool) -> Result<Vec<Node<'_>>, Unsayable> {
     match node {
-        Some(Node::Array(items)) if !items.iter().any(|item| matches!(item, Node::Array(_))) => items,
+        Some(Node::Array(items)) if !items.iter().any(|item| matches!(item, Node::Array(_))) => Ok(items),
+        Some(Node::Array(_)) if is_known => Err(Unsayable::new("it has an array within an array")),
         Some(node) => {
             let mut flat = Vec::new();
             flatten(node, &mut flat);
-            flat
+            Ok(flat)
         }
-        None => Vec::new(),
+        None => Ok(Vec::new()),
     }
 }
 
