@@ -414,6 +414,8 @@ struct Plan<'a> {
     answers: Vec<String>,
     /// What is wrong with what the entries store.
     issues: Vec<Issue>,
+    /// Each `fullUrl` that was said, with the version that was shown there.
+    full_urls: FxHashSet<(String, Option<VersionId>)>,
 }
 
 impl<'a> Plan<'a> {
@@ -426,6 +428,7 @@ impl<'a> Plan<'a> {
             made_by: Vec::new(),
             answers: vec![String::new(); entries],
             issues: Vec::new(),
+            full_urls: FxHashSet::default(),
         }
     }
 
@@ -524,6 +527,14 @@ impl<'a> Plan<'a> {
         reply
     }
 
+    /// Where what an entry is about lies. Of one version that is said once, as a Bundle must, <https://hl7.org/fhir/R4/bundle.html#invs>.
+    fn full_url(&mut self, reply: &Reply, is_read: bool) -> Option<String> {
+        let subject = reply.subject.as_ref().filter(|_| reply.done != Done::Deleted)?;
+        let url = format!("{}/{}/{}", self.env.base, subject.type_name, subject.id);
+        let version = if shown(reply, is_read, self.env).is_some() { subject.version } else { None };
+        self.full_urls.insert((url.clone(), version)).then_some(url)
+    }
+
     fn answer(&mut self, at: usize, is_read: bool, reply: Result<Reply, Failure>) {
         self.answers[at] = match reply {
             Ok(mut reply) => {
@@ -531,7 +542,8 @@ impl<'a> Plan<'a> {
                     issue.move_into(&format!("{}.resource", named(at)));
                 }
                 self.issues.extend_from_slice(&reply.issues);
-                success(&reply, is_read, self.env)
+                let full_url = self.full_url(&reply, is_read);
+                success(&reply, is_read, full_url.as_deref(), self.env)
             }
             Err(failure) => refusal(&failure.moved_into(&named(at)), &self.working),
         };
@@ -550,16 +562,15 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn success(reply: &Reply, is_read: bool, env: &Env<'_>) -> String {
+/// What was read is the answer; what was written is repeated only when asked for.
+fn shown<'r>(reply: &'r Reply, is_read: bool, env: &Env<'_>) -> Option<&'r Body> {
+    reply.body.as_ref().filter(|_| is_read || env.returns == Return::Representation)
+}
+
+fn success(reply: &Reply, is_read: bool, full_url: Option<&str>, env: &Env<'_>) -> String {
     let mut parts = Vec::new();
-    // What was read is the answer; what was written is repeated only when asked for.
-    let shown = reply.body.as_ref().filter(|_| is_read || env.returns == Return::Representation);
-    if let Some(subject) = &reply.subject
-        && reply.done != Done::Deleted
-    {
-        parts.push(format!("\"fullUrl\":{}", quote(&format!("{}/{}/{}", env.base, subject.type_name, subject.id))));
-    }
-    if let Some(text) = shown.and_then(|b| std::str::from_utf8(b).ok()) {
+    parts.extend(full_url.map(|url| format!("\"fullUrl\":{}", quote(url))));
+    if let Some(text) = shown(reply, is_read, env).and_then(|b| std::str::from_utf8(b).ok()) {
         parts.push(format!("\"resource\":{text}"));
     }
     let mut response = vec![format!("\"status\":{}", quote(&status::line(status::of_success(reply.done, false))))];

@@ -538,6 +538,24 @@ fn operations_in_a_bundle_are_answered_and_strict_reaches_the_entries() {
     assert_eq!(statuses(&fhir.post("", &search).expect(200).json()), ["200 OK"]);
 }
 
+/// A Bundle says a `fullUrl` once for a version (bdl-7).
+#[test]
+fn answers_of_one_resource_have_its_url_once() {
+    let server = TestServer::start();
+    let fhir = server.fhir("a__b");
+    fhir.put("/Patient/b", &json!({"resourceType": "Patient", "id": "b"})).expect(201);
+    let get = || json!({"request": {"method": "GET", "url": "Patient/b"}});
+    let full_urls = |answer: &Value| answer["entry"].as_array().unwrap().iter().map(|e| e["fullUrl"].is_string()).collect::<Vec<_>>();
+    for kind in ["batch", "transaction"] {
+        let answer = fhir.post("", &bundle(kind, vec![get(), get()])).expect(200).json();
+        assert_eq!(full_urls(&answer), [true, false], "{kind}");
+        assert_eq!((&answer["entry"][0]["resource"]["id"], &answer["entry"][1]["resource"]["id"]), (&json!("b"), &json!("b")), "{kind}");
+        let put = entry("PUT", "Patient/b", json!({"resourceType": "Patient", "id": "b", "active": kind == "batch"}));
+        let answer = fhir.post("", &bundle(kind, vec![put, get()])).expect(200).json();
+        assert_eq!(full_urls(&answer), [true, true], "{kind}: one has no version");
+    }
+}
+
 #[test]
 fn a_condition_of_a_transaction_is_that_however_it_is_written() {
     let server = TestServer::start();
