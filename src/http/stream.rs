@@ -176,7 +176,8 @@ impl Stream {
                         Happening::Event(row, record) => registry.read(&id, |sim| Ok(wanted.wants(sim, row, record))),
                         _ => Ok(false),
                     });
-                    if !wants.await.ok()?.unwrap_or(false) {
+                    // What could not be looked at is not passed over: who listens comes again from the last event on.
+                    if !wants.await.ok()?.ok()? {
                         return Some(());
                     }
                 } else if !self.wanted.filter.holds(row.operation, record) {

@@ -473,6 +473,29 @@ mod tests {
         Filter { facts: vec![(fact, vec![value.to_owned()])], ..Filter::default() }
     }
 
+    /// What is known is still found, and nothing is looked for where another simulator may be.
+    #[test]
+    fn what_has_ended_reads_no_folder() -> io::Result<()> {
+        let temp = tempfile::tempdir()?;
+        let dir = SimDir::new(temp.path(), &"a__b".parse().map_err(|_| io::Error::other("id"))?);
+        write::prepare(&dir)?;
+        let event = EventId::ZERO.next(1_000);
+        let record = record("create", 201, "/sim/a__b/fhir/Patient/1");
+        write::event_folder(&dir, Operation::Put, event, &[EventFile { name: "event.json", bytes: &serde_json::to_vec(&record)? }])?;
+        let find = |index: &EventIndex| index.find(&Filter::default(), (EventId::ZERO, EventId::from_u64(u64::MAX)), true, 10).map(|found| found.len());
+        for saved in [None, Some(0)] {
+            let unread = EventIndex::new(dir.clone(), "boot", saved);
+            unread.end();
+            assert!(find(&unread).is_err(), "{saved:?}");
+            assert!(!dir.event_index().exists(), "{saved:?}");
+        }
+        let read = EventIndex::new(dir, "boot", None);
+        assert_eq!(find(&read)?, 1);
+        read.end();
+        assert_eq!(find(&read)?, 1);
+        Ok(())
+    }
+
     /// Rows survive a clean stop; after another, what is missing is read from the folders and what has no folder goes.
     #[test]
     fn the_file_and_the_folders_agree() -> io::Result<()> {
