@@ -10,7 +10,7 @@ use super::routes::text;
 use serde_json::Value;
 
 use crate::fhir::id::clip;
-use crate::fhir::raw::quote;
+use crate::fhir::raw::{self, quote};
 use crate::fhir::subset::Subset;
 use crate::fhir::validate::Issue;
 use crate::fhir::{Definitions, Failure, FhirVersion, Kind, Resource, ResourceId, json, xml};
@@ -119,16 +119,21 @@ impl Parts<'_> {
             "application/json-patch+json" => Patch::json(body()?),
             "application/merge-patch+json" => Patch::merge(body()?),
             // An array can only be a JSON Patch, which says so.
-            _ if !is_array && matches!(sent(self.request, self.version)?, Sent::Json | Sent::Xml) => Patch::fhirpath(&self.input()?),
-            _ => {
-                let message = format!(
-                    "Content-Type '{}' is not supported here{}; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
-                    clip(content_type),
-                    if is_array { " for an array" } else { "" }
-                );
-                Err(Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type"))
-            }
+            _ if !is_array && matches!(sent(self.request, self.version)?, Sent::Json | Sent::Xml) => match self.input() {
+                Err(failure) if failure.expression.as_deref() == Some("resourceType") && self.is_untyped() => {
+                    Err(no_patch(content_type, " for an object without resourceType"))
+                }
+                input => Patch::fhirpath(&input?),
+            },
+            _ => Err(no_patch(content_type, if is_array { " for an array" } else { "" })),
         }
+    }
+
+    /// Whether the body is an object that does not say its type: it was hardly meant for a resource.
+    fn is_untyped(&self) -> bool {
+        let text = std::str::from_utf8(self.body).unwrap_or_default();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
+        text.starts_with('{') && raw::member(text, 0, "resourceType").is_none()
     }
 
     fn not_allowed(&self, target: &Target) -> Failure {
@@ -307,6 +312,15 @@ impl Read {
 /// The refusal of a search whose body is no form.
 fn not_a_form(content_type: &str) -> Failure {
     let message = format!("Content-Type '{}' is not supported here; send application/x-www-form-urlencoded", clip(content_type));
+    Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
+}
+
+/// The refusal of a patch that is sent as what no patch is.
+fn no_patch(content_type: &str, what: &str) -> Failure {
+    let message = format!(
+        "Content-Type '{}' is not supported here{what}; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
+        clip(content_type)
+    );
     Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
 }
 

@@ -18,8 +18,7 @@ use super::respond::Answer;
 use super::{App, access, body, bulk, policy, routes, secrets, smart};
 use crate::clock::EventId;
 use crate::fhir::definitions::ParamType;
-use crate::fhir::id::clip;
-use crate::fhir::{Failure, FhirVersion, Kind, raw};
+use crate::fhir::{Failure, FhirVersion, Kind};
 use crate::interaction::operation::Definition;
 use crate::interaction::search::Request;
 use crate::interaction::target::{pairs, readable};
@@ -279,10 +278,10 @@ fn call(
     let parameters = if profile.settings.faults.is_empty() { Vec::new() } else { asked_for.clone() };
     let asked = match (broken, format, prefer, target) {
         (Some(failure), ..) | (None, Err(failure), ..) | (None, Ok(_), Err(failure), _) | (None, Ok(_), Ok(_), Err(failure)) => Err(failure),
-        (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => Err(too_many_parameters(query.len())),
-        (None, Ok(_), Ok(prefer), Ok(target)) => {
-            Parts { request, target, query, body: &body, parsed, version, prefer }.interaction().map_err(|f| untyped_patch(f, request, &body))
+        (None, Ok(_), Ok(_), Ok(_)) if query.len() > MAX_PARAMETERS => {
+            Err(Failure::new(Kind::TooCostly, format!("{} parameters in the URL; at most {MAX_PARAMETERS} are accepted", query.len())))
         }
+        (None, Ok(_), Ok(prefer), Ok(target)) => Parts { request, target, query, body: &body, parsed, version, prefer }.interaction(),
     };
     // Whatever is wrong with it besides.
     let is_write = asked.as_ref().map_or(filed, Interaction::operation) != Operation::Get;
@@ -342,26 +341,6 @@ fn kind_of(request: &HttpRequest, version: FhirVersion, asked: &Result<Interacti
         (_, Err(_)) => secrets::Kind::Order,
         (_, Ok(_)) => secrets::Kind::Plain,
     }
-}
-
-fn too_many_parameters(count: usize) -> Failure {
-    Failure::new(Kind::TooCostly, format!("{count} parameters in the URL; at most {MAX_PARAMETERS} are accepted"))
-}
-
-/// The failure of a request; of a patch whose body is an object without a type, what patches are sent as: it was hardly meant for
-/// a resource.
-fn untyped_patch(failure: Failure, request: &HttpRequest, body: &[u8]) -> Failure {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
-    let is_untyped = failure.expression.as_deref() == Some("resourceType") && text.starts_with('{') && raw::member(text, 0, "resourceType").is_none();
-    if *request.method() != Method::PATCH || !is_untyped {
-        return failure;
-    }
-    let message = format!(
-        "Content-Type '{}' is not supported here for an object without resourceType; a patch is application/json-patch+json, application/merge-patch+json, or Parameters in application/fhir+json",
-        clip(routes::text(request, header::CONTENT_TYPE).unwrap_or("application/fhir+json"))
-    );
-    Failure::new(Kind::UnsupportedMediaType, message).at("http.Content-Type")
 }
 
 /// The refusal of a write to a simulator as it was.
